@@ -1,0 +1,31 @@
+# setup takes two settings: GPU=1 for the CUDA build of TensorFlow, PYTHON=/path/to/python3.11 (scripts/setup.sh).
+.PHONY: setup demo test check bench lock clean
+PY := .venv/bin/python
+COMPILE := $(PY) -m uv pip compile setup.py --extra s3 --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	--override overrides.txt --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
+
+setup:
+	@GPU="$(GPU)" PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+demo: setup
+	$(PY) local_runner.py demo
+
+test: setup
+	$(PY) -m pytest -n 2 --dist loadfile
+
+check: setup
+	$(PY) -m ruff format --check . && $(PY) -m ruff check .
+	$(PY) -m mypy && $(PY) -m pytest --quiet tests/test_layering.py
+
+bench: setup
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(PY) "$$script"; done
+
+lock: setup
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
+	@# An override replaces a requirement with its extras: the CUDA libraries have to be asked for by one more override.
+	echo 'tensorflow[and-cuda]' | $(COMPILE) --extra dev --override - -c requirements-dev.lock -o requirements-gpu.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

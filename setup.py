@@ -1,0 +1,59 @@
+"""Distribution metadata: what `pip install .` and Beam workers (`--setup_file`) install.
+
+The versions are ranges that TFX 1.21 allows. `requirements.lock` is the one tested set; `overrides.txt` says
+where it departs from these ranges, and why.
+"""
+
+from setuptools import find_packages, setup
+
+RUNTIME = [
+    "tfx==1.21.0",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-transform>=1.21,<1.22",
+    "tensorflow-model-analysis>=0.52,<0.53",
+    "tensorflow-data-validation>=1.21,<1.22",
+    "tensorflow-metadata>=1.21,<1.22",
+    "ml-metadata>=1.21,<1.22",
+    "apache-beam[gcp]>=2.77,<2.78",
+    "keras>=3.15,<4",
+    "tensorboard>=2.20",
+    "numpy>=2,<3",
+    "pillow>=11",
+    "imagehash>=4.3",
+    "pycocotools>=2.0.8",
+    "pydantic>=2.10,<3",
+    "pyyaml>=6",
+    "typer>=0.15",
+    "rich>=13",
+    "filelock>=3.16",
+    "jinja2>=3.1",
+    "plotly>=6",
+    "packaging>=22",
+]
+
+EXTRAS = {
+    "cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
+    "s3": ["apache-beam[aws]"],
+    "dev": [
+        "ruff==0.15.0",
+        "mypy==1.19.1",
+        "types-PyYAML",
+        "pytest>=8.3",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.120",
+        "scikit-learn>=1.5",
+        "moto[server]>=5",
+        "selenium>=4.27",
+        "uv==0.13.8",
+        "pip",
+    ],
+}
+
+setup(
+    packages=find_packages(
+        include=[f"{layer}{below}" for layer in ("data", "models", "components", "pipeline") for below in ("", ".*")]
+    ),
+    install_requires=RUNTIME,
+    extras_require=EXTRAS,
+)
