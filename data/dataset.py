@@ -1,0 +1,74 @@
+"""The configuration of a dataset, and the label map that it ends up with."""
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from data.errors import DataError
+from data.images import LARGEST_IMAGE
+from data.labels import LabelMap
+from data.layouts import LAYOUTS
+from data.layouts.base import Layout
+from data.section import Section
+
+
+def _known_layout(name: str) -> str:
+    if name not in ("auto", *LAYOUTS):
+        raise ValueError(f"unknown layout {name!r}; allowed: auto, {', '.join(LAYOUTS)}")
+    return name
+
+
+def _pattern(pattern: str | None) -> str | None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+class DataConfig(Section):
+    """The labelled images, what their masks mean, and how they are divided."""
+
+    path: str = Field(min_length=1)
+    """Folder or URI (gs://, s3://) of the dataset."""
+    layout: Annotated[str, AfterValidator(_known_layout)] = "auto"
+    """How the dataset is laid out: 'auto' to recognise it, or the name of a layout."""
+    label_map: LabelMap | None = None
+    """The classes; None takes the layout's own."""
+    group_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
+    """Regular expression on the path of an image: its first group (or whole match) names what stays in one split."""
+    val_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the training images that becomes val where the dataset has none."""
+    test_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of the images that becomes test where the dataset has no official splits."""
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
+    """The run stops if a larger share of the images than this had to be set aside."""
+    max_pixels: int = Field(default=50_000_000, ge=1, le=LARGEST_IMAGE)
+    """Images with more pixels than this are set aside without being decoded."""
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave nothing to train on; "
+                "their sum must be below 1"
+            )
+        return self
+
+
+def resolve_label_map(config: DataConfig, layout: Layout) -> LabelMap:
+    """The label map of the configuration, or else that of the layout.
+
+    It is never guessed from masks: 255 may be an object or void, and 1 may be a class or one of many.
+
+    Raises:
+        DataError: neither gives one.
+    """
+    label_map = config.label_map or layout.label_map()
+    if label_map is None:
+        raise DataError(
+            f"label map missing: the {layout.name} layout of {config.path} does not say what the masks' values mean; "
+            f"set data.label_map, which `python local_runner.py inspect {config.path} --write-config FILE` proposes"
+        )
+    return label_map

@@ -1,0 +1,123 @@
+"""Decoding image files strictly: whatever would surprise a later reader is a reason to set the image aside."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from data.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+
+#: What Pillow calls JPEG files. MPO, which many cameras write, has further pictures behind the first.
+JPEG_FORMATS = ("JPEG", "MPO")
+
+#: Pillow refuses larger images by itself; no `max_pixels` may exceed it.
+LARGEST_IMAGE = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+
+
+def read_image(encoded: bytes, max_pixels: int) -> tuple[bytes, np.ndarray]:
+    """Decodes an image and hands back what to store.
+
+    Args:
+        encoded: a JPEG, PNG, BMP, WebP or TIFF file, 8 bits a channel, RGB, gray or a palette.
+        max_pixels: height x width at most; a larger image is not decoded at all.
+
+    Returns:
+        The encoded image, and its pixels, (height, width, 3) uint8 RGB with gray repeated. RGB and gray JPEG and PNG
+        keep their bytes; everything else becomes an RGB PNG, because TensorFlow decodes no other in the same way.
+
+    Raises:
+        DataError: the reason why the image cannot be used, beginning with a stable category.
+    """
+    with opened(encoded, "image") as image:
+        _check_size(image, max_pixels)
+        _check_colour(image)
+        keeps_bytes = image.format in (*JPEG_FORMATS, "PNG") and raw_mode(image) in ("RGB", "L")
+        decode(encoded, image, "image")
+        pixels = image.convert("RGB")
+    return (encoded if keeps_bytes else _as_png(pixels)), np.asarray(pixels)
+
+
+@contextmanager
+def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
+    """An image whose header alone has been read; `what` it is ('image', 'mask') stands in the reasons.
+
+    Raises:
+        DataError: the header cannot be read, or there is more than one picture in the file.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        pictures = getattr(image, "n_frames", 1)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{what} too large: {error}") from None
+    except Exception as error:  # noqa: BLE001 - Pillow's readers raise nearly anything on malformed headers.
+        raise DataError(f"unreadable {what}: no {', '.join(FORMATS)} file, or damaged: {_reason(error)}") from None
+    with image:
+        if pictures > 1 and image.format not in JPEG_FORMATS:
+            raise DataError(f"unsupported {what}: an animation or a stack of {pictures} pictures")
+        yield image
+
+
+def decode(encoded: bytes, image: Image.Image, what: str) -> None:
+    """Decodes all pixels of an opened image.
+
+    Raises:
+        DataError: the file is damaged or cut off, or its EXIF block asks to turn the picture.
+    """
+    try:
+        if image.format == "PNG":
+            # Pillow checks the checksums, as TensorFlow does, only here; EXIF may stand behind the pixels.
+            Image.open(io.BytesIO(encoded), formats=("PNG",)).verify()
+            image.load()
+            exif = image.getexif()
+        else:
+            # Before the pixels, because Pillow turns a TIFF while it loads it.
+            exif = image.getexif()
+            image.load()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on malformed content.
+        category = f"truncated {what}" if "truncated" in str(error).lower() else f"unreadable {what}"
+        raise DataError(f"{category}: {_reason(error)}") from None
+    if orientation not in (0, 1):  # 0 is no valid orientation; cameras write it for 'unknown'.
+        raise DataError(
+            f"rotated by EXIF: the {what} has orientation {orientation}, which image and mask may or may not share; "
+            "turn the pixels upright and remove the tag (exiftran -ai, or mogrify -auto-orient), then compare them"
+        )
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the pixels are stored in the file, e.g. 'RGB;16B' or 'L;4', where Pillow's `mode` is RGB or L."""
+    tiles = getattr(image, "tile", [])  # Only images that come from a file have them.
+    arguments = tiles[0].args if tiles else image.mode
+    return arguments[0] if isinstance(arguments, tuple) else str(arguments)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(
+            f"image too large: {width}x{height} is {width * height} pixels; data.max_pixels allows {max_pixels}"
+        )
+
+
+def _check_colour(image: Image.Image) -> None:
+    raw = raw_mode(image)
+    if ";16" in raw or image.mode.startswith(("I", "F")):
+        raise DataError(f"unsupported image: more than 8 bits a channel ({raw}); convert it to 8 bits")
+    if image.has_transparency_data:
+        raise DataError(f"unsupported image: it has transparency ({image.mode}); flatten it to RGB")
+    if image.mode not in ("RGB", "L", "P", "1"):
+        raise DataError(f"unsupported image: colours are {image.mode}; convert it to RGB")
+
+
+def _as_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _reason(error: Exception) -> str:
+    return f"{error or type(error).__name__}"

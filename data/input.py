@@ -1,0 +1,190 @@
+"""Transformed records to batches: endless, shuffled and augmented for training, one by one for evaluation.
+
+The order of the pictures and every variation of them is a pure function of the seed and the step, so that a training that
+resumes at step k sees the same data, bit for bit, as one that was never interrupted.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from pydantic import Field
+
+from data.augment import AugmentConfig, augment
+from data.errors import DataError
+from data.features import IMAGE, MASK
+from data.preprocess import decode_image, decode_mask
+from data.section import Section
+
+
+class InputConfig(Section):
+    """How records reach the training loop."""
+
+    cache_bytes: int = Field(default=2 * 2**30, ge=0)
+    """A training set whose decoded pixels fit in this many bytes is kept in memory."""
+    shuffle_buffer: int = Field(default=512, ge=1)
+    """Records shuffled at a time where the set is not kept in memory; the files are shuffled too."""
+    prefetch: int = Field(default=2, ge=1)
+    """Batches prepared ahead of the training step."""
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What one pass over the records found."""
+
+    count: int
+    decoded: tf.Tensor | None
+    """(count, 2) strings, image and mask as `tf.io.serialize_tensor` writes them; None where they do not fit."""
+
+
+def training_batches(
+    files: Sequence[str],
+    config: InputConfig,
+    augmentation: AugmentConfig,
+    *,
+    batch_size: int,
+    channel_mean: Sequence[float],
+    seed: int,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches from step `start_step` on.
+
+    The records are numbered through all epochs: step k takes the numbers k * batch_size and following. A set smaller than a
+    batch fills it from several epochs.
+
+    Args:
+        files: TFRecord files of the training split, GZIP where the name ends in `.gz`.
+        config: memory and buffers.
+        augmentation: crop and variation.
+        batch_size: pictures in a batch.
+        channel_mean: mean of the channels in [0, 255]; fills crops that reach outside the picture.
+        seed: of order and variation.
+        start_step: number of steps that a former run has done.
+
+    Returns:
+        Dataset of (batch, crop height, crop width, 3) float32 in [0, 255] and (batch, crop height, crop width) uint8.
+
+    Raises:
+        DataError: there is no file or no record.
+    """
+    scan = _scan(files, config.cache_bytes)
+    mean = tf.constant(channel_mean, tf.float32)
+
+    def varied(number: tf.Tensor, image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), number]), augmentation, mean)
+
+    def in_memory(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return varied(number, *_unpack(record))
+
+    def on_disk(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return varied(number, *decode_example(record))
+
+    if scan.decoded is not None:
+        records = _epochs(scan.count, batch_size * start_step, lambda epoch: _memory_epoch(scan.decoded, seed, epoch))
+    else:
+        records = _epochs(
+            scan.count, batch_size * start_step, lambda epoch: _disk_epoch(files, seed, epoch, config.shuffle_buffer)
+        )
+    examples = records.map(
+        in_memory if scan.decoded is not None else on_disk, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return examples.batch(batch_size, drop_remainder=True).prefetch(config.prefetch)
+
+
+def evaluation_examples(files: Sequence[str]) -> tf.data.Dataset:
+    """The pictures of a split, each once, in the order of the files, at their own sizes.
+
+    Returns:
+        Dataset of (height, width, 3) uint8 images and (height, width) uint8 masks.
+
+    Raises:
+        DataError: there is no file or no record.
+    """
+    records = _records(files)
+    if not list(records.take(1)):
+        raise _empty(files)
+    return records.map(decode_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def decode_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A serialized tf.Example to its (height, width, 3) uint8 image and (height, width) uint8 mask."""
+    keys = {key: tf.io.FixedLenFeature([], tf.string) for key in (IMAGE, MASK)}
+    example = tf.io.parse_single_example(serialized, keys)
+    return decode_image(example[IMAGE]), decode_mask(example[MASK])
+
+
+def _records(files: Sequence[str] | tf.Tensor) -> tf.data.Dataset:
+    """The serialized records of the files, in order."""
+    def opened(file: tf.Tensor) -> tf.data.Dataset:
+        zipped = tf.strings.regex_full_match(file, r".*\.gz")
+        return tf.data.TFRecordDataset(file, compression_type=tf.where(zipped, "GZIP", ""))
+
+    return tf.data.Dataset.from_tensor_slices(tf.convert_to_tensor(files, tf.string)).flat_map(opened)
+
+
+def _empty(files: Sequence[str]) -> DataError:
+    if not files:
+        return DataError("a split has no record files; at least one is needed")
+    folder = os.path.dirname(files[0])
+    split = os.path.basename(folder).removeprefix("Split-")
+    return DataError(f"split {split!r} is empty: no record in the {len(files)} file(s) of {folder}")
+
+
+def _scan(files: Sequence[str], cache_bytes: int) -> _Scan:
+    """Counts the records and keeps their decoded pixels while they fit."""
+    packed = _records(files).map(_pack, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    kept: list[np.ndarray] = []
+    size = 0
+    for record in packed.as_numpy_iterator():
+        size += sum(map(len, record))
+        if size > cache_bytes:
+            # Counting alone need not decode.
+            return _Scan(sum(1 for _ in _records(files)), None)
+        kept.append(record)
+    if not kept:
+        raise _empty(files)
+    return _Scan(len(kept), tf.constant(np.stack(kept)))
+
+
+def _pack(serialized: tf.Tensor) -> tf.Tensor:
+    """A serialized tf.Example to its decoded pixels, as a vector of two strings whatever their sizes."""
+    return tf.stack([tf.io.serialize_tensor(pixels) for pixels in decode_example(serialized)])
+
+
+def _unpack(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The (height, width, 3) image and (height, width) mask of a packed record."""
+    image = tf.ensure_shape(tf.io.parse_tensor(record[0], tf.uint8), (None, None, 3))
+    return image, tf.ensure_shape(tf.io.parse_tensor(record[1], tf.uint8), (None, None))
+
+
+def _epochs(count: int, start: int, one_epoch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
+    """(number, record) of all epochs from record number `start` on; `one_epoch` gives the `count` records of one."""
+    epochs = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max)
+    return epochs.flat_map(one_epoch).skip(start % count).enumerate(start)
+
+
+def _memory_epoch(decoded: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    """The records in memory, in the order of this epoch."""
+    order = _shuffled(tf.range(len(decoded)), seed, epoch, 0)
+    return tf.data.Dataset.from_tensor_slices(order).map(lambda index: tf.gather(decoded, index))
+
+
+def _disk_epoch(files: Sequence[str], seed: int, epoch: tf.Tensor, window: int) -> tf.data.Dataset:
+    """The records on disk in the order of this epoch: files shuffled, and records within each window of them.
+
+    `Dataset.shuffle` would depend on TensorFlow's global seed and on how many records were drawn before.
+    """
+
+    def window_shuffled(number: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(_shuffled(records, seed, epoch, number + 1))
+
+    records = _records(_shuffled(tf.constant(list(files)), seed, epoch, 0))
+    return records.batch(window).enumerate().flat_map(window_shuffled)
+
+
+def _shuffled(values: tf.Tensor, seed: int, epoch: tf.Tensor, part: int | tf.Tensor) -> tf.Tensor:
+    """The values in an order that depends on seed, epoch and part alone."""
+    key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), epoch]), part)
+    return tf.random.experimental.stateless_shuffle(values, key)

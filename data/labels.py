@@ -1,0 +1,77 @@
+"""The label map: from the values or colours in somebody's masks to class ids."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
+
+from data.errors import DataError
+from data.features import MAX_CLASSES
+from data.section import Section
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Channel, Channel, Channel]
+LabelValue = Annotated[int, Field(ge=0)]
+
+
+def _refuse_repeats(what: str, items: Sequence[Hashable]) -> None:
+    for item, count in Counter(items).items():
+        if count > 1:
+            raise ValueError(f"{what} {item!r} stands {count} times in the label map; each may stand once")
+
+
+class ClassLabel(Section):
+    """One class: its name, and what stands for it in the masks."""
+
+    name: str = Field(min_length=1)
+    values: tuple[LabelValue, ...] = ()
+    """Label values of the masks (or category ids of the annotation file) that mean this class."""
+    colors: tuple[Color, ...] = ()
+    """RGB colours of the masks that mean this class."""
+
+
+class LabelMap(Section):
+    """Classes in the order of their ids 0, 1, 2, ...; and what is void.
+
+    A value or colour that stands nowhere in the map is an error in the data, never silently void.
+    """
+
+    classes: tuple[ClassLabel, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    ignore_values: tuple[LabelValue, ...] = ()
+    ignore_colors: tuple[Color, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "LabelMap":
+        names = [label.name for label in self.classes]
+        values = [v for label in self.classes for v in label.values] + list(self.ignore_values)
+        colors = [c for label in self.classes for c in label.colors] + list(self.ignore_colors)
+        _refuse_repeats("class name", names)
+        _refuse_repeats("label value", values)
+        _refuse_repeats("colour", colors)
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in the order of their ids."""
+        return tuple(label.name for label in self.classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, the ignore label not counted."""
+        return len(self.classes)
+
+
+def label_map_of(
+    place: str, classes: Iterable[tuple[str, tuple[int, ...]]], ignore_values: Iterable[int] = ()
+) -> LabelMap:
+    """The label map that a dataset states: the name and the label values of each class.
+
+    Raises:
+        DataError: they make no label map; `place` is the file that states them.
+    """
+    try:
+        labels = tuple(ClassLabel(name=name, values=values) for name, values in classes)
+        return LabelMap(classes=labels, ignore_values=tuple(ignore_values))
+    except ValidationError as error:
+        raise DataError(f"invalid label map: {place}: {error.errors()[0]['msg']}") from None

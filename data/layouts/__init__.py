@@ -1,0 +1,47 @@
+"""Readers of labelled images on disk, one small file for each layout."""
+
+from data.errors import DataError
+from data.files import FileSystem
+from data.layouts.ade20k import Ade20k
+from data.layouts.base import Layout
+from data.layouts.camvid import CamVid
+from data.layouts.cityscapes import Cityscapes
+from data.layouts.coco import Coco
+from data.layouts.coco_panoptic import CocoPanoptic
+from data.layouts.folder import Folder
+from data.layouts.labelme import Labelme
+from data.layouts.voc import Voc
+
+#: The layouts by name, in the order in which `detect_layout` asks them: first those that folders' names tell.
+LAYOUTS: dict[str, type[Layout]] = {
+    layout.name: layout for layout in (Voc, CamVid, Cityscapes, Ade20k, Folder, CocoPanoptic, Coco, Labelme)
+}
+
+
+def detect_layout(root: str, files: FileSystem) -> type[Layout]:
+    """The first layout that recognises a folder.
+
+    Raises:
+        DataError: the folder is missing, or none does.
+    """
+    if not files.exists(root):
+        raise DataError(f"dataset missing: no folder {root}")
+    for layout in LAYOUTS.values():
+        if layout.detect(root, files):
+            return layout
+    raise DataError(f"unknown layout: {root} looks like none of {', '.join(LAYOUTS)}; name one in data.layout if it is")
+
+
+def open_layout(name: str, root: str, files: FileSystem, group_pattern: str | None = None) -> Layout:
+    """A layout by its name, or the one that recognises the folder if the name is 'auto'.
+
+    Raises:
+        DataError: the folder is missing, or the name or the folder is of no known layout.
+    """
+    if name == "auto":
+        return detect_layout(root, files)(root, files, group_pattern)
+    if name not in LAYOUTS:
+        raise DataError(f"unknown layout {name!r}; allowed: auto, {', '.join(LAYOUTS)}")
+    if not files.exists(root):
+        raise DataError(f"dataset missing: no folder {root}")
+    return LAYOUTS[name](root, files, group_pattern)

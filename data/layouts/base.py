@@ -1,0 +1,178 @@
+"""What a layout is: a reader of one way to lay out labelled images on disk."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from data.errors import DataError
+from data.files import UNSAFE, FileSystem, inside, relative_path
+from data.labels import LabelMap
+
+SPLITS = ("train", "val", "test")
+
+#: What a folder of a split may be called, in the order of preference.
+SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+#: Image formats that `data.images` reads, by the ending of the file's name in lower case.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """A mask image whose pixels are label values (gray, palette index) or RGB colours of the label map."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticFile:
+    """A COCO panoptic PNG: R + 256 G + 65536 B is a segment id; 0 is void."""
+
+    path: str
+    segments: dict[int, int | None]
+    """The label value of each segment; None is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A polygon (or other outline) or a run-length-encoded region of one class."""
+
+    label: str | int | None
+    """Class name, or label value of the label map; None is void."""
+    kind: str
+    """One of `data.shapes.KINDS`."""
+    points: tuple[tuple[float, float], ...] = ()
+    """(x, y) in pixels."""
+    rle: dict | None = None
+    """COCO run-length encoding: {'size': [height, width], 'counts': bytes, str or list}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """An annotation as regions, later ones on top; pixels in none are `background` (a class name) or void if None."""
+
+    shapes: tuple[Shape, ...]
+    background: str | None = None
+    size: tuple[int, int] | None = None
+    """(height, width) that the annotation states, if it does."""
+
+
+Mask = MaskFile | PanopticFile | Shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image, before anything of it has been read."""
+
+    key: str
+    """Path of the image relative to the dataset's root; unique."""
+    image: str
+    """Path or URI of the image."""
+    mask: Mask | None
+    """None: the layout knows that the mask is missing."""
+    split: str | None = None
+    """'train' | 'val' | 'test' as the dataset's authors say, or None."""
+    source: str = "all"
+    """Where it comes from: a city, a sequence, a camera."""
+    group: str = ""
+    """Images of one group (frames of a sequence, copies) never fall into different splits."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadEntry:
+    """Something in the layout that is no labelled image: set aside, with the reason."""
+
+    path: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        # Reports are UTF-8, and names on a disk need not be.
+        object.__setattr__(self, "path", self.path.encode(errors="backslashreplace").decode())
+
+
+@dataclass(frozen=True)
+class Layout(ABC):
+    """A dataset on disk. Subclasses are registered in `data/layouts/__init__.py`."""
+
+    root: str
+    files: FileSystem = field(repr=False)
+    group_pattern: str | None = None
+    """Regular expression; its first group (or whole match) in an image's key is the group."""
+
+    name: ClassVar[str]
+    default_group_pattern: ClassVar[str | None] = None
+    """Takes the place of `group_pattern` where none is given: what the names of this layout say by themselves."""
+
+    @classmethod
+    @abstractmethod
+    def detect(cls, root: str, files: FileSystem) -> bool:
+        """Whether the folder looks like this layout. Reads names, not pictures."""
+
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Official splits that are there; empty where the dataset has none."""
+
+    @abstractmethod
+    def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
+        """Streams the samples of an official split, or all of them (`None`) where there is none."""
+
+    @abstractmethod
+    def label_map(self) -> LabelMap | None:
+        """The label map that the layout implies or its annotation files state; None where only a person can say."""
+
+    def group_of(self, key: str) -> str:
+        """The group of an image, by `group_pattern`; without one, or where it does not match, the image alone."""
+        pattern = self.group_pattern or self.default_group_pattern
+        match = re.search(pattern, key) if pattern else None
+        if match is None:
+            return key
+        return (match.group(1) if match.groups() else match.group(0)) or key
+
+    def at(self, relative: str) -> str:
+        """The path of a file or folder that is given relative to the root, as `a/b/c`."""
+        return self.files.join(self.root, *relative.split("/")) if relative else self.root
+
+    def has(self, relative: str) -> bool:
+        """Whether a file or folder that is given relative to the root is there."""
+        return self.files.exists(self.at(relative))
+
+    def sample(self, image: str, mask: Mask | None, split: str | None, source: str = "all") -> Sample:
+        """A sample whose image is named, relative to the root, by a list or annotation file.
+
+        Raises:
+            DataError: the path leaves the root.
+        """
+        path = inside(self.root, image, self.files)
+        key = relative_path(image)
+        return Sample(key=key, image=path, mask=mask, split=split, source=source, group=self.group_of(key))
+
+    def listed(self, image: str, mask: str | None, split: str | None, source: str = "all") -> Sample | BadEntry:
+        """The sample of an image and a mask file that a folder's listing gave, both relative to the root."""
+        if UNSAFE.search(image):
+            return BadEntry(image, "invalid path: the name has control characters or is not UTF-8; rename it")
+        mask_file = None if mask is None else MaskFile(self.at(mask))
+        return Sample(image, self.at(image), mask_file, split, source, self.group_of(image))
+
+    def named(self, image: str, mask: str, split: str | None, source: str = "all") -> Sample | BadEntry:
+        """The sample of an image and a mask file that a list names, both relative to the root."""
+        try:
+            return self.sample(image, MaskFile(inside(self.root, mask, self.files)), split, source)
+        except DataError as error:
+            return BadEntry(image, str(error))
+
+
+def split_folders(exists: Callable[[str], bool]) -> dict[str, str]:
+    """Official split -> name of its folder, for those splits one of whose folder names exists."""
+    return {split: name for split, names in SPLIT_FOLDERS.items() for name in names[::-1] if exists(name)}
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name ends like an image."""
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
+def stem_of(name: str) -> str:
+    """A file name without its last ending."""
+    return name.rpartition(".")[0] or name

@@ -1,0 +1,40 @@
+"""COCO panoptic: one JSON file and one folder of PNGs for a split; every pixel has a segment, every segment a category.
+
+Kirillov et al., "Panoptic Segmentation", CVPR 2019; format as in cocodataset/panopticapi.
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from data.errors import DataError
+from data.files import FileSystem, inside
+from data.layouts.base import PanopticFile, stem_of
+from data.layouts.coco import CocoFiles, field
+
+
+class CocoPanoptic(CocoFiles):
+    """Things and stuff as semantic classes; crowds and unlabelled pixels are void."""
+
+    name = "coco_panoptic"
+    pattern = r"panoptic_.*\.json"
+    has_background = False
+
+    @classmethod
+    def find(cls, root: str, files: FileSystem) -> Iterator[str]:
+        """Annotation files that have a folder of masks beside them, of the same name."""
+        for path in super().find(root, files):
+            if files.exists(files.join(root, *stem_of(path).split("/"))):
+                yield path
+
+    def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> PanopticFile | None:
+        """The PNG of segment ids, with the category of each; None if the image has no annotation."""
+        if not annotations:
+            return None
+        if len(annotations) > 1:
+            raise DataError(f"malformed annotation: image id {image['id']!r} has {len(annotations)} panoptic masks")
+        file = posixpath.join(stem_of(path), field(annotations[0], "file_name", str))
+        segments: dict[int, int | None] = {}
+        for segment in field(annotations[0], "segments_info", list):
+            category = field(segment, "category_id", int)
+            segments[field(segment, "id", int)] = None if segment.get("iscrowd") else category
+        return PanopticFile(inside(self.root, file, self.files), segments)

@@ -1,0 +1,81 @@
+"""The plainest layout: images/ and masks/, matched by the file names' stems.
+
+Official splits are subfolders on either side: `images/train` and `masks/train`, or `train/images` and `train/masks`.
+"""
+
+from collections.abc import Iterator
+
+from data.files import FileSystem
+from data.labels import LabelMap
+from data.layouts.base import (
+    IMAGE_ENDINGS,
+    SPLIT_FOLDERS,
+    BadEntry,
+    Layout,
+    Sample,
+    is_image,
+    split_folders,
+    stem_of,
+)
+
+#: Lossless formats, which alone can hold labels.
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+
+#: Where the images and the masks of a split lie.
+PATTERNS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
+
+
+class Folder(Layout):
+    """Indexed, gray or RGB-palette masks, whose meaning only a label map in the configuration can say."""
+
+    name = "folder"
+
+    @classmethod
+    def detect(cls, root: str, files: FileSystem) -> bool:
+        """Whether images/ and masks/ are there, in the folder or in that of a split."""
+        folders = ["", *(name for names in SPLIT_FOLDERS.values() for name in names)]
+        return any(all(files.exists(files.join(root, f, side)) for side in ("images", "masks")) for f in folders)
+
+    def splits(self) -> tuple[str, ...]:
+        """Splits that have a folder of images and one of masks."""
+        return tuple(self._folders())
+
+    def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
+        """Streams the images, then the masks that have no image."""
+        images, masks = ("images", "masks") if split is None else self._folders()[split]
+        for name in self._names(images):
+            if is_image(name):
+                yield self._sample(images, masks, name, split)
+            else:
+                endings = ", ".join(IMAGE_ENDINGS)
+                yield BadEntry(f"{images}/{name}", f"no image: the name ends with none of {endings}")
+        yield from self._without_image(images, masks)
+
+    def label_map(self) -> LabelMap | None:
+        """None: the masks are somebody's own."""
+        return None
+
+    def _folders(self) -> dict[str, tuple[str, str]]:
+        for images, masks in PATTERNS:
+            found = split_folders(lambda name: self.has(images.format(name)) and self.has(masks.format(name)))  # noqa: B023
+            if found:
+                return {split: (images.format(name), masks.format(name)) for split, name in found.items()}
+        return {}
+
+    def _names(self, folder: str) -> Iterator[str]:
+        """Names of the files in a folder, without those that operating systems leave behind."""
+        hidden = (".", "Thumbs.db", "desktop.ini")
+        return (name for name in self.files.list(self.at(folder)) if not name.startswith(hidden))
+
+    def _sample(self, images: str, masks: str, name: str, split: str | None) -> Sample | BadEntry:
+        candidates = (f"{masks}/{stem_of(name)}{ending}" for ending in MASK_ENDINGS)
+        return self.listed(f"{images}/{name}", next(filter(self.has, candidates), None), split)
+
+    def _without_image(self, images: str, masks: str) -> Iterator[BadEntry]:
+        for name in self._names(masks):
+            stem = stem_of(name)
+            if not name.endswith(MASK_ENDINGS):
+                allowed = ", ".join(MASK_ENDINGS)
+                yield BadEntry(f"{masks}/{name}", f"no mask: a mask's name must end with one of {allowed}")
+            elif not any(self.has(f"{images}/{stem}{e}") for ending in IMAGE_ENDINGS for e in (ending, ending.upper())):
+                yield BadEntry(f"{masks}/{name}", f"image missing: no {images}/{stem} with {', '.join(IMAGE_ENDINGS)}")

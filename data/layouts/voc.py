@@ -1,0 +1,93 @@
+"""PASCAL VOC: JPEGImages/, SegmentationClass/ and the lists of ImageSets/Segmentation/.
+
+Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010; devkit documentation, section 7.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+
+from data.errors import DataError
+from data.features import IGNORE_LABEL
+from data.files import FileSystem, read_lines
+from data.labels import LabelMap, label_map_of
+from data.layouts.base import SPLITS, BadEntry, Layout, Sample, is_image, stem_of
+
+CLASS_NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+IMAGES = "JPEGImages"
+MASKS = "SegmentationClass"
+LISTS = "ImageSets/Segmentation"
+
+
+class Voc(Layout):
+    """Palette masks whose indices are class ids; 255 is void. `labels.txt`, if there, names the classes."""
+
+    name = "voc"
+
+    @classmethod
+    def detect(cls, root: str, files: FileSystem) -> bool:
+        """Whether the folder, or `VOCdevkit/<name>` in it, has JPEGImages and SegmentationClass."""
+        return bool(_bases(root, files))
+
+    @cached_property
+    def base(self) -> str:
+        """The folder, relative to the root and ending with '/' unless empty, that holds JPEGImages."""
+        bases = _bases(self.root, self.files)
+        if len(bases) != 1:
+            found = ", ".join(bases) or f"none with {IMAGES} and {MASKS}"
+            raise DataError(f"{self.root}: the voc layout needs exactly one VOC folder; found: {found}")
+        return bases[0]
+
+    def splits(self) -> tuple[str, ...]:
+        """Splits that have a list. A test list counts only with masks: the challenge keeps its own to itself."""
+        return tuple(s for s in SPLITS if self.has(self._list(s)) and (s != "test" or self._has_masks(s)))
+
+    def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
+        """Streams a list; without lists, the masks: most of VOC's photos have none."""
+        if split is None:
+            names = self.files.list(self.at(self.base + MASKS))
+            stems = (stem_of(name) for name in names if is_image(name))
+        else:
+            stems = (text for _, text in read_lines(self.at(self._list(split)), self.files))
+        for stem in stems:
+            yield self._sample(stem, split)
+
+    def label_map(self) -> LabelMap:
+        """VOC's 21 classes, or those of `labels.txt`, one name a line in the order of the ids."""
+        place = self.at(self.base + "labels.txt")
+        names = [text for _, text in read_lines(place, self.files)] if self.files.exists(place) else CLASS_NAMES
+        return label_map_of(place, [(name, (value,)) for value, name in enumerate(names)], (IGNORE_LABEL,))
+
+    def _list(self, split: str) -> str:
+        return f"{self.base}{LISTS}/{split}.txt"
+
+    def _has_masks(self, split: str) -> bool:
+        stems = islice(read_lines(self.at(self._list(split)), self.files), 10)
+        return any(self.has(f"{self.base}{MASKS}/{stem}.png") for _, stem in stems)
+
+    def _sample(self, stem: str, split: str | None) -> Sample | BadEntry:
+        if len(stem.split()) != 1:
+            return BadEntry(self._list(split or ""), f"malformed line: {stem!r}; expected the name of one image")
+        image = f"{self.base}{IMAGES}/{stem}"
+        sample = self.named(f"{image}.jpg", f"{self.base}{MASKS}/{stem}.png", split)
+        # VOC's photos are JPEG; sets in its layout often hold PNG.
+        if isinstance(sample, Sample) and not self.files.exists(sample.image) and self.has(f"{image}.png"):
+            return self.named(f"{image}.png", f"{self.base}{MASKS}/{stem}.png", split)
+        return sample
+
+
+def _bases(root: str, files: FileSystem) -> list[str]:
+    """Folders with JPEGImages and SegmentationClass, relative to the root: itself, or those in VOCdevkit."""
+
+    def complete(base: str) -> bool:
+        folder = files.join(root, *base.split("/")[:-1])
+        return all(files.exists(files.join(folder, name)) for name in (IMAGES, MASKS))
+
+    if complete(""):
+        return [""]
+    devkit = files.list(files.join(root, "VOCdevkit"))
+    return sorted(base for base in (f"VOCdevkit/{name}/" for name in devkit) if complete(base))

@@ -1,0 +1,63 @@
+"""From encoded bytes to uint8 pixels: the one preprocessing, used by Transform, by training and by the serving signatures.
+
+Every function takes one image, works eagerly, inside tf.data and inside a SavedModel, and accepts any size.
+"""
+
+import tensorflow as tf
+from pydantic import Field
+
+from data.section import Section
+
+
+class PreprocessConfig(Section):
+    """What happens to an image before the network sees it, in training and in serving alike."""
+
+    max_side: int = Field(default=0, ge=0)
+    """Images whose longer side exceeds this many pixels are shrunk to it; 0 leaves every image at its own size."""
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes JPEG, PNG, GIF (first frame) or BMP to (height, width, 3) uint8 RGB; gray is repeated."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes an 8-bit gray PNG to (height, width) uint8 class ids."""
+    return tf.ensure_shape(tf.io.decode_png(encoded, channels=1), (None, None, 1))[:, :, 0]
+
+
+def network_size(height: tf.Tensor, width: tf.Tensor, config: PreprocessConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width at which the network sees an image, int32: the longer side bounded, the shape kept."""
+    if config.max_side == 0:
+        return height, width
+    # Integer arithmetic, rounding half up: the same answer in every graph and on every device.
+    longer = tf.maximum(height, width)
+    bound = tf.minimum(longer, config.max_side)
+
+    def scaled(side: tf.Tensor) -> tf.Tensor:
+        return tf.maximum((2 * side * bound + longer) // (2 * longer), 1)
+
+    return scaled(height), scaled(width)
+
+
+def shrink_image(image: tf.Tensor, config: PreprocessConfig) -> tf.Tensor:
+    """Shrinks a (height, width, 3) uint8 image to `network_size` with antialiasing; uint8 again."""
+    if config.max_side == 0:
+        return image
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    size = network_size(height, width, config)
+
+    def resized() -> tf.Tensor:
+        pixels = tf.image.resize(image, tf.stack(size), antialias=True)
+        return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
+
+    return tf.cond(tf.maximum(height, width) > config.max_side, resized, lambda: image)
+
+
+def shrink_mask(mask: tf.Tensor, config: PreprocessConfig) -> tf.Tensor:
+    """Shrinks a (height, width) uint8 mask to `network_size` by nearest neighbour, so that no class is invented."""
+    if config.max_side == 0:
+        return mask
+    size = network_size(tf.shape(mask)[0], tf.shape(mask)[1], config)
+    return tf.image.resize(mask[:, :, None], tf.stack(size), method="nearest")[:, :, 0]

@@ -1,0 +1,62 @@
+"""Which images fit, which select and which judge: official splits where there are, else a stable hash of the group."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from data.errors import DataError
+from data.layouts.base import Sample
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How the official splits become train (fits), val (selects) and test (judges)."""
+
+    official: tuple[str, ...]
+    """Official splits, as `Layout.splits` gives them."""
+    renamed: dict[str, str]
+    """Official split -> split that its images go to."""
+    carved: tuple[str, ...]
+    """Splits taken out of train by hash."""
+
+    def assign(self, sample: Sample, val_fraction: float, test_fraction: float) -> str:
+        """'train', 'val' or 'test'.
+
+        Where a split is carved, all images of a group go to the same one, and the same image goes to the same one
+        on every machine, whatever other images there are.
+        """
+        split = self.renamed[sample.split] if sample.split else "train"
+        if split != "train":
+            return split
+        position = _position(sample.group)
+        for name, fraction in (("test", test_fraction), ("val", val_fraction)):
+            if name in self.carved:
+                if position < fraction:
+                    return name
+                position -= fraction
+        return "train"
+
+
+def plan_splits(official: tuple[str, ...]) -> SplitPlan:
+    """Plans the splits of a dataset that has the given official ones.
+
+    train, val and test stay what they are. With train and val alone, the official val becomes test, since published
+    results are measured on it, and val is carved from train. One split alone, or none, is divided by hash.
+
+    Raises:
+        DataError: there are official splits to judge with, but none to train on.
+    """
+    if len(official) <= 1:
+        return SplitPlan(official, dict.fromkeys(official, "train"), ("val", "test"))
+    if "train" not in official:
+        raise DataError(f"no training images: the dataset has the splits {', '.join(official)}, but no train split")
+    if "val" not in official:
+        return SplitPlan(official, {"train": "train", "test": "test"}, ("val",))
+    if "test" not in official:
+        return SplitPlan(official, {"train": "train", "val": "test"}, ("val",))
+    return SplitPlan(official, {split: split for split in official}, ())
+
+
+def _position(group: str) -> float:
+    """A number in [0, 1), spread evenly over groups."""
+    digest = blake2b(group.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

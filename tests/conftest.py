@@ -1,0 +1,61 @@
+"""Fixtures that every test may use, and the rule that a skip is a failure where DEEPLAB_NO_SKIPS is set."""
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real pictures that DEEPLAB_TEST_DATA names; without it the test is skipped."""
+    folder = os.environ.get("DEEPLAB_TEST_DATA")
+    if not folder:
+        pytest.skip("DEEPLAB_TEST_DATA does not name a folder of real datasets")
+    return Path(folder)
+
+
+@pytest.fixture
+def write_records() -> Callable[[Path, Iterable[tuple[np.ndarray, np.ndarray]]], str]:
+    """Writes (image, mask) pairs as a TFRecord file, GZIP where its name ends in `.gz`; gives its path."""
+    import tensorflow as tf
+
+    from data.features import IMAGE, MASK
+
+    def png(pixels: np.ndarray) -> tf.train.Feature:
+        encoded = tf.io.encode_png(pixels).numpy()
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
+
+    def write(path: Path, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tf.io.TFRecordWriter(str(path), "GZIP" if path.suffix == ".gz" else "") as writer:
+            for image, mask in pairs:
+                features = tf.train.Features(feature={IMAGE: png(image), MASK: png(mask[:, :, None])})
+                writer.write(tf.train.Example(features=features).SerializeToString())
+        return str(path)
+
+    return write
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("DEEPLAB_NO_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"DEEPLAB_NO_SKIPS is set, but this test does not run here: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not any(mark.kwargs.get("reason") or mark.args for mark in item.iter_markers("platform")):
+        _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report

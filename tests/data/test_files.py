@@ -1,0 +1,102 @@
+"""Local files, and paths from annotation files."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import DataError
+from data.files import LocalFiles, inside, read_bytes, read_json, read_lines, relative_path
+
+OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "\\share\\x", "C:\\x", "gs://bucket/x", "..", "..\\x", "a/../.."]
+
+
+@pytest.mark.parametrize("root", ["/data/set", "gs://bucket/set"])
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_path_cannot_leave_the_dataset(root, path, files):
+    with pytest.raises(DataError, match="path outside the dataset"):
+        inside(root, path, files)
+
+
+@pytest.mark.parametrize("path", ["", " ", ".", "a/..", "a\0b", "a\nb", "a\ud800b"])
+def test_a_path_that_names_no_file_is_refused(path):
+    with pytest.raises(DataError, match="invalid path"):
+        relative_path(path)
+
+
+def test_paths_are_normalised_and_joined(files, tmp_path):
+    assert relative_path("a//b/./c.png") == "a/b/c.png"
+    assert relative_path("b\\c.png") == "b/c.png"
+    assert relative_path("a/../b.png") == "b.png"
+    assert relative_path("\u4e2d\u6587 \u202f1.png") == "\u4e2d\u6587 \u202f1.png"
+    assert inside(str(tmp_path), "a/b.png", files) == str(tmp_path / "a" / "b.png")
+
+
+@given(st.text(alphabet=st.sampled_from("./\\ab:")))
+def test_whatever_is_accepted_stays_below_the_folder(text):
+    try:
+        path = relative_path(text)
+    except DataError:
+        return
+    assert not path.startswith("/")
+    assert ".." not in path.split("/")
+
+
+def test_a_symbolic_link_cannot_leave_the_dataset(files, tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "own.png").symlink_to(root / "real.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    with pytest.raises(DataError, match="symbolic link to .*secret.png"):
+        inside(str(root), "link.png", files)
+    assert inside(str(root), "own.png", files) == str(root / "own.png")
+    assert inside(str(root), "loop.png", files) == str(root / "loop.png")
+
+
+def test_a_dataset_behind_a_symbolic_link_is_read(files, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    assert inside(str(tmp_path / "link"), "a.png", files) == str(tmp_path / "link" / "a.png")
+
+
+def test_local_files_lists_names_and_tells_what_exists(files, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.txt").write_text("x")
+    assert sorted(files.list(str(tmp_path / "a"))) == ["b.txt"]
+    assert list(files.list(str(tmp_path / "absent"))) == []
+    assert list(files.list(str(tmp_path / "a" / "b.txt"))) == []
+    assert files.exists(files.join(str(tmp_path), "a", "b.txt"))
+    assert not files.exists(files.join(str(tmp_path), "a", "c.txt"))
+
+
+def test_listing_is_streamed(tmp_path):
+    for i in range(50):
+        (tmp_path / f"{i}.txt").touch()
+    names = LocalFiles().list(str(tmp_path))
+    assert next(names).endswith(".txt")
+    names.close()
+
+
+def test_lines_come_with_their_numbers_without_blanks_and_byte_order_mark(files, tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfone\r\n\n  two \nthr\xffee")
+    assert list(read_lines(str(tmp_path / "list.txt"), files)) == [(1, "one"), (3, "two"), (4, "thr\\xffee")]
+
+
+def test_an_absent_file_and_a_folder_are_named(files, tmp_path):
+    with pytest.raises(DataError, match=r"^mask missing: no file .*absent\.png"):
+        read_bytes(str(tmp_path / "absent.png"), files, "mask")
+    with pytest.raises(DataError, match="^unreadable image: "):
+        read_bytes(str(tmp_path), files, "image")
+    with pytest.raises(DataError, match="^list missing: "):
+        list(read_lines(str(tmp_path / "absent.txt"), files))
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b'{"a":\n 1,}', "line 2, column 4"), (b'"\xff"', "byte 1"), (b"[" * 100_000, "nested too deeply")],
+)
+def test_invalid_json_is_named_with_its_position(content, place, files, tmp_path):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=f"invalid JSON: .*a.json.*{place}"):
+        read_json(str(tmp_path / "a.json"), files)
