@@ -1,0 +1,1 @@
+"""DeepLabV3+: the network, its losses and metrics, training and export. No TFX, no Beam."""

@@ -1,0 +1,36 @@
+"""Class weights of the loss, from how often the classes occur."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Balance = Literal["none", "log", "median"]
+
+
+def class_weights(pixels: Sequence[int], balance: Balance) -> np.ndarray:
+    """The weight of each class in the loss.
+
+    With f a class's fraction of the labelled pixels: "log" is 1 / ln(1.02 + f) (ENet, arXiv 1606.02147, section 5.1) and
+    "median" is median(f) / f over the classes that occur (SegNet, arXiv 1511.00561, section 4). Both are scaled so that the mean over
+    all pixels is 1, which keeps the size of the loss, and so the learning rate, comparable. A class that never occurs
+    weighs as much as the heaviest that does.
+
+    Args:
+        pixels: number of pixels of each class in the training split, void not counted.
+        balance: how to weigh; "none" is 1 for all.
+
+    Returns:
+        (classes,) float32, positive.
+    """
+    counts = np.asarray(pixels, np.float64)
+    if balance == "none" or not counts.any():
+        return np.ones(len(counts), np.float32)
+    fraction = counts / counts.sum()
+    occurs = counts > 0
+    present = fraction[occurs]
+    weights = 1 / np.log(1.02 + present) if balance == "log" else np.median(present) / present
+    weights /= np.sum(present * weights)
+    result = np.full(len(counts), weights.max())
+    result[occurs] = weights
+    return result.astype(np.float32)

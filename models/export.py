@@ -1,0 +1,223 @@
+"""The SavedModel: the one definition of its signatures, and its reader.
+
+==================  ==========================================  =======================================================
+signature           input                                       outputs
+==================  ==========================================  =======================================================
+serving_default     image_bytes: string (batch,), encoded       mask_bytes: string (batch,), 8-bit gray PNG of class ids
+                    images of any sizes                         at each image's own size; scores: float32 (batch,)
+predict_pixels      pixels: uint8 (batch, height, width, 3)     class_ids: uint8 (batch, height, width);
+                    RGB                                         scores: float32 (batch,)
+evaluate            examples: string (batch,), tf.Examples      confusion: int64 (batch, classes * classes), the
+                    with the features `image` and `mask`        matrix of each image at its mask's own size, row by row
+==================  ==========================================  =======================================================
+
+A score is the mean over an image's pixels of the top class's softmax probability. Decoding and shrinking are those of
+`data.preprocess`; the logits go from stride 4 straight to the size that is asked for. The label map lies in
+`assets/label_map.json`.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data.errors import DataError, WorkspaceError
+from data.features import IMAGE, MASK
+from data.labels import LabelMap
+from data.preprocess import PreprocessConfig, decode_image, decode_mask, shrink_image
+from models.deeplab import DeepLabV3Plus
+from models.kernels import resize_bilinear
+from models.metrics import confusion_matrix
+
+SERVING_SIGNATURE = "serving_default"
+PIXELS_SIGNATURE = "predict_pixels"
+EVALUATE_SIGNATURE = "evaluate"
+
+IMAGE_BYTES = "image_bytes"
+PIXELS = "pixels"
+EXAMPLES = "examples"
+MASK_BYTES = "mask_bytes"
+CLASS_IDS = "class_ids"
+SCORES = "scores"
+CONFUSION = "confusion"
+
+LABEL_MAP_FILE = "label_map.json"
+
+Outputs = dict[str, tf.Tensor]
+ConcreteFunction = tf.types.experimental.ConcreteFunction
+
+
+class InferenceModule(tf.Module):
+    """What is saved: the weights, the label map's file and the signatures.
+
+    Args:
+        model: float32 network.
+        preprocess: what happens to images before the network.
+        label_map_file: path of the label map as JSON.
+    """
+
+    def __init__(self, model: DeepLabV3Plus, preprocess: PreprocessConfig, label_map_file: str) -> None:
+        super().__init__()
+        self.weights = [weight.value for weight in model.weights]
+        self.label_map = tf.saved_model.Asset(label_map_file)
+        self._coarse_logits = model.coarse_logits
+        self._num_classes = model.num_classes
+        self._preprocess = preprocess
+
+    def signatures(self) -> dict[str, ConcreteFunction]:
+        """Each signature's name and traced function."""
+        strings, pixels = tf.TensorSpec((None,), tf.string), tf.TensorSpec((None, None, None, 3), tf.uint8)
+        return {
+            SERVING_SIGNATURE: _traced(self._serve, strings, IMAGE_BYTES),
+            PIXELS_SIGNATURE: _traced(self._predict_pixels, pixels, PIXELS),
+            EVALUATE_SIGNATURE: _traced(self._evaluate, strings, EXAMPLES),
+        }
+
+    def _serve(self, image_bytes: tf.Tensor) -> Outputs:
+        def segment(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            image = decode_image(encoded)
+            class_ids, scores = self._segment(image[None], tf.shape(image)[:2])
+            return tf.io.encode_png(class_ids[0, :, :, None]), scores[0]
+
+        specs = (tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.float32))
+        masks, scores = _each(segment, image_bytes, specs)
+        return {MASK_BYTES: masks, SCORES: scores}
+
+    def _predict_pixels(self, pixels: tf.Tensor) -> Outputs:
+        class_ids, scores = self._segment(pixels, tf.shape(pixels)[1:3])
+        return {CLASS_IDS: class_ids, SCORES: scores}
+
+    def _evaluate(self, examples: tf.Tensor) -> Outputs:
+        features = {key: tf.io.FixedLenFeature((), tf.string) for key in (IMAGE, MASK)}
+
+        def compare(serialized: tf.Tensor) -> tf.Tensor:
+            example = tf.io.parse_single_example(serialized, features)
+            mask = decode_mask(example[MASK])
+            class_ids, _ = self._segment(decode_image(example[IMAGE])[None], tf.shape(mask))
+            return tf.reshape(confusion_matrix(mask, class_ids[0], self._num_classes), (-1,))
+
+        matrices = _each(compare, examples, tf.TensorSpec((self._num_classes**2,), tf.int64))
+        return {CONFUSION: matrices}
+
+    def _segment(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(batch, height, width, 3) uint8 images to class ids (batch, *size) uint8 and scores (batch,) float32."""
+        if self._preprocess.max_side:
+            spec = tf.TensorSpec((None, None, 3), tf.uint8)
+            images = _each(lambda image: shrink_image(image, self._preprocess), images, spec)
+        logits = resize_bilinear(self._coarse_logits(images), (size[0], size[1]))  # (batch, height, width, classes)
+        top_log_probability = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
+        class_ids = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
+        return class_ids, tf.reduce_mean(tf.exp(top_log_probability), axis=(1, 2))
+
+
+def _traced(function: Callable[[tf.Tensor], Outputs], spec: tf.TensorSpec, name: str) -> ConcreteFunction:
+    return tf.function(function).get_concrete_function(tf.TensorSpec(spec.shape, spec.dtype, name=name))
+
+
+def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any) -> Any:
+    """Maps elements one after the other: their sizes differ, and each keeps every core busy by itself."""
+    return tf.map_fn(function, elements, fn_output_signature=specs, parallel_iterations=1)
+
+
+@contextmanager
+def _float32_policy() -> Iterator[None]:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _float32_copy(model: DeepLabV3Plus) -> DeepLabV3Plus:
+    """The same network and weights, computing in float32."""
+    with _float32_policy():
+        copy = DeepLabV3Plus.from_config(model.get_config())
+        copy.build((None, None, None, 3))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def export_saved_model(
+    model: DeepLabV3Plus, path: str | os.PathLike[str], *, label_map: LabelMap, preprocess: PreprocessConfig
+) -> None:
+    """Writes a SavedModel that computes in float32, whatever the policy in training was.
+
+    Args:
+        model: trained network.
+        path: folder to write, anywhere that `tf.io.gfile` reaches.
+        label_map: the classes; goes with the model.
+        preprocess: what happened to the images in training.
+
+    Raises:
+        ValueError: the label map has another number of classes than the model.
+    """
+    if label_map.num_classes != model.num_classes:
+        raise ValueError(f"the label map has {label_map.num_classes} classes, the model {model.num_classes}")
+    with tempfile.TemporaryDirectory() as folder:
+        label_map_file = Path(folder, LABEL_MAP_FILE)
+        label_map_file.write_text(label_map.model_dump_json(indent=2), encoding="utf-8")
+        module = InferenceModule(_float32_copy(model), preprocess, str(label_map_file))
+        tf.saved_model.save(module, os.fspath(path), signatures=module.signatures())
+
+
+def load_label_map(path: str | os.PathLike[str]) -> LabelMap:
+    """The label map inside a SavedModel.
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    file = os.path.join(os.fspath(path), "assets", LABEL_MAP_FILE)
+    try:
+        with tf.io.gfile.GFile(file) as stream:
+            return LabelMap.model_validate_json(stream.read())
+    except tf.errors.NotFoundError:
+        raise WorkspaceError(f"{os.fspath(path)} holds no model with a label map: {file} does not exist") from None
+
+
+class Segmenter:
+    """A SavedModel that answers requests.
+
+    Args:
+        path: folder that `export_saved_model` wrote.
+
+    Raises:
+        WorkspaceError: there is no such model.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.label_map = load_label_map(path)
+        # The signature alone does not keep the variables alive that it reads.
+        self._model = tf.saved_model.load(os.fspath(path))
+        self._signature = self._model.signatures[SERVING_SIGNATURE]
+
+    def predict(self, images: Sequence[bytes]) -> list[tuple[np.ndarray, float]]:
+        """Segments encoded images (JPEG, PNG, GIF, BMP), one after the other.
+
+        Returns:
+            For each image its class ids, (height, width) uint8, and its score in [0, 1].
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        return [self._predict_one(index, encoded) for index, encoded in enumerate(images)]
+
+    def _predict_one(self, index: int, encoded: bytes) -> tuple[np.ndarray, float]:
+        try:
+            outputs = self._signature(**{IMAGE_BYTES: tf.constant([encoded])})
+        except tf.errors.InvalidArgumentError:
+            raise DataError(
+                f"image {index} ({len(encoded)} bytes) cannot be decoded; allowed: JPEG, PNG, GIF, BMP"
+            ) from None
+        return decode_mask(outputs[MASK_BYTES][0]).numpy(), float(outputs[SCORES][0])
+
+
+def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
+    """The reader of a model that `export_saved_model` wrote; raises WorkspaceError when there is none."""
+    return Segmenter(path)

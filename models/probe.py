@@ -1,0 +1,107 @@
+"""Loads a SavedModel in a process of its own and sends it real requests: `python -m models.probe MODEL REQUESTS SECONDS`.
+
+It knows the signatures and nothing else of this project's models, as a model server does. It ends with status 1 and
+one line that says which signature failed and how.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from data.features import HEIGHT, IMAGE, WIDTH
+from models import export
+
+
+class Refused(Exception):
+    """The model does not serve; the text says why."""
+
+
+def check(condition: bool, signature: str, what: str) -> None:
+    """Raises Refused unless the condition holds."""
+    if not condition:
+        raise Refused(f"signature {signature}: {what}")
+
+
+def timed(signature: str, call: Callable[[], dict[str, tf.Tensor]], limit: float) -> dict[str, np.ndarray]:
+    """Calls twice, and holds the second call, for which the model is warm, to the limit in seconds."""
+    try:
+        call()
+        started = time.perf_counter()
+        answer = {name: value.numpy() for name, value in call().items()}
+    except (tf.errors.OpError, TypeError, ValueError) as error:
+        raise Refused(f"signature {signature}: {str(error).splitlines()[0]}") from None
+    seconds = time.perf_counter() - started
+    check(seconds <= limit, signature, f"took {seconds:.2f} s for one image, allowed are {limit:g} s")
+    return answer
+
+
+def probe(model_path: str, examples: list[bytes], limit: float) -> None:
+    """Sends each example to each signature.
+
+    Args:
+        model_path: Folder of the SavedModel.
+        examples: Serialized tf.Examples as ExampleGen writes them.
+        limit: Seconds allowed for one image.
+
+    Raises:
+        Refused: The model does not load, lacks a signature, fails, answers wrongly or too late.
+    """
+    try:
+        model = tf.saved_model.load(model_path)
+    except (tf.errors.OpError, OSError, ValueError) as error:
+        raise Refused(f"does not load: {str(error).splitlines()[0]}") from None
+    for name in (export.SERVING_SIGNATURE, export.PIXELS_SIGNATURE, export.EVALUATE_SIGNATURE):
+        check(name in model.signatures, name, f"missing; the model has {sorted(model.signatures)}")
+    for serialized in examples:
+        features = tf.train.Example.FromString(serialized).features.feature
+        size = (features[HEIGHT].int64_list.value[0], features[WIDTH].int64_list.value[0])
+        encoded = features[IMAGE].bytes_list.value[0]
+        _probe_serving(model, encoded, size, limit)
+        _probe_pixels(model, encoded, size, limit)
+        _probe_evaluate(model, serialized, limit)
+
+
+def _probe_serving(model: tf.Module, encoded: bytes, size: tuple[int, int], limit: float) -> None:
+    name = export.SERVING_SIGNATURE
+    call = model.signatures[name]
+    answer = timed(name, lambda: call(**{export.IMAGE_BYTES: tf.constant([encoded])}), limit)
+    mask = tf.io.decode_png(answer[export.MASK_BYTES][0])
+    check(tuple(mask.shape[:2]) == size, name, f"the mask is {tuple(mask.shape[:2])}, the image {size}")
+    score = float(answer[export.SCORES][0])
+    check(0.0 <= score <= 1.0, name, f"the score is {score}, allowed is 0 to 1")
+
+
+def _probe_pixels(model: tf.Module, encoded: bytes, size: tuple[int, int], limit: float) -> None:
+    name = export.PIXELS_SIGNATURE
+    call = model.signatures[name]
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    answer = timed(name, lambda: call(**{export.PIXELS: image[None]}), limit)
+    shape = answer[export.CLASS_IDS].shape
+    check(shape == (1, *size), name, f"the class ids are {shape}, the image {size}")
+
+
+def _probe_evaluate(model: tf.Module, serialized: bytes, limit: float) -> None:
+    name = export.EVALUATE_SIGNATURE
+    call = model.signatures[name]
+    answer = timed(name, lambda: call(**{export.EXAMPLES: tf.constant([serialized])}), limit)
+    matrix = answer[export.CONFUSION]
+    check(bool(np.isfinite(matrix).all() and matrix.sum() >= 0), name, "the confusion matrix is not finite")
+
+
+def main() -> int:
+    """The command line."""
+    model_path, requests, limit = sys.argv[1:]
+    examples = list(tf.data.TFRecordDataset(requests).as_numpy_iterator())
+    try:
+        probe(model_path, examples, float(limit))
+    except Refused as refused:
+        print(refused)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
