@@ -1,0 +1,119 @@
+"""ServedModel: the model that is being served now, as the baseline that a candidate must not fall behind.
+
+One component for every runner: it reads the serving directory itself, so no resolver node and no metadata of
+earlier runs is needed. Where nothing is served yet its output is marked absent, and the Evaluator judges alone.
+"""
+
+import os
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import path_utils
+
+from components import serving_directory
+from components.config import OnLabelChange
+from components.drivers import StateDriver
+from data.errors import DataError
+from data.labels import LabelMap
+
+PRESENT = "present"
+VERSION = "version"
+FINGERPRINT = "served_fingerprint"
+
+class Driver(StateDriver):
+    """Makes the cache key depend on what is being served."""
+
+    def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
+        """Version and content of the served model."""
+        return {FINGERPRINT: serving_directory.state(exec_properties["serving_dir"])}
+
+
+def comparable(served: serving_directory.Published, labels: LabelMap, on_label_change: OnLabelChange) -> bool:
+    """Whether a candidate with `labels` may be compared with the served model.
+
+    Raises:
+        DataError: The class names differ and `on_label_change` is "refuse".
+    """
+    names = list(labels.names)
+    if served.record.class_names == names:
+        return True
+    if on_label_change == "floor":
+        return False
+    raise DataError(
+        f"{served.path}: the served model knows the classes {served.record.class_names}, this run's label map has "
+        f"{names}: their scores cannot be compared. Set evaluation.on_label_change=floor to judge the new model by "
+        "evaluation.min_mean_iou alone, or push to another model name (push.model_name)"
+    )
+
+
+class Executor(base_executor.BaseExecutor):
+    """Copies the served model into the output artifact, so that later clean-ups cannot take it from the lineage."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        served = serving_directory.served(exec_properties["serving_dir"])
+        labels = LabelMap.model_validate_json(exec_properties["label_map"])
+        present = served is not None and comparable(served, labels, exec_properties["on_label_change"])
+        model.set_int_custom_property(PRESENT, int(present))
+        if served is not None and present:
+            model.set_int_custom_property(VERSION, served.version)
+            serving_directory.copy_tree(served.path, path_utils.serving_model_dir(model.uri))
+
+
+class ServedModelSpec(ComponentSpec):
+    """Parameters and output of `ServedModel`."""
+
+    PARAMETERS = {
+        "serving_dir": ExecutionParameter(type=str),
+        "label_map": ExecutionParameter(type=str),
+        "on_label_change": ExecutionParameter(type=str),
+        "code_hash": ExecutionParameter(type=str),
+        FINGERPRINT: ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
+
+
+class ServedModel(base_component.BaseComponent):
+    """See the module.
+
+    Args of the constructor:
+        serving_dir: Folder of the versions, `<serving>/<model name>`.
+        label_map: JSON of the label map of this run.
+        on_label_change: See `comparable`.
+        code_hash: Of the code that this node runs; part of the cache key.
+    """
+
+    SPEC_CLASS = ServedModelSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
+
+    def __init__(self, serving_dir: str, label_map: str, on_label_change: OnLabelChange, code_hash: str):
+        super().__init__(
+            spec=ServedModelSpec(
+                serving_dir=serving_dir,
+                label_map=label_map,
+                on_label_change=on_label_change,
+                code_hash=code_hash,
+                model=types.Channel(type=standard_artifacts.Model),
+            )
+        )
+
+
+def is_present(baseline: types.Artifact) -> bool:
+    """Whether a `ServedModel` output holds a model to compare with."""
+    return bool(baseline.get_int_custom_property(PRESENT))
+
+
+def model_path(model: types.Artifact) -> str:
+    """The SavedModel inside a Model artifact."""
+    return os.path.join(path_utils.serving_model_dir(model.uri))

@@ -1,0 +1,319 @@
+"""ImageExampleGen: labelled images of any known layout become examples, in splits; what is bad is set aside.
+
+Listing, pairing and decoding happen inside Beam. What is shuffled is the description of a sample (its paths), never
+a picture, so that memory does not grow with the pictures.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from tfx import types
+from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.artifacts import Quarantine
+from components.beam_files import BeamFiles
+from components.drivers import StateDriver
+from components.fingerprint import fingerprint
+from data import features
+from data.dataset import DataConfig, resolve_label_map
+from data.errors import DataError
+from data.images import read_image
+from data.labels import LabelMap
+from data.layouts import open_layout
+from data.layouts.base import SPLITS, BadEntry, Layout, Sample
+from data.masks import read_mask
+from data.splits import plan_splits
+
+BAD = "bad"
+BAD_FILE = "bad.jsonl"
+COUNTS_FILE = "counts.json"
+
+#: Samples are grouped by a hash into this many lists, whose order is that of no folder: neighbouring frames of a
+#: video do not end up side by side in the records.
+SHUFFLE_GROUPS = 256
+
+#: How many bad files an error message names; the quarantine artifact names all.
+REASONS_SHOWN = 20
+
+
+def bytes_feature(value: bytes) -> tf.train.Feature:
+    """A feature of one byte string."""
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def int_feature(value: int) -> tf.train.Feature:
+    """A feature of one int64."""
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def float_feature(value: float) -> tf.train.Feature:
+    """A feature of one float32."""
+    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+
+def make_example(sample: Sample, encoded: bytes, image: np.ndarray, mask: np.ndarray, labels: LabelMap) -> bytes:
+    """Serialises one labelled image as `data.features` describes.
+
+    Args:
+        sample: Where it comes from.
+        encoded: The encoded image.
+        image: (height, width, 3) uint8 RGB, decoded.
+        mask: (height, width) uint8 class ids, `IGNORE_LABEL` where void.
+        labels: Names the classes.
+    """
+    luma = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255.0
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    feature = {
+        features.IMAGE: bytes_feature(encoded),
+        features.MASK: bytes_feature(tf.io.encode_png(mask[:, :, None]).numpy()),
+        features.KEY: bytes_feature(sample.key.encode()),
+        features.SOURCE: bytes_feature(sample.source.encode()),
+        features.HEIGHT: int_feature(mask.shape[0]),
+        features.WIDTH: int_feature(mask.shape[1]),
+        features.BRIGHTNESS: float_feature(float(luma.mean())),
+        features.CONTRAST: float_feature(float(luma.std())),
+        features.VOID_FRACTION: float_feature(float(pixels[features.IGNORE_LABEL] / mask.size)),
+    }
+    for class_id, name in enumerate(labels.names):
+        feature[features.pixels_key(name)] = int_feature(int(pixels[class_id]))
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+class WithLayout(beam.DoFn):
+    """A DoFn that has the dataset's layout open; opened in the worker, never pickled."""
+
+    def __init__(self, config: DataConfig):
+        self._config = config
+
+    def setup(self) -> None:
+        """Opens the layout, once a worker."""
+        self._files = BeamFiles()
+        self._layout: Layout = open_layout(
+            self._config.layout, self._config.path, self._files, self._config.group_pattern
+        )
+
+
+class ListSamples(WithLayout):
+    """Official split, or None -> its samples and bad entries, streamed."""
+
+    def process(self, split: str | None) -> Iterator[Sample | BadEntry]:
+        """Lists one split."""
+        yield from self._layout.samples(split)
+
+
+class ReadPairs(WithLayout):
+    """Samples -> serialized examples, tagged with their split; bad ones tagged `BAD`."""
+
+    def setup(self) -> None:
+        """Opens the layout and plans the splits."""
+        super().setup()
+        self._labels = resolve_label_map(self._config, self._layout)
+        self._plan = plan_splits(self._layout.splits())
+
+    def process(self, group: tuple[int, Iterable[Sample | BadEntry]]) -> Iterator[beam.pvalue.TaggedOutput]:
+        """Reads one group's samples, one at a time."""
+        for entry in group[1]:
+            if isinstance(entry, BadEntry):
+                yield beam.pvalue.TaggedOutput(BAD, {"path": entry.path, "reason": entry.reason})
+                continue
+            try:
+                example = self._read(entry)
+            except DataError as error:
+                yield beam.pvalue.TaggedOutput(BAD, {"path": entry.key, "reason": str(error)})
+                continue
+            split = self._plan.assign(entry, self._config.val_fraction, self._config.test_fraction)
+            yield beam.pvalue.TaggedOutput(split, example)
+
+    def _read(self, sample: Sample) -> bytes:
+        try:
+            with self._files.open(sample.image) as file:
+                encoded, image = read_image(file.read(), self._config.max_pixels)
+        except FileNotFoundError:
+            raise DataError("image missing: the file that the dataset lists is not there") from None
+        if sample.mask is None:
+            raise DataError("mask missing: no mask goes with this image")
+        try:
+            mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
+        except FileNotFoundError as error:
+            raise DataError(f"mask missing: {error.filename or error}") from None
+        return make_example(sample, encoded, image, mask, self._labels)
+
+
+def shuffle_group(entry: Sample | BadEntry) -> int:
+    """A stable pseudo-random number below `SHUFFLE_GROUPS`."""
+    name = entry.key if isinstance(entry, Sample) else entry.path
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") % SHUFFLE_GROUPS
+
+
+class LabelledImages(beam.PTransform):
+    """Beam pipeline -> {split or `BAD`: PCollection of serialized examples, or of bad entries}."""
+
+    def __init__(self, config: DataConfig):
+        super().__init__()
+        self._config = config
+
+    def expand(self, pipeline: beam.Pipeline) -> Any:
+        """Lists, shuffles the listing, reads."""
+        layout = open_layout(self._config.layout, self._config.path, BeamFiles(), self._config.group_pattern)
+        return (
+            pipeline
+            | "Splits" >> beam.Create(list(layout.splits()) or [None])
+            | "List" >> beam.ParDo(ListSamples(self._config))
+            | "Key" >> beam.WithKeys(shuffle_group)
+            | "Shuffle" >> beam.GroupByKey()
+            | "Read" >> beam.ParDo(ReadPairs(self._config)).with_outputs(BAD, *SPLITS)
+        )
+
+
+def reason_kind(reason: str) -> str:
+    """What stands before the first colon of a reason: 'size mismatch', 'mask missing', ..."""
+    return reason.split(":", 1)[0]
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Runs `LabelledImages`, writes examples and quarantine, and stops the run when too much is bad."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        config = DataConfig.model_validate_json(exec_properties["config"])
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        examples.set_string_custom_property(FINGERPRINT_PROPERTY_NAME, exec_properties[FINGERPRINT_PROPERTY_NAME])
+        quarantine = artifact_utils.get_single_uri(output_dict["quarantine"])
+        with self._make_beam_pipeline() as pipeline:
+            outputs = pipeline | "LabelledImages" >> LabelledImages(config)
+            counts = [
+                outputs[split] | f"Name[{split}]" >> beam.Map(lambda _, name: ("split", name), name=split)
+                for split in SPLITS
+            ]
+            for split in SPLITS:
+                folder = artifact_utils.get_split_uri(output_dict["examples"], split)
+                _ = outputs[split] | f"Write[{split}]" >> beam.io.WriteToTFRecord(
+                    os.path.join(folder, "examples"), file_name_suffix=".gz"
+                )
+            bad = outputs[BAD]
+            counts.append(bad | "Kind" >> beam.Map(lambda entry: (BAD, reason_kind(entry["reason"]))))
+            _ = (
+                bad
+                | "BadLines" >> beam.Map(json.dumps)
+                | "WriteBad" >> beam.io.WriteToText(os.path.join(quarantine, BAD_FILE), num_shards=1)
+            )
+            _ = (
+                counts
+                | "AllCounts" >> beam.Flatten()
+                | "Count" >> beam.combiners.Count.PerElement()
+                | "ListCounts" >> beam.combiners.ToList()
+                | "CountLines" >> beam.Map(counts_json)
+                | "WriteCounts"
+                >> beam.io.WriteToText(os.path.join(quarantine, COUNTS_FILE), num_shards=1, shard_name_template="")
+            )
+        check_counts(quarantine, config)
+
+
+def counts_json(pairs: list[tuple[tuple[str, str], int]]) -> str:
+    """`counts.json`: {"splits": {name: images}, "bad": {kind of reason: files}}."""
+    counted = dict(pairs)
+    splits = {split: counted.get(("split", split), 0) for split in SPLITS}
+    bad = {kind: count for (what, kind), count in sorted(counted.items()) if what == BAD}
+    return json.dumps({"splits": splits, "bad": bad})
+
+
+def read_counts(quarantine_uri: str) -> dict[str, dict[str, int]]:
+    """The content of a quarantine artifact's `counts.json`."""
+    with fileio.open(os.path.join(quarantine_uri, COUNTS_FILE)) as file:
+        return cast(dict[str, dict[str, int]], json.loads(file.read()))
+
+
+def read_bad(quarantine_uri: str, limit: int | None = None) -> list[dict[str, str]]:
+    """The entries of a quarantine artifact: [{"path", "reason"}], at most `limit`."""
+    entries: list[dict[str, str]] = []
+    for path in sorted(fileio.glob(os.path.join(quarantine_uri, BAD_FILE + "-*"))):
+        with fileio.open(path) as file:
+            for line in file:
+                if limit is not None and len(entries) >= limit:
+                    return entries
+                entries.append(json.loads(line))
+    return entries
+
+
+def check_counts(quarantine_uri: str, config: DataConfig) -> None:
+    """Raises DataError when too many files are bad, or a split is empty."""
+    counts = read_counts(quarantine_uri)
+    good, bad = sum(counts["splits"].values()), sum(counts["bad"].values())
+    entries = "\n".join(f"  {e['path']}: {e['reason']}" for e in read_bad(quarantine_uri, REASONS_SHOWN))
+    more = f"\n  ... and {bad - REASONS_SHOWN} more" if bad > REASONS_SHOWN else ""
+    if good == 0:
+        raise DataError(f"{config.path}: no valid pair of image and mask ({bad} bad)\n{entries}{more}")
+    if bad > config.max_bad_fraction * (good + bad):
+        raise DataError(
+            f"{config.path}: {bad} of {good + bad} images are bad, more than data.max_bad_fraction="
+            f"{config.max_bad_fraction} allows\n{entries}{more}"
+        )
+    empty = [split for split in SPLITS if counts["splits"][split] == 0]
+    if empty:
+        raise DataError(
+            f"{config.path}: split {', '.join(empty)} is empty ({counts['splits']}); give it images, or raise "
+            f"data.val_fraction={config.val_fraction} or data.test_fraction={config.test_fraction}"
+        )
+
+
+class Driver(StateDriver):
+    """Makes the cache key depend on the content of the data folder."""
+
+    def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
+        """The folder's fingerprint."""
+        config = DataConfig.model_validate_json(exec_properties["config"])
+        return {FINGERPRINT_PROPERTY_NAME: fingerprint(config.path, BeamFiles())}
+
+
+class ImageExampleGenSpec(ComponentSpec):
+    """Parameters and outputs of `ImageExampleGen`."""
+
+    PARAMETERS = {
+        "config": ExecutionParameter(type=str),
+        "code_hash": ExecutionParameter(type=str),
+        FINGERPRINT_PROPERTY_NAME: ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "quarantine": ChannelParameter(type=Quarantine),
+    }
+
+
+class ImageExampleGen(base_beam_component.BaseBeamComponent):
+    """Reads labelled images into examples.
+
+    Args of the constructor:
+        config: The `data` section, with layout and label map resolved.
+        code_hash: Of the code that this node runs; part of the cache key.
+    """
+
+    SPEC_CLASS = ImageExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+    DRIVER_CLASS = Driver
+
+    def __init__(self, config: DataConfig, code_hash: str):
+        super().__init__(
+            spec=ImageExampleGenSpec(
+                config=config.model_dump_json(),
+                code_hash=code_hash,
+                examples=types.Channel(type=standard_artifacts.Examples),
+                quarantine=types.Channel(type=Quarantine),
+            )
+        )

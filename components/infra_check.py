@@ -1,0 +1,63 @@
+"""InfraCheck: a fresh process loads the SavedModel and answers real requests before anything is pushed.
+
+TFX's InfraValidator needs Docker or Kubernetes. This check needs neither, and finds what would hurt there too: a
+model that does not load on its own, a signature that fails, an answer of the wrong shape, or one that takes too long.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from components.config import InfraConfig
+from components.requests import test_examples
+from components.serving_directory import copy_tree
+
+BLESSED = "blessed"
+REASON = "reason"
+
+
+def probe(model: str, examples: list[bytes], config: InfraConfig) -> str:
+    """Runs `models.probe` on a SavedModel; returns why it failed, or an empty string."""
+    with tempfile.TemporaryDirectory() as folder:
+        requests = os.path.join(folder, "requests.tfrecord")
+        with tf.io.TFRecordWriter(requests) as writer:
+            for example in examples:
+                writer.write(example)
+        local = os.path.join(folder, "model")
+        copy_tree(model, local)
+        command = [sys.executable, "-m", "models.probe", local, requests, str(config.image_seconds)]
+        root = str(Path(__file__).resolve().parents[1])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=config.load_seconds, env=environment, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"no answer within infra.load_seconds={config.load_seconds:g}"
+    if result.returncode == 0:
+        return ""
+    return (result.stdout.strip() or result.stderr.strip()[-2000:]) + f" (exit status {result.returncode})"
+
+
+@component
+def InfraCheck(
+    model: InputArtifact[standard_artifacts.Model],
+    examples: InputArtifact[standard_artifacts.Examples],
+    blessing: OutputArtifact[standard_artifacts.InfraBlessing],
+    config: Parameter[str],
+    code_hash: Parameter[str],
+) -> None:
+    """Blesses a model that serves; `config` is the JSON of section `infra`. Refusal is a result, not an error."""
+    limits = InfraConfig.model_validate_json(config)
+    reason = probe(path_utils.serving_model_dir(model.uri), test_examples(examples, limits.requests), limits)
+    blessing.set_int_custom_property(BLESSED, int(not reason))
+    blessing.set_string_custom_property(REASON, reason)
+    io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_NOT_BLESSED" if reason else "INFRA_BLESSED"), reason)

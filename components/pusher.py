@@ -1,0 +1,88 @@
+"""ModelPusher: publishes a blessed model, unless it is the one already served."""
+
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+from tfx import types
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from components import infra_check, serving_directory
+from components.config import PushConfig
+from components.requests import encoded_images, test_examples
+from data.labels import LabelMap
+from models.export import IMAGE_BYTES, SERVING_SIGNATURE
+
+#: Custom properties of the PushedModel artifact. The first three are those that TFX's own Pusher writes.
+PUSHED = "pushed"
+DESTINATION = "pushed_destination"
+VERSION = "pushed_version"
+REASON = "reason"
+
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+
+
+def warmup_log(model_name: str, images: list[bytes]) -> bytes:
+    """TensorFlow Serving's warm-up file: a TFRecord file of PredictionLog protos."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "requests")
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for image in images:
+                request = predict_pb2.PredictRequest(
+                    model_spec=model_pb2.ModelSpec(name=model_name, signature_name=SERVING_SIGNATURE),
+                    inputs={IMAGE_BYTES: tf.make_tensor_proto([image])},
+                )
+                log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+                writer.write(log.SerializeToString())
+        return path.read_bytes()
+
+
+def refusal(blessing: types.Artifact, infra_blessing: types.Artifact) -> str:
+    """Why a model may not be pushed, or an empty string."""
+    if not blessing.get_int_custom_property("blessed"):
+        return "not blessed by the evaluation"
+    if not infra_blessing.get_int_custom_property(infra_check.BLESSED):
+        return "the infra check failed: " + infra_blessing.get_string_custom_property(infra_check.REASON)
+    return ""
+
+
+@component
+def ModelPusher(
+    model: InputArtifact[standard_artifacts.Model],
+    examples: InputArtifact[standard_artifacts.Examples],
+    blessing: InputArtifact[standard_artifacts.ModelBlessing],
+    infra_blessing: InputArtifact[standard_artifacts.InfraBlessing],
+    served_model: InputArtifact[standard_artifacts.Model],
+    pushed_model: OutputArtifact[standard_artifacts.PushedModel],
+    serving_dir: Parameter[str],
+    config: Parameter[str],
+    label_map: Parameter[str],
+    code_hash: Parameter[str],
+) -> None:
+    """Publishes; `served_model` makes the node run again when what is served has changed."""
+    push = PushConfig.model_validate_json(config)
+    saved_model = path_utils.serving_model_dir(model.uri)
+    pushed_model.set_int_custom_property(PUSHED, 0)
+    reason = refusal(blessing, infra_blessing)
+    if reason:
+        pushed_model.set_string_custom_property(REASON, reason)
+        return
+    served = serving_directory.served(serving_dir)
+    if served and served.record.model_fingerprint == serving_directory.model_fingerprint(saved_model):
+        pushed_model.set_string_custom_property(REASON, f"already served as version {served.version}")
+        return
+    images = list(encoded_images(test_examples(examples, push.warmup_requests)))
+    version = serving_directory.publish(
+        saved_model,
+        serving_dir,
+        class_names=list(LabelMap.model_validate_json(label_map).names),
+        extra={WARMUP_FILE: warmup_log(push.model_name, images)},
+    )
+    serving_directory.prune(serving_dir, push.keep)
+    pushed_model.set_int_custom_property(PUSHED, 1)
+    pushed_model.set_string_custom_property(DESTINATION, version.path)
+    pushed_model.set_string_custom_property(VERSION, str(version.version))

@@ -1,0 +1,26 @@
+"""Real requests for a model: images and examples from the test split."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import tensorflow as tf
+from tfx import types
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components.evaluator import TEST_SPLIT
+from data import features
+
+
+def test_examples(examples: types.Artifact, count: int) -> list[bytes]:
+    """The first `count` serialized examples of the test split."""
+    pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], TEST_SPLIT))
+    records = tf.data.TFRecordDataset(sorted(fileio.glob(pattern)), compression_type="GZIP")
+    return list(islice(records.as_numpy_iterator(), count))
+
+
+def encoded_images(serialized: list[bytes]) -> Iterator[bytes]:
+    """The encoded images of serialized examples."""
+    for record in serialized:
+        yield tf.train.Example.FromString(record).features.feature[features.IMAGE].bytes_list.value[0]

@@ -1,0 +1,216 @@
+"""The serving directory: `<serving>/<model name>/<version>/`, as TensorFlow Serving polls it.
+
+A version becomes visible whole or not at all. On a POSIX file system it is staged beside, flushed to disk and
+renamed. An object store has no rename: there the files are uploaded and verified, `saved_model.pb` last, and at the
+very end the record `PUBLISHED`, which every reader in this project waits for. Versions are 1, 2, 3, ...: they do not
+stand on a clock, so a clock that jumps back cannot make an old model the newest.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from pydantic import BaseModel, ConfigDict
+
+from components.beam_files import BeamFiles, is_local
+from data.errors import WorkspaceError
+
+RECORD = "PUBLISHED"
+SAVED_MODEL = "saved_model.pb"
+_STAGING = ".staging-"
+_CHUNK = 1 << 20
+
+
+class Record(BaseModel):
+    """What `PUBLISHED` says of a version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    model_fingerprint: str
+    """Of the SavedModel as it came from the Trainer: equal for the same model pushed twice."""
+    class_names: list[str]
+    published_at: datetime
+    source: str = ""
+    """URI of the model artifact."""
+
+
+class Published(NamedTuple):
+    """One version in the serving directory."""
+
+    version: int
+    path: str
+    record: Record
+
+
+def _read(path: str) -> bytes:
+    with BeamFiles().open(path) as file:
+        return file.read()
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Relative paths of all files below a folder."""
+    for name, _, _ in BeamFiles().stats(folder):
+        yield name
+
+
+def published(serving_dir: str) -> list[Published]:
+    """All complete versions, oldest first. Half-written ones and other files are not seen."""
+    files = BeamFiles()
+    versions = []
+    for name in files.list(serving_dir):
+        path = files.join(serving_dir, name)
+        if name.isdigit() and files.exists(files.join(path, RECORD)):
+            record = Record.model_validate_json(_read(files.join(path, RECORD)))
+            versions.append(Published(int(name), path, record))
+    return sorted(versions)
+
+
+def served(serving_dir: str) -> Published | None:
+    """The version that a server would pick: the highest complete one."""
+    return max(published(serving_dir), default=None)
+
+
+def state(serving_dir: str) -> str:
+    """What is being served, as a short string for cache keys."""
+    newest = served(serving_dir)
+    return f"{newest.version}:{newest.record.model_fingerprint}" if newest else "none"
+
+
+def model_fingerprint(model: str) -> str:
+    """SHA-256 over names and contents of a SavedModel's files."""
+    digest = hashlib.sha256()
+    for name in sorted(_walk(model)):
+        content = hashlib.sha256(_read(os.path.join(model, name))).hexdigest()
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def copy_tree(source: str, target: str, last: Iterable[str] = ()) -> None:
+    """Copies a folder between any two file systems; the files named in `last` come last, in that order."""
+    ordered = list(last)
+    names = sorted(_walk(source), key=lambda name: (ordered.index(name) + 1 if name in ordered else 0, name))
+    for name in names:
+        destination = os.path.join(target, name)
+        if is_local(destination):
+            os.makedirs(os.path.dirname(destination), exist_ok=True)
+        with BeamFiles().open(os.path.join(source, name)) as reader, _create(destination) as writer:
+            shutil.copyfileobj(reader, writer, _CHUNK)
+
+
+def _create(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no common type with ours
+    if is_local(path):
+        return open(path, "wb")
+    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[str, bytes]) -> Published:
+    """Publishes a SavedModel as the next version.
+
+    Args:
+        model: Folder of the SavedModel.
+        serving_dir: Folder of the versions; made if absent.
+        class_names: In the order of the class ids.
+        extra: Further files to put into the version: relative path -> content.
+
+    Raises:
+        WorkspaceError: The copy differs from the original, or the version appeared meanwhile.
+    """
+    version = _next_version(serving_dir)
+    record = Record(
+        version=version,
+        model_fingerprint=model_fingerprint(model),
+        class_names=class_names,
+        published_at=datetime.now(UTC),
+        source=model,
+    )
+    target = os.path.join(serving_dir, str(version))
+    put = _put_local if is_local(serving_dir) else _put_remote
+    put(model, target, {**extra, RECORD: record.model_dump_json(indent=2).encode()})
+    return Published(version, target, record)
+
+
+def _next_version(serving_dir: str) -> int:
+    """One above every version that is there, complete or not."""
+    taken = [int(name) for name in BeamFiles().list(serving_dir) if name.isdigit()]
+    return max(taken, default=0) + 1
+
+
+def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
+    parent = os.path.dirname(target)
+    os.makedirs(parent, exist_ok=True)
+    for left_over in Path(parent).glob(_STAGING + "*"):
+        shutil.rmtree(left_over)
+    staging = tempfile.mkdtemp(prefix=_STAGING, dir=parent)
+    try:
+        os.chmod(staging, 0o755)  # mkdtemp makes it private, but a server under another account must read it
+        copy_tree(model, staging)
+        for name, content in extra.items():
+            path = Path(staging, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        _flush_tree(staging)
+        os.rename(staging, target)
+        _flush(parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _flush_tree(folder: str) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _flush(os.path.join(parent, name))
+        _flush(parent)
+
+
+def _flush(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_remote(model: str, target: str, extra: dict[str, bytes]) -> None:
+    for name, content in extra.items():
+        if name != RECORD:
+            _write_remote(os.path.join(target, name), content)
+    copy_tree(model, target, last=[SAVED_MODEL])
+    for name in _walk(model):
+        if _read(os.path.join(model, name)) != _read(os.path.join(target, name)):
+            raise WorkspaceError(f"{target}/{name}: differs from {model}/{name} after the upload; not published")
+    _write_remote(os.path.join(target, RECORD), extra[RECORD])
+
+
+def _write_remote(path: str, content: bytes) -> None:
+    with _create(path) as file:
+        file.write(content)
+
+
+def prune(serving_dir: str, keep: int) -> list[int]:
+    """Removes the oldest versions until `keep` are left; the served one is never removed.
+
+    A version vanishes at once (renamed; on an object store, its record goes first), so that no reader picks one that
+    is being removed.
+
+    Returns:
+        The versions removed.
+    """
+    doomed = published(serving_dir)[: -max(keep, 1)]
+    for version in doomed:
+        if is_local(version.path):
+            removed = os.path.join(serving_dir, f"{_STAGING}removed-{version.version}")
+            os.rename(version.path, removed)
+            shutil.rmtree(removed)
+        else:
+            FileSystems.delete([os.path.join(version.path, RECORD)])
+            FileSystems.delete([version.path + "/"])
+    return [version.version for version in doomed]

@@ -1,0 +1,174 @@
+"""What the commands of `local_runner.py` do and print.
+
+Importing this module must stay cheap. What imports TensorFlow or TFX is imported inside the functions, under `quietly`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, track
+from rich.table import Table
+
+from data.errors import ProjectError
+from models.console import terminal
+from pipeline.quiet import output_to
+from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.summary import Summary
+
+DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
+
+
+@contextmanager
+def quietly(verbose: bool) -> Iterator[None]:
+    """Hides what libraries print while they are imported and used."""
+    if verbose:
+        yield
+        return
+    with output_to(None):
+        yield
+
+
+def run_command(
+    config_path: Path | None,
+    overrides: Sequence[str],
+    workspace: Path,
+    stages: tuple[str | None, str | None],
+    *,
+    dry_run: bool,
+    verbose: bool,
+) -> None:
+    """`run`: one run of the pipeline, or a look at what it would do."""
+    places = Workspace(workspace.absolute())
+    with quietly(verbose):
+        from pipeline.config import load_config
+        from pipeline.local import Span
+        from pipeline.plan import plan
+        from pipeline.runs import RunFailed, run
+
+        config = load_config(config_path, overrides)
+        if dry_run:
+            planned = plan(config, places)
+    if dry_run:
+        planned.show(Console())
+        return
+    console = terminal()
+    try:
+        with quietly(verbose):
+            summary, folder = run(config, places, Span(*stages), verbose, lambda stage: show_stage(console, stage))
+    except RunFailed as failure:
+        raise ProjectError(f"{failure}\nthe run's record is in {failure.folder}") from failure
+    show_summary(summary, folder, Console())
+
+
+def demo_command(workspace: Path, overrides: Sequence[str], *, verbose: bool) -> None:
+    """`demo`: the sample dataset, then the pipeline on it."""
+    from data.synthetic import write_dataset
+
+    console = terminal()
+    sample = workspace.absolute() / "sample"
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("writing the sample dataset", total=None)
+        write_dataset(sample, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    run_command(
+        DEMO_CONFIG, [f"data.path={sample}", *overrides], workspace, (None, None), dry_run=False, verbose=verbose
+    )
+
+
+def predict_command(
+    images: Sequence[Path], out: Path, workspace: Path, model_name: str | None, *, verbose: bool
+) -> None:
+    """`predict`: masks and overlays by the pushed model."""
+    console = Console()
+    with quietly(verbose):
+        from pipeline.prediction import predict, served_model
+
+        model = served_model(Workspace(workspace.absolute()).serving, model_name)
+        predictions = list(track(predict(images, model, out), "segmenting", len(images), console=terminal()))
+    table = Table("picture", "score", "classes")
+    for prediction in predictions:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in prediction.fractions.items())
+        table.add_row(escape(str(prediction.image)), f"{prediction.score:.2f}", escape(shares))
+    console.print(table)
+    console.print(f"{len(predictions)} masks and overlays by version {model.version}, and a legend, in {out}")
+
+
+def status_command(workspace: Path, last: int, *, as_json: bool) -> None:
+    """`status`: the last runs, and what is being served."""
+    console = Console()
+    with quietly(verbose=False):
+        from pipeline.status import read_status
+
+        status = read_status(Workspace(workspace.absolute()), last)
+    if as_json:
+        console.print_json(status.model_dump_json())
+        return
+    table = Table("run", "status", "mean IoU", "blessed", "pushed", "seconds", title=str(workspace))
+    for run in status.runs:
+        score = f"{run.mean_iou:.4f}" if run.mean_iou is not None else ""
+        blessed = {True: "yes", False: "no", None: ""}[run.blessed]
+        pushed = f"version {run.pushed_version}" if run.pushed_version is not None else ""
+        table.add_row(run.run_id, run.status, score, blessed, pushed, f"{run.seconds:.0f}")
+    console.print(table)
+    for name, versions in status.serving.items():
+        console.print(f"model {name}: serves version {versions[-1]}; kept: {', '.join(map(str, versions))}")
+    if status.running:
+        console.print(f"running now: {status.running}")
+
+
+def doctor_command(workspace: Path, *, quick: bool) -> None:
+    """`doctor`: checks of the machine; a failed one makes the command fail."""
+    from pipeline.doctor import run_checks
+
+    console = Console()
+    table = Table("check", "", "found", "what to do")
+    checks = run_checks(workspace.absolute(), quick=quick)
+    for check in checks:
+        table.add_row(check.name, check.status, escape(check.detail), escape(check.remedy))
+    console.print(table)
+    failed = [check.name for check in checks if check.status == "fail"]
+    if failed:
+        raise ProjectError(f"this machine is not ready: {', '.join(failed)}")
+
+
+def schema_command(out: Path) -> None:
+    """`schema`: the JSON schema of the configuration."""
+    with quietly(verbose=False):
+        from pipeline.config import Config
+
+    out.write_text(json.dumps(Config.model_json_schema(), indent=2) + "\n", encoding="utf-8")
+    Console().print(f"wrote {out}; in an editor: # yaml-language-server: $schema={out}")
+
+
+def show_stage(console: Console, stage: str) -> None:
+    """One line as a stage begins."""
+    console.print(f"[bold]{escape(stage)}[/bold]")
+
+
+def show_summary(summary: Summary, folder: Path, console: Console) -> None:
+    """Timings, scores, verdict, and where everything is."""
+    table = Table("stage", "seconds", "")
+    for stage, seconds in summary.timings.items():
+        table.add_row(stage, f"{seconds:.1f}", "cached" if stage in summary.cached else "")
+    console.print(table)
+    if summary.data:
+        images = ", ".join(f"{count} {split}" for split, count in summary.data.images.items())
+        console.print(f"images        {images}; {summary.data.quarantined} set aside")
+    if summary.metrics:
+        console.print(f"mean IoU      {summary.metrics.mean_iou:.4f} on the test split")
+    if summary.blessed is not None:
+        console.print(f"blessed       {'yes' if summary.blessed else 'no'}")
+    for reason in summary.reasons:
+        console.print(f"              {reason}", markup=False)
+    if summary.pushed_path:
+        console.print(f"pushed        version {summary.pushed_version}: {summary.pushed_path}", markup=False)
+    console.print(f"report        {folder / 'report.html'}", markup=False)
+    console.print(f"summary       {folder / 'summary.json'}", markup=False)

@@ -1,0 +1,143 @@
+"""The configuration: sections composed, files and overrides merged, mistakes named.
+
+Each section is defined beside the code that uses it. A YAML file holds differences from the defaults only.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from components.config import EvaluationConfig, InfraConfig, PushConfig, ValidationConfig
+from data.augment import AugmentConfig
+from data.dataset import DataConfig, resolve_label_map
+from data.errors import ConfigError
+from data.input import InputConfig
+from data.labels import LabelMap
+from data.layouts import open_layout
+from data.layouts.base import FileSystem
+from data.preprocess import PreprocessConfig
+from data.section import Section
+from models.deeplab import ModelConfig
+from models.training import TrainingConfig
+
+
+class BeamConfig(Section):
+    """How Beam runs ExampleGen, StatisticsGen, Transform and Evaluator."""
+
+    options: tuple[str, ...] = ("--runner=FnApiRunner",)
+    """Beam pipeline options. The default runner is Beam's in-process one and is named, because Beam's own default
+    first tries to download another engine."""
+
+
+class Config(Section):
+    """One pipeline."""
+
+    name: str = Field(default="segmentation", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Names the pipeline in metadata and on Kubeflow."""
+    data: DataConfig
+    preprocess: PreprocessConfig = PreprocessConfig()
+    validation: ValidationConfig = ValidationConfig()
+    augment: AugmentConfig = AugmentConfig()
+    input: InputConfig = InputConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    infra: InfraConfig = InfraConfig()
+    push: PushConfig = PushConfig()
+    beam: BeamConfig = BeamConfig()
+
+    @property
+    def labels(self) -> LabelMap:
+        """The label map, which `resolve` has filled in."""
+        if self.data.label_map is None:
+            raise ConfigError("data.label_map is not resolved; call pipeline.config.resolve first")
+        return self.data.label_map
+
+
+def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
+    """Reads a YAML file of differences from the defaults, then applies `section.key=value` overrides.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong; says which, where, and what is allowed.
+    """
+    values = _read_yaml(path) if path else {}
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, str(path) if path else "the defaults")
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> Config:
+    """Validates a tree of values; `source` names where they come from in errors."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from None
+
+
+def resolve(config: Config, files: FileSystem) -> Config:
+    """Fills in what the dataset decides: the layout's name and the label map.
+
+    Both then travel with the configuration, so that every stage on every runner works with the same ones.
+    """
+    layout = open_layout(config.data.layout, config.data.path, files, config.data.group_pattern)
+    labels = resolve_label_map(config.data, layout)
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"layout": layout.name, "label_map": labels})}
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping of sections ({', '.join(Config.model_fields)})")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: must look like section.key=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} is no section")
+        values = child
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is no YAML: {error}") from None
+
+
+def _explain(source: str, item: Any) -> str:
+    """One of pydantic's errors as one line: source, key, value, what is allowed."""
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{source}: unknown key {key}{_suggestion(item['loc'])}"
+    if item["type"] == "missing":
+        return f"{source}: {key} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{source}: {key}={item['input']!r}: {message}" if key else f"{source}: {message}"
+
+
+def _suggestion(location: tuple[Any, ...]) -> str:
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        kind = section.model_fields[part].annotation if part in section.model_fields else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return ""
+        section = kind
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(known)}"

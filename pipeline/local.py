@@ -1,0 +1,95 @@
+"""Runs the pipeline on this machine with TFX's LocalDagRunner, and says which stage it is at."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.compiler import compiler, constants
+from tfx.orchestration import metadata
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.proto.orchestration import pipeline_pb2
+
+from data.errors import ConfigError
+from pipeline.config import Config
+from pipeline.pipeline import Locations, create_pipeline
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which stages of the pipeline run: from one to another, both included; None is the first or the last."""
+
+    first: str | None = None
+    last: str | None = None
+
+
+def metadata_config(workspace: Workspace) -> metadata_store_pb2.ConnectionConfig:
+    """The connection to the workspace's ML Metadata."""
+    return metadata.sqlite_metadata_connection_config(str(workspace.metadata))
+
+
+def local_locations(workspace: Workspace) -> Locations:
+    """The folders of a workspace."""
+    return Locations(
+        artifacts=str(workspace.artifacts),
+        serving=str(workspace.serving),
+        checkpoints=str(workspace.checkpoints),
+        metadata=metadata_config(workspace),
+    )
+
+
+def compile_pipeline(config: Config, workspace: Workspace, run_id: str) -> pipeline_pb2.Pipeline:
+    """TFX's intermediate form of the pipeline, under a run id of ours."""
+    compiled = compiler.Compiler().compile(create_pipeline(config, local_locations(workspace)))
+    runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    return compiled
+
+
+def stage_names(compiled: pipeline_pb2.Pipeline) -> list[str]:
+    """Ids of the stages, in the order in which they run."""
+    return [node.pipeline_node.node_info.id for node in compiled.nodes]
+
+
+def run_options(span: Span, stages: Sequence[str]) -> pipeline_pb2.RunOptions | None:
+    """TFX's options for a partial run; None for a whole one.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    for name in (span.first, span.last):
+        if name is not None and name not in stages:
+            raise ConfigError(f"no stage {name!r}; the stages are {', '.join(stages)}")
+    if span.first is None and span.last is None:
+        return None
+    options = pipeline_pb2.RunOptions()
+    options.partial_run.snapshot_settings.latest_pipeline_run_strategy.SetInParent()
+    options.partial_run.from_nodes.extend([span.first] if span.first else [])
+    options.partial_run.to_nodes.extend([span.last] if span.last else [])
+    return options
+
+
+class StageListener(logging.Handler):
+    """Hears from the runner's log which stage begins; the runner has no other way to tell."""
+
+    def __init__(self, on_stage: Callable[[str], None]):
+        super().__init__(logging.INFO)
+        self._on_stage = on_stage
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called for each line of the log."""
+        if record.msg == "Component %s is running." and isinstance(record.args, tuple):
+            self._on_stage(str(record.args[0]))
+
+
+def run_pipeline(compiled: pipeline_pb2.Pipeline, span: Span, on_stage: Callable[[str], None]) -> None:
+    """Runs all stages, or those of `span`; an error of a stage is raised as it is."""
+    listener = StageListener(on_stage)
+    logger = logging.getLogger("absl")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(listener)
+    try:
+        LocalDagRunner().run_with_ir(compiled, run_options=run_options(span, stage_names(compiled)))
+    finally:
+        logger.removeHandler(listener)

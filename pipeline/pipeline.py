@@ -1,0 +1,143 @@
+"""The pipeline: one definition for every runner."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow_data_validation as tfdv
+from ml_metadata.proto import metadata_store_pb2
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.trainer.component import Trainer
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import trainer_pb2
+
+import components.baseline
+import components.evaluator
+import components.example_gen
+import components.infra_check
+import components.pusher
+import components.schema
+import components.trainer
+import components.transform
+import components.validation
+from data import features
+from data.layouts.base import SPLITS
+from pipeline.code_hash import code_hash
+from pipeline.config import Config
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where a pipeline keeps things; local folders or URIs."""
+
+    artifacts: str
+    """TFX's pipeline root."""
+    serving: str
+    """Holds `<model name>/<version>/`."""
+    checkpoints: str
+    """Of trainings that are under way; outside the artifacts, which TFX deletes when a stage fails."""
+    metadata: metadata_store_pb2.ConnectionConfig | None = None
+    """ML Metadata; None where the runner brings its own."""
+
+
+def create_pipeline(config: Config, locations: Locations) -> Pipeline:
+    """Wires the stages.
+
+    Args:
+        config: Resolved (`pipeline.config.resolve`).
+        locations: Where to keep things.
+    """
+    train, val, _ = SPLITS
+    labels = config.labels.model_dump_json()
+    serving_dir = f"{locations.serving}/{config.push.model_name}"
+
+    served_model = components.baseline.ServedModel(
+        serving_dir, labels, config.evaluation.on_label_change, code_hash(components.baseline)
+    )
+    example_gen = components.example_gen.ImageExampleGen(config.data, code_hash(components.example_gen))
+    examples = example_gen.outputs["examples"]
+    statistics = StatisticsGen(
+        examples, stats_options=tfdv.StatsOptions(feature_allowlist=features.scalar_keys(config.labels.names))
+    )
+    schema = components.schema.DataSchema(
+        validation=config.validation.model_dump_json(), label_map=labels, code_hash=code_hash(components.schema)
+    )
+    validator = components.validation.StrictExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    transform = components.transform.ImageTransform(
+        examples,
+        schema.outputs["schema"],
+        preprocess=config.preprocess.model_dump_json(),
+        label_map=labels,
+        code_hash=code_hash(components.transform),
+    )
+    # Nothing that failed validation is trained on; Transform and ExampleValidator share no artifact.
+    transform.add_upstream_node(validator)
+    trainer = Trainer(
+        run_fn=f"{components.trainer.run_fn.__module__}.{components.trainer.run_fn.__name__}",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.training.steps),
+        eval_args=trainer_pb2.EvalArgs(splits=[val]),
+        custom_config=training_config(config, locations),
+    )
+    model = trainer.outputs["model"]
+    evaluator = components.evaluator.SegmentationEvaluator(
+        examples=examples,
+        model=model,
+        served_model=served_model.outputs["model"],
+        schema=schema.outputs["schema"],
+        config=config.evaluation,
+        labels=config.labels,
+        code_hash=code_hash(components.evaluator),
+    )
+    infra_check = components.infra_check.InfraCheck(
+        model=model,
+        examples=examples,
+        config=config.infra.model_dump_json(),
+        code_hash=code_hash(components.infra_check),
+    )
+    pusher = components.pusher.ModelPusher(
+        model=model,
+        examples=examples,
+        blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_check.outputs["blessing"],
+        served_model=served_model.outputs["model"],
+        serving_dir=serving_dir,
+        config=config.push.model_dump_json(),
+        label_map=labels,
+        code_hash=code_hash(components.pusher),
+    )
+    nodes: list[BaseNode] = [
+        served_model,
+        example_gen,
+        statistics,
+        schema,
+        validator,
+        transform,
+        trainer,
+        evaluator,
+        infra_check,
+        pusher,
+    ]
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=locations.artifacts,
+        components=nodes,
+        enable_cache=True,
+        metadata_connection_config=locations.metadata,
+        beam_pipeline_args=list(config.beam.options),
+    )
+
+
+def training_config(config: Config, locations: Locations) -> dict[str, Any]:
+    """What `components.trainer.run_fn` gets: the JSON of its sections, recorded in metadata."""
+    sections = ("model", "training", "augment", "input", "preprocess")
+    return {
+        **{name: json.loads(getattr(config, name).model_dump_json()) for name in sections},
+        "label_map": json.loads(config.labels.model_dump_json()),
+        "code_hash": code_hash(components.trainer),
+        "checkpoints": locations.checkpoints,
+    }

@@ -1,0 +1,98 @@
+"""One local run from beginning to end: lock, stages, record."""
+
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.beam_files import BeamFiles
+from components.trainer import TENSORBOARD
+from data.errors import ProjectError
+from pipeline.config import Config, resolve
+from pipeline.local import Span, compile_pipeline, metadata_config, run_options, run_pipeline, stage_names
+from pipeline.quiet import output_to
+from pipeline.records import StageRecord, read_run
+from pipeline.summary import SUMMARY_FILE, Summary, summarize
+from pipeline.workspace import Workspace
+
+LOG_FILE = "log.txt"
+CONFIG_FILE = "config.json"
+
+
+class RunFailed(ProjectError):
+    """A run ended with an error; its record and log are in its folder."""
+
+    def __init__(self, message: str, folder: Path):
+        super().__init__(message)
+        self.folder = folder
+
+
+def new_run_id(now: datetime) -> str:
+    """A name that sorts by time."""
+    return now.strftime("%Y%m%d-%H%M%S-%f")[:-3]
+
+
+def run(
+    config: Config, workspace: Workspace, span: Span, verbose: bool, on_stage: Callable[[str], None]
+) -> tuple[Summary, Path]:
+    """Runs the pipeline once.
+
+    Args:
+        config: As loaded; the dataset fills in layout and label map here.
+        workspace: Held for this run alone.
+        span: Which stages run.
+        verbose: Leave what libraries print on the terminal instead of leading it into the log.
+        on_stage: Told the name of each stage as it begins.
+
+    Returns:
+        The summary, and the run's folder.
+
+    Raises:
+        ProjectError: The configuration, the data or the workspace is at fault, before a stage has begun.
+        RunFailed: A stage failed; what it could do is recorded all the same.
+    """
+    with workspace.locked():
+        config = resolve(config, BeamFiles())
+        run_id = new_run_id(datetime.now(UTC))
+        compiled = compile_pipeline(config, workspace, run_id)
+        run_options(span, stage_names(compiled))  # a wrong stage name is told before the run's folder is made
+        folder = workspace.start_run(run_id)
+        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        log = None if verbose else folder / LOG_FILE
+        error = ""
+        try:
+            if log is None:
+                run_pipeline(compiled, span, on_stage)
+            else:
+                with output_to(log):
+                    run_pipeline(compiled, span, on_stage)
+        except ProjectError as failure:
+            error = str(failure)
+        except Exception as failure:  # whatever a library raises, the run's record must still be written
+            error = _unexpected(failure, folder)
+        summary = record(run_id, config, workspace, folder, error)
+    if error:
+        raise RunFailed(error, folder)
+    return summary, folder
+
+
+def _unexpected(failure: Exception, folder: Path) -> str:
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        traceback.print_exception(failure, file=log)
+    first_line = (str(failure).splitlines() or [""])[0]
+    return f"{type(failure).__name__}: {first_line} (the stack trace is at the end of {folder / LOG_FILE})"
+
+
+def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: str) -> Summary:
+    """Writes a run's summary and points to its TensorBoard logs."""
+    stages = read_run(metadata_config(workspace), config.name, run_id)
+    summary = summarize(run_id, config, stages, error)
+    (folder / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2), encoding="utf-8")
+    _link_tensorboard(stages, folder)
+    return summary
+
+
+def _link_tensorboard(stages: dict[str, StageRecord], folder: Path) -> None:
+    trainer = stages.get("Trainer")
+    if trainer and "model_run" in trainer.outputs:
+        (folder / TENSORBOARD).symlink_to(Path(trainer.outputs["model_run"][0].uri).resolve() / TENSORBOARD)

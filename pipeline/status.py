@@ -1,0 +1,66 @@
+"""`status`: what has run in a workspace, and what is being served."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+from components.serving_directory import published
+from data.errors import WorkspaceError
+from pipeline.summary import read_summary
+from pipeline.workspace import Workspace
+
+
+class RunStatus(BaseModel):
+    """One run in a line."""
+
+    run_id: str
+    status: Literal["succeeded", "failed", "unfinished"]
+    mean_iou: float | None = None
+    blessed: bool | None = None
+    pushed_version: int | None = None
+    seconds: float = 0.0
+
+
+class Status(BaseModel):
+    """A workspace."""
+
+    runs: list[RunStatus]
+    """Newest first."""
+    serving: dict[str, list[int]]
+    """Model name -> complete versions, oldest first."""
+    running: str = ""
+    """Who holds the workspace now; empty if nobody."""
+
+
+def read_status(workspace: Workspace, last: int) -> Status:
+    """Reads the state of a workspace.
+
+    Raises:
+        WorkspaceError: There is no such workspace.
+    """
+    if not workspace.root.is_dir():
+        raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
+    folders = sorted((p for p in workspace.runs.glob("*") if p.is_dir() and not p.is_symlink()), reverse=True)
+    models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
+    serving = {name: [v.version for v in published(str(workspace.serving / name))] for name in models}
+    return Status(
+        runs=[_read_run(folder) for folder in folders[:last]],
+        serving={name: versions for name, versions in serving.items() if versions},
+        running=workspace.holder(),
+    )
+
+
+def _read_run(folder: Path) -> RunStatus:
+    try:
+        summary = read_summary(folder)
+    except (OSError, ValidationError):  # killed before, or while, the summary was written
+        return RunStatus(run_id=folder.name, status="unfinished")
+    return RunStatus(
+        run_id=summary.run_id,
+        status=summary.status,
+        mean_iou=summary.metrics.mean_iou if summary.metrics else None,
+        blessed=summary.blessed,
+        pushed_version=summary.pushed_version,
+        seconds=sum(summary.timings.values()),
+    )

@@ -1,0 +1,105 @@
+"""The workspace: the folder where a local pipeline keeps everything, and the lock that one run at a time holds."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from data.errors import WorkspaceError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths below one folder."""
+
+    root: Path
+
+    @property
+    def metadata(self) -> Path:
+        """ML Metadata's SQLite database."""
+        return self.root / "metadata.sqlite"
+
+    @property
+    def artifacts(self) -> Path:
+        """TFX's pipeline root."""
+        return self.root / "artifacts"
+
+    @property
+    def serving(self) -> Path:
+        """Holds `<model name>/<version>/`."""
+        return self.root / "serving"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of trainings under way."""
+        return self.root / "checkpoints"
+
+    @property
+    def runs(self) -> Path:
+        """Holds `<run id>/`; `latest` points at the newest."""
+        return self.root / "runs"
+
+    @property
+    def latest_run(self) -> Path:
+        """The newest run's folder.
+
+        Raises:
+            WorkspaceError: Nothing has run in this workspace yet.
+        """
+        latest = self.runs / "latest"
+        if not latest.exists():
+            raise WorkspaceError(f"{self.root}: nothing has run in this workspace yet")
+        return latest.resolve()
+
+    @cached_property
+    def _lock(self) -> FileLock:
+        return FileLock(self.root / ".lock")
+
+    @property
+    def _owner(self) -> Path:
+        return self.root / ".lock-owner"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the workspace for one run; the operating system gives it free should the process die.
+
+        Raises:
+            WorkspaceError: Another run holds it, or the folder cannot be written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._owner.write_text(f"process {os.getpid()}", encoding="utf-8")
+        except Timeout:
+            raise WorkspaceError(
+                f"{self.root}: {self.holder()} is running in this workspace; wait for it, or give another --workspace"
+            ) from None
+        except OSError as error:
+            raise WorkspaceError(f"{self.root}: cannot be written to: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def holder(self) -> str:
+        """Who holds the workspace now; empty if nobody does."""
+        try:
+            with self._lock.acquire(timeout=0):
+                return ""
+        except Timeout:
+            return self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+
+    def start_run(self, run_id: str) -> Path:
+        """Makes a run's folder and points `latest` at it."""
+        folder = self.runs / run_id
+        folder.mkdir(parents=True)
+        pointer = self.runs / ".latest"
+        pointer.unlink(missing_ok=True)
+        pointer.symlink_to(run_id)
+        pointer.replace(self.runs / "latest")
+        return folder
