@@ -14,6 +14,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 #: What Pillow calls JPEG files. MPO, which many cameras write, has further pictures behind the first.
 JPEG_FORMATS = ("JPEG", "MPO")
 
+#: The last chunk of a PNG: its name and its checksum.
+PNG_END = b"IEND\xaeB`\x82"
+
 #: Pillow refuses larger images by itself; no `max_pixels` may exceed it.
 LARGEST_IMAGE = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
@@ -67,17 +70,18 @@ def decode(encoded: bytes, image: Image.Image, what: str) -> None:
     Raises:
         DataError: the file is damaged or cut off, or its EXIF block asks to turn the picture.
     """
+    if image.format == "PNG" and PNG_END not in encoded:
+        raise DataError(f"truncated {what}: the PNG has no end chunk")
     try:
         if image.format == "PNG":
             # Pillow checks the checksums, as TensorFlow does, only here; EXIF may stand behind the pixels.
             Image.open(io.BytesIO(encoded), formats=("PNG",)).verify()
             image.load()
-            exif = image.getexif()
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         else:
-            # Before the pixels, because Pillow turns a TIFF while it loads it.
-            exif = image.getexif()
+            # Before the pixels, because Pillow turns a TIFF while it loads it, and forgets that it did.
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             image.load()
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on malformed content.
         category = f"truncated {what}" if "truncated" in str(error).lower() else f"unreadable {what}"
         raise DataError(f"{category}: {_reason(error)}") from None

@@ -51,7 +51,7 @@ class Checkpoints:
         """
         try:
             values = self._read(step)
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, LookupError, ValueError, RuntimeError) as error:
             raise TrainingError(f"checkpoint {self.path(step)} cannot be read: {error}") from error
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)

@@ -69,9 +69,7 @@ def separable_unit(channels: int, norm: BatchNorm, name: str, rate: int = 1) -> 
         depthwise_initializer=truncated_normal(0.33),
         name="depthwise",
     )
-    pointwise = layers.Conv2D(
-        channels, 1, use_bias=False, kernel_initializer=truncated_normal(0.06), name="pointwise"
-    )
+    pointwise = layers.Conv2D(channels, 1, use_bias=False, kernel_initializer=truncated_normal(0.06), name="pointwise")
     return keras.Sequential(
         [
             *(depthwise, norm("depthwise_norm"), layers.ReLU(name="depthwise_relu")),
@@ -133,7 +131,7 @@ class ASPP(layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "channels": channels,
             "rates": tuple(rates),
             "separable": separable,
@@ -192,7 +190,7 @@ class Decoder(layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "channels": channels,
             "low_level_channels": low_level_channels,
             "separable": separable,
@@ -242,7 +240,10 @@ class DeepLabV3Plus(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.config = config
         self.num_classes = num_classes
-        batch_norm = {"momentum": config.batch_norm_momentum, "epsilon": config.batch_norm_epsilon or HEAD_EPSILON}
+        batch_norm: dict[str, float] = {
+            "momentum": config.batch_norm_momentum,
+            "epsilon": config.batch_norm_epsilon or HEAD_EPSILON,
+        }
         self.normalization = ChannelNormalization(name="normalization") if config.normalization == "dataset" else None
         self.backbone = build_backbone(
             config.backbone,
@@ -325,10 +326,15 @@ def build_model(
         num_classes: number of classes, the ignore label not counted.
         mean, variance: of the training pixels by channel, RGB in [0, 255]; used when
             `config.normalization` is "dataset".
+
+    Raises:
+        ValueError: only one of mean and variance is given.
     """
+    if (mean is None) != (variance is None):
+        raise ValueError(f"mean and variance go together, not mean={mean} with variance={variance}")
     model = DeepLabV3Plus(config, num_classes, name="deeplab_v3_plus")
     model.build((None, None, None, 3))
-    if model.normalization and mean is not None and variance is not None:
+    if model.normalization and mean is not None:
         model.normalization.mean.assign(mean)
         model.normalization.variance.assign(variance)
     return model

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 from pydantic import Field
 
+from data.errors import DataError
 from data.section import Section
 from models.metrics import confusion_matrix, iou, mean_iou
 
@@ -37,13 +38,19 @@ def predictor(model: keras.Model) -> Predict:
 
 
 def evaluate(predict: Predict, examples: tf.data.Dataset, num_classes: int, step: int) -> Evaluation:
-    """Evaluates on (image, mask) pairs, as `data.input.evaluation_examples` gives them."""
+    """Evaluates on (image, mask) pairs, as `data.input.evaluation_examples` gives them.
+
+    Raises:
+        DataError: no pixel has a label.
+    """
     total = np.zeros((num_classes, num_classes), np.int64)
     for image, mask in examples:
         total += np.asarray(confusion_matrix(mask, predict(image), num_classes), np.int64)
-    scores = np.asarray(iou(total))  # (classes,), NaN where a class does not occur
+    if not total.any():
+        raise DataError("the validation split has no labelled pixel: its masks hold nothing but void")
+    scores = iou(total)  # (classes,), NaN where a class does not occur
     return Evaluation(
         step=step,
-        mean_iou=float(mean_iou(total)),
+        mean_iou=mean_iou(total),
         iou=tuple(None if np.isnan(score) else float(score) for score in scores),
     )

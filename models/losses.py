@@ -46,13 +46,11 @@ def decayed_kernels(model: keras.Model) -> list[keras.Variable]:
     As in research/deeplab, where `regularize_depthwise` is off.
     """
     every = model._flatten_layers(include_self=False, recursive=True)
-    kernels = [
-        layer.kernel for layer in every if isinstance(layer, layers.Conv2D) and not isinstance(layer, layers.DepthwiseConv2D)
-    ]
-    return [kernel for kernel in kernels if kernel.trainable]
+    # DepthwiseConv2D is no Conv2D.
+    return [layer.kernel for layer in every if isinstance(layer, layers.Conv2D) and layer.kernel.trainable]
 
 
 def weight_penalty(model: keras.Model, weight_decay: float) -> keras.KerasTensor:
-    """`weight_decay / 2 * |w|^2` over `decayed_kernels`, scalar float32: what TF1's `l2_regularizer` adds to the loss."""
+    """`weight_decay / 2 * |w|^2` over `decayed_kernels`, scalar float32: the loss term of TF1's `l2_regularizer`."""
     squares = [ops.sum(ops.square(ops.cast(kernel, "float32"))) for kernel in decayed_kernels(model)]
     return 0.5 * weight_decay * sum(squares)

@@ -12,9 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from data.features import IGNORE_LABEL
 
 
-def confusion_matrix(
-    labels: keras.KerasTensor, predictions: keras.KerasTensor, num_classes: int
-) -> keras.KerasTensor:
+def confusion_matrix(labels: keras.KerasTensor, predictions: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
     """Counts the pixels of each (label, prediction) pair; works eagerly and in a graph.
 
     Args:
@@ -46,7 +44,7 @@ def _mean_of_present(scores: NDArray[np.float64]) -> float:
 
 
 def iou(matrix: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of each class, (classes,) in [0, 1]; NaN for a class in neither labels nor predictions."""
+    """Intersection over union of each class, (classes,) in [0, 1]; NaN for one in neither labels nor predictions."""
     matrix = np.asarray(matrix)
     hits = np.diag(matrix)
     return _ratio(hits, matrix.sum(axis=0) + matrix.sum(axis=1) - hits)
@@ -58,7 +56,7 @@ def mean_iou(matrix: ArrayLike) -> float:
 
 
 def dice(matrix: ArrayLike) -> NDArray[np.float64]:
-    """Dice coefficient (F1) of each class, (classes,) in [0, 1]; NaN for a class in neither labels nor predictions."""
+    """Dice coefficient (F1) of each class, (classes,) in [0, 1]; NaN for one in neither labels nor predictions."""
     matrix = np.asarray(matrix)
     return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
 

@@ -60,9 +60,9 @@ def run_command(
     if dry_run:
         planned.show(Console())
         return
-    console = terminal()
     try:
         with quietly(verbose):
+            console = terminal()
             summary, folder = run(config, places, Span(*stages), verbose, lambda stage: show_stage(console, stage))
     except RunFailed as failure:
         raise ProjectError(f"{failure}\nthe run's record is in {failure.folder}") from failure

@@ -17,6 +17,9 @@ NUM_CLASSES = 150
 #: The value of pixels that belong to none of the classes.
 OTHER = 0
 
+#: How many names are looked at to see whether they are ADE20K's.
+PROBED = 20
+
 PACKED = "ADEChallengeData2016"
 NAMES = "objectInfo150.txt"
 
@@ -29,7 +32,8 @@ class Ade20k(Layout):
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether the folder, or ADEChallengeData2016 in it, has annotations/, and images/ with names like ADE_*."""
-        return any(_complete(files.join(root, base), files) for base in ("", PACKED))
+        layout = cls(root, files)
+        return any(layout._is_complete(base) for base in ("", f"{PACKED}/"))
 
     @cached_property
     def base(self) -> str:
@@ -52,6 +56,14 @@ class Ade20k(Layout):
         classes = [(name, (value,)) for value, name in self._names().items()]
         return label_map_of(self.at(self.base + NAMES), classes, (OTHER,))
 
+    def _is_complete(self, base: str) -> bool:
+        """Whether a folder has images and annotations whose names are ADE20K's."""
+        if not (self.has(f"{base}images") and self.has(f"{base}annotations")):
+            return False
+        folders = ("", *(f"/{name}" for split in ("train", "val") for name in SPLIT_FOLDERS[split]))
+        names = (islice(self.files.list(self.at(f"{base}images{folder}")), PROBED) for folder in folders)
+        return any(name.startswith("ADE_") for some in names for name in some)
+
     def _folders(self) -> dict[str, str]:
         return split_folders(
             lambda name: self.has(f"{self.base}images/{name}") and self.has(f"{self.base}annotations/{name}")
@@ -67,15 +79,6 @@ class Ade20k(Layout):
         first = {value: names.split(",")[0].strip() for value, names in synonyms.items()}
         count = Counter(first.values())
         return {value: name if count[name] == 1 else synonyms[value] for value, name in first.items()}
-
-
-def _complete(folder: str, files: FileSystem) -> bool:
-    """Whether a folder has images and annotations whose names are ADE20K's."""
-    if not all(files.exists(files.join(folder, name)) for name in ("images", "annotations")):
-        return False
-    subfolders = ("", *SPLIT_FOLDERS["train"], *SPLIT_FOLDERS["val"])
-    names = (islice(files.list(files.join(folder, "images", sub)), 20) for sub in subfolders)
-    return any(name.startswith("ADE_") for some in names for name in some)
 
 
 def _object_info(path: str, number: int, line: str) -> tuple[int, str]:

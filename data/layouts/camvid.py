@@ -26,7 +26,8 @@ class CamVid(Layout):
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether train/ and trainannot/ are there."""
-        return all(files.exists(files.join(root, name)) for name in ("train", "trainannot"))
+        layout = cls(root, files)
+        return layout.has("train") and layout.has("trainannot")
 
     def splits(self) -> tuple[str, ...]:
         """Splits whose images and masks are there."""

@@ -53,7 +53,8 @@ class Cityscapes(Layout):
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether leftImg8bit/ and gtFine/ are there."""
-        return all(files.exists(files.join(root, name)) for name in (IMAGES, MASKS))
+        layout = cls(root, files)
+        return layout.has(IMAGES) and layout.has(MASKS)
 
     def splits(self) -> tuple[str, ...]:
         """Those of train and val, if their images and masks are there."""

@@ -39,14 +39,13 @@ class CocoFiles(Layout):
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether an annotation file is there: in the folder itself, in annotations/, or in that of a split."""
-        return next(cls.find(root, files), None) is not None
+        return next(cls(root, files).find(), None) is not None
 
-    @classmethod
-    def find(cls, root: str, files: FileSystem) -> Iterator[str]:
+    def find(self) -> Iterator[str]:
         """Annotation files, relative to the root."""
         for folder in ("", "annotations"):
-            names = files.list(files.join(root, folder))
-            yield from (posixpath.join(folder, name) for name in names if re.fullmatch(cls.pattern, name))
+            names = self.files.list(self.at(folder))
+            yield from (posixpath.join(folder, name) for name in names if re.fullmatch(self.pattern, name))
 
     @abstractmethod
     def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> Mask | None:
@@ -103,7 +102,7 @@ class CocoFiles(Layout):
 
     def _annotation_files(self) -> dict[str | None, str]:
         """Split, or None for the whole dataset -> annotation file, relative to the root."""
-        paths = sorted(self.find(self.root, self.files))
+        paths = sorted(self.find())
         found = {_split_of(path): path for path in paths}
         if not paths or len(found) < len(paths) or (None in found and len(found) > 1):
             raise DataError(
@@ -145,12 +144,11 @@ class Coco(CocoFiles):
     pattern = r"(instances_.*|annotations?|(train|val|test)[^_]*)\.json"
     has_background = True
 
-    @classmethod
-    def find(cls, root: str, files: FileSystem) -> Iterator[str]:
+    def find(self) -> Iterator[str]:
         """Annotation files as in COCO, or one beside the images of each split, as Roboflow exports them."""
-        yield from super().find(root, files)
+        yield from super().find()
         exported = (f"{name}/_annotations.coco.json" for names in SPLIT_FOLDERS.values() for name in names)
-        yield from (path for path in exported if files.exists(files.join(root, *path.split("/"))))
+        yield from filter(self.has, exported)
 
     def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> Shapes:
         """The regions of all instances."""

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterator
 
 from data.errors import DataError
-from data.files import FileSystem, inside
+from data.files import inside
 from data.layouts.base import PanopticFile, stem_of
 from data.layouts.coco import CocoFiles, field
 
@@ -19,12 +19,9 @@ class CocoPanoptic(CocoFiles):
     pattern = r"panoptic_.*\.json"
     has_background = False
 
-    @classmethod
-    def find(cls, root: str, files: FileSystem) -> Iterator[str]:
+    def find(self) -> Iterator[str]:
         """Annotation files that have a folder of masks beside them, of the same name."""
-        for path in super().find(root, files):
-            if files.exists(files.join(root, *stem_of(path).split("/"))):
-                yield path
+        return (path for path in super(CocoPanoptic, self).find() if self.has(stem_of(path)))
 
     def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> PanopticFile | None:
         """The PNG of segment ids, with the category of each; None if the image has no annotation."""

@@ -33,8 +33,9 @@ class Folder(Layout):
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether images/ and masks/ are there, in the folder or in that of a split."""
-        folders = ["", *(name for names in SPLIT_FOLDERS.values() for name in names)]
-        return any(all(files.exists(files.join(root, f, side)) for side in ("images", "masks")) for f in folders)
+        layout = cls(root, files)
+        folders = ["", *(f"{name}/" for names in SPLIT_FOLDERS.values() for name in names)]
+        return any(layout.has(f"{folder}images") and layout.has(f"{folder}masks") for folder in folders)
 
     def splits(self) -> tuple[str, ...]:
         """Splits that have a folder of images and one of masks."""

@@ -31,12 +31,12 @@ class Voc(Layout):
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether the folder, or `VOCdevkit/<name>` in it, has JPEGImages and SegmentationClass."""
-        return bool(_bases(root, files))
+        return bool(cls(root, files)._bases())
 
     @cached_property
     def base(self) -> str:
         """The folder, relative to the root and ending with '/' unless empty, that holds JPEGImages."""
-        bases = _bases(self.root, self.files)
+        bases = self._bases()
         if len(bases) != 1:
             found = ", ".join(bases) or f"none with {IMAGES} and {MASKS}"
             raise DataError(f"{self.root}: the voc layout needs exactly one VOC folder; found: {found}")
@@ -62,6 +62,13 @@ class Voc(Layout):
         names = [text for _, text in read_lines(place, self.files)] if self.files.exists(place) else CLASS_NAMES
         return label_map_of(place, [(name, (value,)) for value, name in enumerate(names)], (IGNORE_LABEL,))
 
+    def _bases(self) -> list[str]:
+        """The root, as '', if it has JPEGImages and SegmentationClass; else such folders in VOCdevkit."""
+        if self.has(IMAGES) and self.has(MASKS):
+            return [""]
+        folders = (f"VOCdevkit/{name}/" for name in self.files.list(self.at("VOCdevkit")))
+        return sorted(folder for folder in folders if self.has(folder + IMAGES) and self.has(folder + MASKS))
+
     def _list(self, split: str) -> str:
         return f"{self.base}{LISTS}/{split}.txt"
 
@@ -78,16 +85,3 @@ class Voc(Layout):
         if isinstance(sample, Sample) and not self.files.exists(sample.image) and self.has(f"{image}.png"):
             return self.named(f"{image}.png", f"{self.base}{MASKS}/{stem}.png", split)
         return sample
-
-
-def _bases(root: str, files: FileSystem) -> list[str]:
-    """Folders with JPEGImages and SegmentationClass, relative to the root: itself, or those in VOCdevkit."""
-
-    def complete(base: str) -> bool:
-        folder = files.join(root, *base.split("/")[:-1])
-        return all(files.exists(files.join(folder, name)) for name in (IMAGES, MASKS))
-
-    if complete(""):
-        return [""]
-    devkit = files.list(files.join(root, "VOCdevkit"))
-    return sorted(base for base in (f"VOCdevkit/{name}/" for name in devkit) if complete(base))

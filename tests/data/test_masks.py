@@ -73,17 +73,16 @@ def test_small_palette_masks_hold_their_indices(read, bits):
 
 def test_gray_of_four_bits_is_not_spread_over_eight(files, tmp_path):
     # Pillow shows the stored labels 1, 15 as 17, 255, and 255 would be void.
-    header = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000002000000010400000000")
-    import struct
-    import zlib
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    content = header[:8] + chunk(b"IHDR", header[16:29]) + chunk(b"IDAT", zlib.compress(b"\0\x1f")) + chunk(b"IEND", b"")
-    (tmp_path / "m.png").write_bytes(content)
+    (tmp_path / "m.png").write_bytes(bytes.fromhex(FOUR_BITS))
     label_map = LabelMap(classes=(ClassLabel(name="a", values=(15,)), ClassLabel(name="b", values=(1,))))
     assert read_mask(MaskFile(str(tmp_path / "m.png")), label_map, (1, 2), files).tolist() == [[1, 0]]
+
+
+#: A PNG of 2x1 pixels, 4-bit gray, with the values 1 and 15.
+FOUR_BITS = (
+    "89504e470d0a1a0a0000000d494844520000000200000001040000000014b9cd57"
+    "0000000a49444154789c639007000021002047b646f70000000049454e44ae426082"
+)
 
 
 def reason(read, pixels: np.ndarray, label_map: LabelMap, **how: object) -> str:

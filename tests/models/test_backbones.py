@@ -84,15 +84,12 @@ def test_resnet_has_the_published_parameters():
 
 
 def randomize(model: keras.Model) -> None:
-    """Weights with which no layer is the identity, and nothing vanishes or overflows."""
+    """Weights with which no layer is the identity, and signals neither vanish nor overflow."""
     random = np.random.default_rng(0)
     for weight in model.weights:
-        # Kernels are positive on average, so that signals do not die; variances must be positive.
-        low, high = (0.5, 1.5) if weight.name in ("gamma", "moving_variance") else (-0.1, 0.1)
-        if weight.name == "kernel":
-            high = low = np.sqrt(3.0 / np.prod(weight.shape[:3]))
-            low = -low
-        weight.assign(random.uniform(low, high, weight.shape))
+        spread = np.sqrt(3.0 / np.prod(weight.shape[:3])) if weight.name == "kernel" else 0.1
+        centre = 1.0 if weight.name in ("gamma", "moving_variance") else 0.0
+        weight.assign(centre + random.uniform(-spread, spread, weight.shape))
 
 
 @pytest.mark.parametrize(("name", "last"), [("mobilenet_v2", "block_16_project_BN"), ("resnet50", "conv5_block3_out")])

@@ -53,9 +53,14 @@ def test_interpolation_is_bilinear_between_pixel_centres():
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (20, 33)])
 def test_interpolation_equals_that_of_keras_at_sizes_known_only_in_the_graph(size):
     x = inputs(2, 5, 9, 3)
-    resize = tf.function(resize_bilinear, input_signature=[tf.TensorSpec((None,) * 4), (tf.TensorSpec((), tf.int32),) * 2])
+    resize = tf.function(
+        resize_bilinear, input_signature=[tf.TensorSpec((None,) * 4), (tf.TensorSpec((), tf.int32),) * 2]
+    )
     np.testing.assert_allclose(resize(x, size), ops.image.resize(x, size), atol=1e-6)
 
 
 def test_interpolation_keeps_the_dtype():
-    assert keras.backend.standardize_dtype(resize_bilinear(tf.zeros((1, 2, 2, 1), tf.bfloat16), (4, 4)).dtype) == "bfloat16"
+    assert (
+        keras.backend.standardize_dtype(resize_bilinear(tf.zeros((1, 2, 2, 1), tf.bfloat16), (4, 4)).dtype)
+        == "bfloat16"
+    )

@@ -1,0 +1,75 @@
+"""PASCAL VOC."""
+
+import pytest
+
+from data.errors import DataError
+from data.layouts import open_layout
+from data.layouts.base import BadEntry, MaskFile, Sample
+
+
+@pytest.fixture
+def voc(tmp_path, write_image, write_text, files):
+    for name in ("a", "b"):
+        write_image(f"JPEGImages/{name}.jpg")
+        write_image(f"SegmentationClass/{name}.png")
+    write_text("ImageSets/Segmentation/train.txt", "a\n\nb \n")
+    return open_layout("auto", str(tmp_path), files)
+
+
+def test_lists_name_the_images(voc, tmp_path):
+    assert voc.splits() == ("train",)
+    first, second = voc.samples("train")
+    mask = MaskFile(str(tmp_path / "SegmentationClass/a.png"))
+    key = "JPEGImages/a.jpg"
+    assert first == Sample(key, str(tmp_path / key), mask, split="train", source="all", group=key)
+    assert second.key == "JPEGImages/b.jpg"
+
+
+def test_bad_lines_are_set_aside_and_the_rest_is_read(voc, write_text):
+    write_text("ImageSets/Segmentation/train.txt", "../../etc/passwd\na b\n/etc/passwd\nabsent\na\n")
+    escaping, malformed, absolute, absent, good = voc.samples("train")
+    assert isinstance(escaping, BadEntry) and "leaves the dataset's folder" in escaping.reason
+    assert isinstance(malformed, BadEntry) and "malformed line: 'a b'" in malformed.reason
+    # What begins with '/' is read below JPEGImages like any other name.
+    assert absolute.image == f"{voc.root}/JPEGImages/etc/passwd.jpg"
+    assert absent.key == "JPEGImages/absent.jpg"
+    assert isinstance(good, Sample) and good.key == "JPEGImages/a.jpg"
+
+
+def test_photos_may_be_png(voc, write_image, write_text):
+    write_image("JPEGImages/c.png")
+    write_text("ImageSets/Segmentation/train.txt", "c\n")
+    assert next(voc.samples("train")).key == "JPEGImages/c.png"
+
+
+def test_a_test_list_without_masks_is_no_split(voc, write_text, write_image):
+    write_text("ImageSets/Segmentation/test.txt", "x\ny\n")
+    assert voc.splits() == ("train",)
+    write_image("SegmentationClass/y.png")
+    assert voc.splits() == ("train", "test")
+
+
+def test_without_lists_every_mask_is_a_sample(voc, tmp_path, write_image):
+    write_image("JPEGImages/unlabelled.jpg")
+    (tmp_path / "ImageSets/Segmentation/train.txt").unlink()
+    assert voc.splits() == ()
+    assert sorted(sample.key for sample in voc.samples(None)) == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
+
+
+def test_labels_txt_names_the_classes(voc, write_text):
+    assert voc.label_map().names[20] == "tvmonitor"
+    write_text("labels.txt", "ground\nrock\n")
+    assert voc.label_map().names == ("ground", "rock")
+    assert [label.values for label in voc.label_map().classes] == [(0,), (1,)]
+    assert voc.label_map().ignore_values == (255,)
+    write_text("labels.txt", "rock\nrock\n")
+    with pytest.raises(DataError, match=r"invalid label map: .*labels.txt: .*'rock' stands 2 times"):
+        voc.label_map()
+
+
+def test_several_devkits_are_named(tmp_path, files):
+    for year in ("VOC2007", "VOC2012"):
+        for folder in ("JPEGImages", "SegmentationClass"):
+            (tmp_path / "VOCdevkit" / year / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match="exactly one VOC folder; found: VOCdevkit/VOC2007/, VOCdevkit/VOC2012/"):
+        open_layout("auto", str(tmp_path), files).splits()

@@ -1,0 +1,55 @@
+"""A workspace in which the whole pipeline has run once, on a few tiny images, started as a person starts it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.synthetic import write_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Makes every stage as short as it can be; the scores do not matter here.
+TINY = {
+    "model.width": "0.35",
+    "model.aspp_channels": "8",
+    "model.decoder_channels": "8",
+    "model.low_level_channels": "8",
+    "augment.crop": "48",
+    "training.steps": "6",
+    "training.batch_size": "2",
+    "training.warmup_steps": "1",
+    "training.eval_every": "3",
+    "training.checkpoint_every": "3",
+    "infra.requests": "1",
+    "push.model_name": "tiny",
+}
+
+
+def overrides(data: Path, **changes: str) -> list[str]:
+    """`section.key=value` for a tiny run on a dataset."""
+    return [f"{key}={value}" for key, value in {"data.path": str(data), **TINY, **changes}.items()]
+
+
+def command_line(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs `local_runner.py` as a person would."""
+    return subprocess.run(
+        [sys.executable, "local_runner.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def run_arguments(workspace: Path, settings: list[str], *more: str) -> list[str]:
+    """The arguments of a `run`."""
+    return ["run", "--workspace", str(workspace), *(part for s in settings for part in ("--set", s)), *more]
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 train, 3 val and 4 test images of the sample dataset."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "sample", num_train=8, num_val=3, num_test=4)

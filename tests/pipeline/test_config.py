@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import ConfigError
+from data.files import LocalFiles
+from pipeline.config import Config, load_config, resolve
+
+CONFIGS = Path(__file__).resolve().parents[2] / "pipeline" / "configs"
+DATA = ["data.path=somewhere"]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_each_config_of_the_project_loads_and_says_where_it_comes_from(path: Path) -> None:
+    assert load_config(path, DATA).data.path == "somewhere"
+    head = [line for line in path.read_text().splitlines() if line.startswith("# ")]
+    for word in ("source:", "command:", "time:", "score:"):
+        assert any(word in line for line in head), f"{path.name} does not state its {word}"
+
+
+def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("training: {steps: 7, batch_size: 3}\n")
+    config = load_config(path, [*DATA, "training.steps=9"])
+    assert (config.training.steps, config.training.batch_size) == (9, 3)
+    assert config.training.seed == Config(data={"path": "x"}).training.seed
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.stepz=3", "unknown key training.stepz; did you mean steps?"),
+        ("trainng.steps=3", "unknown key trainng; did you mean training?"),
+        ("training.steps=-3", "training.steps=-3: Input should be greater than or equal to 1"),
+        ("training.steps=many", "training.steps='many': Input should be a valid integer"),
+        ("model.output_stride=12", "model.output_stride=12: Input should be 8, 16 or 32"),
+        ("model.zzz=1", "unknown key model.zzz; allowed: backbone, "),
+        ("training.steps", "must look like section.key=value"),
+        ("name.first=x", "name={'first': 'x'}: Input should be a valid string"),
+        ("push.model_name=../escape", "push.model_name='../escape'"),
+        ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "0 stands twice"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [*DATA, override])
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)stepz.*widht"):
+        load_config(None, [*DATA, "training.stepz=1", "model.widht=1"])
+
+
+def test_a_missing_path_is_named() -> None:
+    with pytest.raises(ConfigError, match="data is missing"):
+        load_config(None)
+
+
+def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path) -> None:
+    for content, message in (("[1, 2]", "mapping of sections"), ("a: [", "cannot be read as YAML")):
+        path = tmp_path / "c.yaml"
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            load_config(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        load_config(path)
+
+
+@given(st.integers(1, 10**6), st.floats(1e-6, 1.0), st.booleans())
+def test_a_config_survives_its_json(steps: int, rate: float, deterministic: bool) -> None:
+    config = load_config(
+        None, [*DATA, f"training.steps={steps}", f"training.learning_rate={rate}", f"training.deterministic={deterministic}"]
+    )
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_resolving_fills_in_layout_and_label_map(tiny_dataset: Path) -> None:
+    config = resolve(load_config(None, [f"data.path={tiny_dataset}"]), LocalFiles())
+    assert config.data.layout == "voc"
+    assert config.labels.names == ("background", "rug", "ball", "bricks", "leaf", "star")

@@ -1,0 +1,59 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.errors import WorkspaceError
+from pipeline.workspace import Workspace
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.workspace import Workspace
+with Workspace(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_run_is_refused_and_told_who_runs(tmp_path: Path, other_process: subprocess.Popen[str]) -> None:
+    with pytest.raises(WorkspaceError, match=f"process {other_process.pid} is running"), Workspace(tmp_path).locked():
+        pass
+    assert Workspace(tmp_path).holder() == f"process {other_process.pid}"
+
+
+def test_a_killed_run_leaves_the_workspace_free(tmp_path: Path, other_process: subprocess.Popen[str]) -> None:
+    os.kill(other_process.pid, signal.SIGKILL)
+    other_process.wait()
+    with Workspace(tmp_path).locked():
+        pass
+    assert Workspace(tmp_path).holder() == ""
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match="cannot be written to"), Workspace(tmp_path / "file" / "below").locked():
+        pass
+
+
+def test_latest_points_at_the_newest_run(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with pytest.raises(WorkspaceError, match="nothing has run"):
+        _ = workspace.latest_run
+    for run_id in ("1", "2"):
+        assert workspace.start_run(run_id) == tmp_path / "runs" / run_id
+        assert workspace.latest_run == tmp_path / "runs" / run_id
