@@ -44,7 +44,9 @@ def run(
 
 
 @app.command()
-def demo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, set_: SetOption = None, verbose: VerboseOption = False) -> None:
+def demo(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE, set_: SetOption = None, verbose: VerboseOption = False
+) -> None:
     """Write the sample dataset and run the whole pipeline on it."""
     from pipeline.commands import demo_command
 

@@ -23,6 +23,7 @@ PRESENT = "present"
 VERSION = "version"
 FINGERPRINT = "served_fingerprint"
 
+
 class Driver(StateDriver):
     """Makes the cache key depend on what is being served."""
 

@@ -6,6 +6,13 @@ from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.value_provider import RuntimeValueProvider
+
+from data.files import LocalFiles
+
+if RuntimeValueProvider.runtime_options is None:
+    # Outside a pipeline Beam's s3 file system has no options and refuses to work; those of a pipeline come first.
+    RuntimeValueProvider.set_runtime_options({})
 
 
 def is_local(path: str) -> bool:
@@ -19,7 +26,7 @@ class BeamFiles:
     def open(self, path: str) -> BinaryIO:
         """Opens a file for reading, as it is stored; raises FileNotFoundError."""
         if is_local(path):
-            return open(path, "rb")
+            return LocalFiles().open(path)
         if not FileSystems.exists(path):
             raise FileNotFoundError(path)
         return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
@@ -27,15 +34,13 @@ class BeamFiles:
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there; an object store has a folder if it has an object below it."""
         if is_local(path):
-            return os.path.exists(path)
+            return LocalFiles().exists(path)
         return FileSystems.exists(path) or next(self.list(path), None) is not None
 
     def list(self, folder: str) -> Iterator[str]:
         """Names of what is directly in a folder, streamed; empty if it is absent."""
         if is_local(folder):
-            if os.path.isdir(folder):
-                with os.scandir(folder) as entries:
-                    yield from (entry.name for entry in entries)
+            yield from LocalFiles().list(folder)
             return
         prefix = folder.rstrip("/") + "/"
         seen: set[str] = set()
@@ -47,7 +52,7 @@ class BeamFiles:
 
     def join(self, base: str, *parts: str) -> str:
         """A path below `base`."""
-        return FileSystems.join(base, *parts)
+        return os.path.join(base, *parts) if is_local(base) else FileSystems.join(base, *parts)
 
     def stats(self, folder: str) -> Iterator[tuple[str, int, float]]:
         """Relative path, size in bytes and time of change in seconds of every file below a folder, streamed."""
@@ -58,7 +63,7 @@ class BeamFiles:
         for parent, _, names in os.walk(folder):
             for name in names:
                 path = os.path.join(parent, name)
-                status = os.stat(path)
+                status = os.stat(path) if os.path.exists(path) else os.lstat(path)  # A link may lead nowhere.
                 yield os.path.relpath(path, folder), status.st_size, status.st_mtime
 
     def _below(self, prefix: str) -> Iterator[tuple[str, int, float]]:

@@ -50,7 +50,7 @@ def _slice_value(key: "tfma.proto.metrics_for_slice_pb2.SingleSliceKey") -> str:
 
 
 def _values(record: "tfma.proto.metrics_for_slice_pb2.MetricsForSlice", is_baseline: bool) -> dict[str, np.ndarray]:
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for item in record.metric_keys_and_values:
         if item.key.is_diff or (item.key.model_name == tfma.BASELINE_KEY) != is_baseline:
             continue
@@ -58,7 +58,7 @@ def _values(record: "tfma.proto.metrics_for_slice_pb2.MetricsForSlice", is_basel
             array = item.value.array_value
             values[item.key.name] = np.array(array.float64_values or array.int64_values).reshape(array.shape)
         else:
-            values[item.key.name] = np.float64(item.value.double_value.value)
+            values[item.key.name] = np.array(item.value.double_value.value)
     return values
 
 

@@ -27,16 +27,20 @@ from components.fingerprint import fingerprint
 from data import features
 from data.dataset import DataConfig, resolve_label_map
 from data.errors import DataError
+from data.files import read_bytes
 from data.images import read_image
 from data.labels import LabelMap
 from data.layouts import open_layout
 from data.layouts.base import SPLITS, BadEntry, Layout, Sample
 from data.masks import read_mask
-from data.splits import plan_splits
+from data.splits import SplitPlan, plan_splits
 
 BAD = "bad"
 BAD_FILE = "bad.jsonl"
 COUNTS_FILE = "counts.json"
+
+#: The kind of reason that stops the run however few they are: nobody knows how many images are missing.
+LISTING_FAILED = "listing failed"
 
 #: Samples are grouped by a hash into this many lists, whose order is that of no folder: neighbouring frames of a
 #: video do not end up side by side in the records.
@@ -89,43 +93,51 @@ def make_example(sample: Sample, encoded: bytes, image: np.ndarray, mask: np.nda
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
 
 
-class WithLayout(beam.DoFn):
-    """A DoFn that has the dataset's layout open; opened in the worker, never pickled."""
+def open_data(config: DataConfig) -> Layout:
+    """The layout of the configured dataset."""
+    return open_layout(config.layout, config.path, BeamFiles(), config.group_pattern)
+
+
+class ListSamples(beam.DoFn):
+    """Official split, or None -> its samples and bad entries, streamed."""
 
     def __init__(self, config: DataConfig):
         self._config = config
 
     def setup(self) -> None:
-        """Opens the layout, once a worker."""
-        self._files = BeamFiles()
-        self._layout: Layout = open_layout(
-            self._config.layout, self._config.path, self._files, self._config.group_pattern
-        )
-
-
-class ListSamples(WithLayout):
-    """Official split, or None -> its samples and bad entries, streamed."""
+        """Opens the layout in the worker: it may hold large annotation files, and is never pickled."""
+        self._layout = open_data(self._config)
 
     def process(self, split: str | None) -> Iterator[Sample | BadEntry]:
-        """Lists one split."""
-        yield from self._layout.samples(split)
+        """Lists one split; where that ends with an error, the last entry says so."""
+        try:
+            yield from self._layout.samples(split)
+        except DataError as error:
+            # Raised here, it would reach nobody but the log: Beam turns what a worker raises into a RuntimeError.
+            yield BadEntry(split or self._config.path, f"{LISTING_FAILED}: {error}")
 
 
-class ReadPairs(WithLayout):
+class ReadPairs(beam.DoFn):
     """Samples -> serialized examples, tagged with their split; bad ones tagged `BAD`."""
 
-    def setup(self) -> None:
-        """Opens the layout and plans the splits."""
-        super().setup()
-        self._labels = resolve_label_map(self._config, self._layout)
-        self._plan = plan_splits(self._layout.splits())
+    def __init__(self, config: DataConfig, labels: LabelMap, plan: SplitPlan):
+        self._config = config
+        self._labels = labels
+        self._plan = plan
+        self._files = BeamFiles()
 
-    def process(self, group: tuple[int, Iterable[Sample | BadEntry]]) -> Iterator[beam.pvalue.TaggedOutput]:
-        """Reads one group's samples, one at a time."""
+    def process(self, group: tuple[int, Iterable[Sample | BadEntry]]) -> Iterator[Any]:
+        """Reads one group's samples, one at a time; entries of one image are always in the same group."""
+        splits: dict[str, str | None] = {}
         for entry in group[1]:
             if isinstance(entry, BadEntry):
                 yield beam.pvalue.TaggedOutput(BAD, {"path": entry.path, "reason": entry.reason})
                 continue
+            if entry.key in splits:
+                reason = f"listed twice: in split {splits[entry.key]} and in {entry.split}"
+                yield beam.pvalue.TaggedOutput(BAD, {"path": entry.key, "reason": reason})
+                continue
+            splits[entry.key] = entry.split
             try:
                 example = self._read(entry)
             except DataError as error:
@@ -135,17 +147,9 @@ class ReadPairs(WithLayout):
             yield beam.pvalue.TaggedOutput(split, example)
 
     def _read(self, sample: Sample) -> bytes:
-        try:
-            with self._files.open(sample.image) as file:
-                encoded, image = read_image(file.read(), self._config.max_pixels)
-        except FileNotFoundError:
-            raise DataError("image missing: the file that the dataset lists is not there") from None
-        if sample.mask is None:
-            raise DataError("mask missing: no mask goes with this image")
-        try:
-            mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
-        except FileNotFoundError as error:
-            raise DataError(f"mask missing: {error.filename or error}") from None
+        content = read_bytes(sample.image, self._files, "image")
+        encoded, image = read_image(content, self._config.max_pixels)
+        mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
         return make_example(sample, encoded, image, mask, self._labels)
 
 
@@ -164,14 +168,16 @@ class LabelledImages(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> Any:
         """Lists, shuffles the listing, reads."""
-        layout = open_layout(self._config.layout, self._config.path, BeamFiles(), self._config.group_pattern)
+        layout = open_data(self._config)
+        splits: tuple[str | None, ...] = layout.splits() or (None,)
+        read = ReadPairs(self._config, resolve_label_map(self._config, layout), plan_splits(layout.splits()))
         return (
             pipeline
-            | "Splits" >> beam.Create(list(layout.splits()) or [None])
+            | "Splits" >> beam.Create(splits)
             | "List" >> beam.ParDo(ListSamples(self._config))
             | "Key" >> beam.WithKeys(shuffle_group)
             | "Shuffle" >> beam.GroupByKey()
-            | "Read" >> beam.ParDo(ReadPairs(self._config)).with_outputs(BAD, *SPLITS)
+            | "Read" >> beam.ParDo(read).with_outputs(BAD, *SPLITS)
         )
 
 
@@ -256,6 +262,9 @@ def check_counts(quarantine_uri: str, config: DataConfig) -> None:
     counts = read_counts(quarantine_uri)
     good, bad = sum(counts["splits"].values()), sum(counts["bad"].values())
     entries = "\n".join(f"  {e['path']}: {e['reason']}" for e in read_bad(quarantine_uri, REASONS_SHOWN))
+    if LISTING_FAILED in counts["bad"]:
+        failed = [e for e in read_bad(quarantine_uri) if reason_kind(e["reason"]) == LISTING_FAILED]
+        raise DataError("\n".join(f"{config.path}: split {e['path']}: {e['reason']}" for e in failed))
     more = f"\n  ... and {bad - REASONS_SHOWN} more" if bad > REASONS_SHOWN else ""
     if good == 0:
         raise DataError(f"{config.path}: no valid pair of image and mask ({bad} bad)\n{entries}{more}")

@@ -44,7 +44,8 @@ def probe(model: str, examples: list[bytes], config: InfraConfig) -> str:
             return f"no answer within infra.load_seconds={config.load_seconds:g}"
     if result.returncode == 0:
         return ""
-    return (result.stdout.strip() or result.stderr.strip()[-2000:]) + f" (exit status {result.returncode})"
+    lines = result.stderr.strip().splitlines() or ["it said nothing"]
+    return f"{lines[-1]} (exit status {result.returncode})"
 
 
 @component

@@ -61,7 +61,5 @@ def DataSchema(
     code_hash: Parameter[str],
 ) -> None:
     """Writes the schema; `validation` and `label_map` are the JSON of their sections."""
-    proto = make_schema(
-        ValidationConfig.model_validate_json(validation), LabelMap.model_validate_json(label_map).names
-    )
+    proto = make_schema(ValidationConfig.model_validate_json(validation), LabelMap.model_validate_json(label_map).names)
     io_utils.write_pbtxt_file(os.path.join(schema.uri, SCHEMA_FILE), proto)

@@ -150,7 +150,7 @@ def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
         shutil.rmtree(left_over)
     staging = tempfile.mkdtemp(prefix=_STAGING, dir=parent)
     try:
-        os.chmod(staging, 0o755)  # mkdtemp makes it private, but a server under another account must read it
+        os.chmod(staging, 0o755)  # noqa: S103  # mkdtemp made it private; a server under another account reads it
         copy_tree(model, staging)
         for name, content in extra.items():
             path = Path(staging, name)

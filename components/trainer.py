@@ -12,16 +12,15 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from components.transform import DatasetStatistics, read_statistics
-from data.augment import AugmentConfig
+from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.errors import DataError
-from data.input import InputConfig
 from data.labels import LabelMap
-from data.preprocess import PreprocessConfig
+from models.config import ModelConfig, TrainingConfig
 from models.console import terminal
-from models.deeplab import ModelConfig, build_model
+from models.deeplab import build_model
 from models.export import export_saved_model
 from models.monitor import ProgressBar
-from models.training import TrainingConfig, TrainingData, prepare, train
+from models.training import TrainingData, prepare, train
 
 RESULT_FILE = "training.json"
 TENSORBOARD = "tensorboard"

@@ -19,9 +19,10 @@ from tfx.dsl.components.base import executor_spec
 from tfx.proto import transform_pb2
 
 from data import features
+from data.config import PreprocessConfig
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
-from data.preprocess import PreprocessConfig, decode_image, decode_mask, shrink_image, shrink_mask
+from data.preprocess import decode_image, decode_mask, shrink_image, shrink_mask
 
 #: Results of the analyzers, the same in every record: (3,) float32 in [0, 255], (3,) float32, (classes,) int64.
 CHANNEL_MEAN = "channel_mean"

@@ -1,7 +1,7 @@
 """Random scale, crop, flip and colour of one labelled image: training only, and a pure function of a seed.
 
-The picture is scaled first and cropped then, as in the paper's training protocol (arXiv 1706.05587, section 4.1), but only
-the pixels inside the crop are computed.
+The picture is scaled first and cropped then, as in the paper's training protocol (arXiv 1706.05587, section 4.1),
+but only the pixels inside the crop are computed.
 """
 
 import math
@@ -9,57 +9,16 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from data.config import AugmentConfig
 from data.features import IGNORE_LABEL
-from data.section import Section
 
 Pixels = Annotated[int, Field(ge=1)]
 
 _CROP_ATTEMPTS = 10
 _RGB_TO_YIQ = np.array([[0.299, 0.596, 0.211], [0.587, -0.274, -0.523], [0.114, -0.322, 0.312]], np.float32)
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
-
-
-class AugmentConfig(Section):
-    """How a training picture is varied. Colour jitters of 0 are off."""
-
-    crop: Pixels | tuple[Pixels, Pixels] = 256
-    """Side of the square crop, or its (height, width), in pixels."""
-    scale_min: float = Field(default=0.5, gt=0)
-    """Smallest factor by which a picture is scaled before it is cropped."""
-    scale_max: float = Field(default=2.0, gt=0)
-    """Largest factor by which a picture is scaled before it is cropped."""
-    scale_step: float = Field(default=0.0, ge=0)
-    """Scale factors are `scale_min`, `scale_min + scale_step`, ... up to `scale_max`; 0 draws any factor between them."""
-    flip: bool = True
-    """Mirror every other picture, left to right."""
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    """Largest shift of all channels, as a fraction of 255."""
-    contrast: float = Field(default=0.0, ge=0, lt=1)
-    """Differences from the mean colour are multiplied by a factor in 1 - contrast ... 1 + contrast."""
-    saturation: float = Field(default=0.0, ge=0, lt=1)
-    """Differences from gray are multiplied by a factor in 1 - saturation ... 1 + saturation."""
-    hue: float = Field(default=0.0, ge=0, le=0.5)
-    """Largest rotation of the hue, in turns."""
-    max_class_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Another crop is tried, up to 10 in all, while one class or void covers more than this fraction of it."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "AugmentConfig":
-        if self.scale_min > self.scale_max:
-            raise ValueError(f"scale_min {self.scale_min} is larger than scale_max {self.scale_max}")
-        return self
-
-    @property
-    def crop_size(self) -> tuple[int, int]:
-        """(height, width) of the crop, in pixels."""
-        return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
-
-    @property
-    def jitters_color(self) -> bool:
-        """Whether any of the colour changes is on."""
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
 
 class View(NamedTuple):
@@ -97,9 +56,7 @@ def augment(
     # The colour outside the picture is filled in last: it stays the mean whatever the jitter.
     pixels = tf.where(inside(view, crop)[:, :, None], pixels, channel_mean)
     if config.flip:
-        pixels, classes = tf.cond(
-            flip < 0.5, lambda: (pixels[:, ::-1], classes[:, ::-1]), lambda: (pixels, classes)
-        )
+        pixels, classes = tf.cond(flip < 0.5, lambda: (pixels[:, ::-1], classes[:, ::-1]), lambda: (pixels, classes))
     return tf.ensure_shape(pixels, (*crop, 3)), tf.ensure_shape(classes, crop)
 
 
@@ -185,9 +142,7 @@ def inside(view: View, crop: tuple[int, int]) -> tf.Tensor:
     return rows[:, None] & columns[None, :]
 
 
-def jitter_color(
-    image: tf.Tensor, uniform: tf.Tensor, config: AugmentConfig, channel_mean: tf.Tensor
-) -> tf.Tensor:
+def jitter_color(image: tf.Tensor, uniform: tf.Tensor, config: AugmentConfig, channel_mean: tf.Tensor) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue in one affine map of RGB, clipped to [0, 255].
 
     Args:
@@ -199,7 +154,9 @@ def jitter_color(
     brightness, contrast, saturation, hue = tf.unstack(2.0 * uniform - 1.0)
     color = color_matrix(1.0 + config.saturation * saturation, config.hue * hue)
     matrix = (1.0 + config.contrast * contrast) * color
-    shift = channel_mean + 255.0 * config.brightness * brightness - tf.linalg.matvec(matrix, channel_mean, transpose_a=True)
+    shift = (
+        channel_mean + 255.0 * config.brightness * brightness - tf.linalg.matvec(matrix, channel_mean, transpose_a=True)
+    )
     pixels = tf.reshape(image, [-1, 3]) @ matrix + shift
     return tf.reshape(tf.clip_by_value(pixels, 0.0, 255.0), tf.shape(image))
 

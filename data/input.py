@@ -1,7 +1,7 @@
 """Transformed records to batches: endless, shuffled and augmented for training, one by one for evaluation.
 
-The order of the pictures and every variation of them is a pure function of the seed and the step, so that a training that
-resumes at step k sees the same data, bit for bit, as one that was never interrupted.
+The order of the pictures and every variation of them is a pure function of the seed and the step, so that a training
+that resumes at step k sees the same data, bit for bit, as one that was never interrupted.
 """
 
 import os
@@ -10,24 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from pydantic import Field
 
-from data.augment import AugmentConfig, augment
+from data.augment import augment
+from data.config import AugmentConfig, InputConfig
 from data.errors import DataError
 from data.features import IMAGE, MASK
 from data.preprocess import decode_image, decode_mask
-from data.section import Section
-
-
-class InputConfig(Section):
-    """How records reach the training loop."""
-
-    cache_bytes: int = Field(default=2 * 2**30, ge=0)
-    """A training set whose decoded pixels fit in this many bytes is kept in memory."""
-    shuffle_buffer: int = Field(default=512, ge=1)
-    """Records shuffled at a time where the set is not kept in memory; the files are shuffled too."""
-    prefetch: int = Field(default=2, ge=1)
-    """Batches prepared ahead of the training step."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +39,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Endless batches from step `start_step` on.
 
-    The records are numbered through all epochs: step k takes the numbers k * batch_size and following. A set smaller than a
-    batch fills it from several epochs.
+    The records are numbered through all epochs: step k takes the numbers k * batch_size and following. A set smaller
+    than a batch fills it from several epochs.
 
     Args:
         files: TFRecord files of the training split, GZIP where the name ends in `.gz`.
@@ -117,6 +105,7 @@ def decode_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _records(files: Sequence[str] | tf.Tensor) -> tf.data.Dataset:
     """The serialized records of the files, in order."""
+
     def opened(file: tf.Tensor) -> tf.data.Dataset:
         zipped = tf.strings.regex_full_match(file, r".*\.gz")
         return tf.data.TFRecordDataset(file, compression_type=tf.where(zipped, "GZIP", ""))

@@ -1,19 +1,11 @@
-"""From encoded bytes to uint8 pixels: the one preprocessing, used by Transform, by training and by the serving signatures.
+"""From encoded bytes to uint8 pixels: the one preprocessing, for Transform, training and the serving signatures.
 
 Every function takes one image, works eagerly, inside tf.data and inside a SavedModel, and accepts any size.
 """
 
 import tensorflow as tf
-from pydantic import Field
 
-from data.section import Section
-
-
-class PreprocessConfig(Section):
-    """What happens to an image before the network sees it, in training and in serving alike."""
-
-    max_side: int = Field(default=0, ge=0)
-    """Images whose longer side exceeds this many pixels are shrunk to it; 0 leaves every image at its own size."""
+from data.config import PreprocessConfig
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:

@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.features import IGNORE_LABEL
 from data.masks import palette
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
 
 CLASSES = ("background", "rug", "ball", "bricks", "leaf", "star")
@@ -139,13 +139,12 @@ def _is_written(root: Path, parameters: dict[str, int]) -> bool:
     return True
 
 
-def _write_scenes(
-    root: Path, counts: dict[str, int], seed: int, progress: Callable[[int, int], None] | None
-) -> None:
+def _write_scenes(root: Path, counts: dict[str, int], seed: int, progress: Callable[[int, int], None] | None) -> None:
     images, masks, lists = (root / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
     for folder in (images, masks, lists):
         folder.mkdir(parents=True)
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    colors = [channel for color in palette(256) for channel in color]
     total, index = sum(counts.values()), 0
     for split, count in counts.items():
         names = [f"{source_of(i)}_{i:05d}" for i in range(index, index + count)]
@@ -154,7 +153,7 @@ def _write_scenes(
             image, mask = render(index, seed)
             Image.fromarray(image).save(images / f"{name}.jpg", quality=92)
             indexed = Image.fromarray(mask, "P")
-            indexed.putpalette([channel for color in palette(256) for channel in color])
+            indexed.putpalette(colors)
             indexed.save(masks / f"{name}.png")
             index += 1
             if progress:
@@ -178,9 +177,7 @@ def _arrangement(height: int, width: int, rng: np.random.Generator) -> list[tupl
     return things
 
 
-def _draw(
-    canvas: Field, mask: Pixels, class_id: int, center: NDArray, radius: float, rng: np.random.Generator
-) -> None:
+def _draw(canvas: Field, mask: Pixels, class_id: int, center: NDArray, radius: float, rng: np.random.Generator) -> None:
     """Paints one thing and its shadow over the canvas, and its class over the mask, in place."""
     height, width = mask.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -242,20 +239,20 @@ def _bricks(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]
 
 
 def _leaf(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    """Two arcs that meet in tips at u = -1 and 1, with a midrib and side veins."""
+    """Two arcs that meet in tips at u = -1 and 1, with a dark midrib and side veins."""
     half_width = rng.uniform(0.5, 0.62)
     offset = (1 - half_width**2) / (2 * half_width)
     side = np.abs(v)
     veins = np.maximum(np.sin(15 * (u - 0.9 * side)) - 0.35, 0) * 0.9
     distance = 1.1 * (np.hypot(u, side + offset) - math.hypot(1, offset))
-    return distance, np.maximum(_inside(side - 0.06, 0.06), veins)
+    return distance, 0.95 - 0.85 * np.maximum(_inside(side - 0.06, 0.06), veins)
 
 
 def _star(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
     """Five points, with a band along the outline and a small star in the middle."""
     fold = math.pi / 5
     angle = (np.arctan2(v, u) + fold) % (2 * fold) - fold  # 0 towards the nearest tip
-    inner = rng.uniform(0.48, 0.58)
+    inner = rng.uniform(0.52, 0.62)
     edge = np.array([inner * math.cos(fold) - 1, inner * math.sin(fold)])
     normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
     radius = np.hypot(u, v)
@@ -274,7 +271,8 @@ PAINTERS: dict[str, Callable[[Field, Field, np.random.Generator], tuple[Field, F
 
 def _ground(height: int, width: int, colors: Field, rng: np.random.Generator) -> Field:
     """Soft patches of two colours under blades, pebbles and scraps, (height, width, 3) float32 in [0, 255]."""
-    tone = sum(_noise(height, width, cells, rng) * weight for cells, weight in ((3, 0.5), (8, 0.3), (30, 0.2)))
+    patches = [_noise(height, width, cells, rng) * weight for cells, weight in ((3, 0.5), (8, 0.3), (30, 0.2))]
+    tone = np.sum(patches, axis=0)
     ground = colors[0] + (colors[1] - colors[0]) * tone[..., None]
     picture = Image.fromarray(ground.clip(0, 255).astype(np.uint8)).resize((2 * width, 2 * height))
     pen = ImageDraw.Draw(picture)
@@ -295,7 +293,7 @@ def _scatter(pen: ImageDraw.ImageDraw, place: NDArray, ground: Field, rng: np.ra
     color = tuple(int(c) for c in (colors[rng.integers(2)] * rng.uniform(0.75, 1.15)).clip(0, 255))
     size = rng.uniform(2, 9)
     corners = rng.normal(0, size, (4, 2)) + place
-    match rng.integers(3):
+    match int(rng.integers(3)):
         case 0:
             pen.line([*corners[:2].ravel()], color, width=int(rng.integers(2, 4)))
         case 1:
@@ -307,5 +305,5 @@ def _scatter(pen: ImageDraw.ImageDraw, place: NDArray, ground: Field, rng: np.ra
 def _with_void(mask: Pixels) -> Pixels:
     """The mask with both sides of every border between classes made void."""
     picture = Image.fromarray(mask)
-    differs = np.asarray(picture.filter(ImageFilter.MaxFilter(5))) != np.asarray(picture.filter(ImageFilter.MinFilter(5)))
-    return np.where(differs, np.uint8(IGNORE_LABEL), mask)
+    highest, lowest = (np.asarray(picture.filter(rank(5))) for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
+    return np.where(highest != lowest, np.uint8(IGNORE_LABEL), mask)

@@ -9,9 +9,9 @@ import tensorflow as tf
 class MovingAverage:
     """An exponential moving average of variables.
 
-    Early on the decay is (1 + step) / (10 + step), if that is less, as in `tf.train.ExponentialMovingAverage` of TensorFlow 1:
-    else the random initial weights would weigh for thousands of steps. Moving statistics of batch normalisation
-    are averaged too, so that they belong to the averaged weights.
+    Early on the decay is (1 + step) / (10 + step), if that is less, as in TensorFlow's `ExponentialMovingAverage`: else
+    the random initial weights would weigh for thousands of steps. Moving statistics of batch normalisation are
+    averaged too, so that they belong to the averaged weights.
 
     Args:
         variables: floating-point variables.

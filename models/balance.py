@@ -11,10 +11,10 @@ Balance = Literal["none", "log", "median"]
 def class_weights(pixels: Sequence[int], balance: Balance) -> np.ndarray:
     """The weight of each class in the loss.
 
-    With f a class's fraction of the labelled pixels: "log" is 1 / ln(1.02 + f) (ENet, arXiv 1606.02147, section 5.1) and
-    "median" is median(f) / f over the classes that occur (SegNet, arXiv 1511.00561, section 4). Both are scaled so that the mean over
-    all pixels is 1, which keeps the size of the loss, and so the learning rate, comparable. A class that never occurs
-    weighs as much as the heaviest that does.
+    With f a class's fraction of the labelled pixels: "log" is 1 / ln(1.02 + f) (ENet, arXiv 1606.02147, section 5.1)
+    and "median" is median(f) / f over the classes that occur (SegNet, arXiv 1511.00561, section 4). Both are scaled so
+    that the mean over all pixels is 1, which keeps the size of the loss, and so the learning rate, comparable. A class
+    that never occurs weighs as much as the heaviest that does.
 
     Args:
         pixels: number of pixels of each class in the training split, void not counted.

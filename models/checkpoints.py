@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The newest values of some variables, by step, in a folder.
 
-    `tf.train.CheckpointManager` writes each under another name first and renames it, so a killed write leaves the former ones whole.
+    `tf.train.CheckpointManager` writes each under another name first and renames it, so a killed write leaves the
+    former ones whole.
 
     Args:
         folder: local folder or gs:// address; made if absent.

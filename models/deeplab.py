@@ -1,56 +1,20 @@
 """DeepLabV3+ (Chen et al., arXiv 1802.02611): backbone, atrous spatial pyramid pooling, decoder."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import keras
 from keras import layers, ops
-from pydantic import Field, model_validator
 
-from data.section import Section
 from models.backbones import BACKBONES, build_backbone
 from models.backbones.blocks import BatchNorm, truncated_normal
+from models.config import ModelConfig
 from models.kernels import resize_bilinear
 
 #: Of the batch normalisation in ASPP and decoder, as in research/deeplab.
 HEAD_EPSILON = 1e-5
 #: Rates of the 3x3 branches of ASPP at output stride 16 (DeepLabV3, section 3.3); doubled at 8, halved at 32.
 ASPP_RATES = (6, 12, 18)
-
-
-class ModelConfig(Section):
-    """The network."""
-
-    backbone: Literal["mobilenet_v2", "resnet50"] = "mobilenet_v2"
-    """Feature extractor."""
-    width: float = 1.0
-    """Multiplies the channels of the backbone: 0.35 to 1.4 for mobilenet_v2, 1.0 for resnet50."""
-    output_stride: Literal[8, 16, 32] = 16
-    """Ratio of the image's resolution to that of the last features. The same weights serve at each of them."""
-    aspp_channels: int = Field(default=256, ge=8)
-    """Channels of each branch of ASPP and of their fusion."""
-    decoder_channels: int = Field(default=256, ge=8)
-    """Channels of the two 3x3 convolutions of the decoder."""
-    low_level_channels: int = Field(default=48, ge=1)
-    """Channels to which the features at stride 4 are reduced (table 1 of the paper)."""
-    separable: bool = True
-    """Whether the 3x3 convolutions of ASPP and decoder are depthwise separable: about a seventh of the work."""
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Fraction of the fused ASPP features that are dropped in training."""
-    normalization: Literal["dataset", "backbone"] = "dataset"
-    """What the network does to pixels first: the dataset's mean and variance, or what published weights expect."""
-    batch_norm_momentum: float = Field(default=0.99, ge=0.0, lt=1.0)
-    """Of the moving averages. The paper's 0.9997 needs tens of thousands of steps."""
-    batch_norm_epsilon: float | None = Field(default=None, gt=0.0)
-    """None takes the published values: 1e-3 (mobilenet_v2), 1.001e-5 (resnet50), 1e-5 in ASPP and decoder."""
-
-    @model_validator(mode="after")
-    def _width_exists(self) -> Self:
-        least, greatest = BACKBONES[self.backbone].widths
-        if not least <= self.width <= greatest:
-            allowed = f"{least}" if least == greatest else f"{least} to {greatest}"
-            raise ValueError(f"width {self.width} does not exist for backbone {self.backbone!r}; allowed: {allowed}")
-        return self
 
 
 def conv_unit(channels: int, kernel: int, norm: BatchNorm, name: str, rate: int = 1) -> keras.Sequential:

@@ -27,10 +27,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data.config import PreprocessConfig
 from data.errors import DataError, WorkspaceError
 from data.features import IMAGE, MASK
 from data.labels import LabelMap
-from data.preprocess import PreprocessConfig, decode_image, decode_mask, shrink_image
+from data.preprocess import decode_image, decode_mask, shrink_image
 from models.deeplab import DeepLabV3Plus
 from models.kernels import resize_bilinear
 from models.metrics import confusion_matrix

@@ -1,39 +1,15 @@
 """One step of training: forward, backward, clip, update, average."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import Field
 
-from data.section import Section
 from models.averaging import MovingAverage
+from models.config import OptimizerConfig
 from models.losses import cross_entropy, decayed_kernels, weight_penalty
 from models.schedule import PolySchedule
-
-
-class OptimizerConfig(Section):
-    """How the weights are updated."""
-
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """SGD with momentum is the paper's; AdamW needs fewer steps from random weights."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """The rate that the poly schedule starts from."""
-    power: float = Field(default=0.9, ge=0)
-    """Exponent of the poly schedule."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps during which the rate grows linearly from 0."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD."""
-    weight_decay: float = Field(default=4e-5, ge=0)
-    """For SGD as in the paper's code: weight_decay / 2 * |w|^2 is added to the loss. For AdamW decoupled: each step takes the
-    fraction learning rate * weight_decay off the weights. Kernels decay; depthwise ones, biases and batch normalisation do not."""
-    clip_norm: float = Field(default=0.0, ge=0)
-    """Largest global norm of the gradient; 0 is no limit."""
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the moving average of the weights, which is then what is evaluated and exported; 0 is off."""
 
 
 def build_optimizer(

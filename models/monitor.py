@@ -6,7 +6,8 @@ from typing import Protocol, Self
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from data.features import IGNORE_LABEL
 from data.masks import colorize, palette
@@ -67,14 +68,15 @@ class ProgressBar:
     def begin(self, step: int, steps: int) -> None:
         self._task = self._bar.add_task("training", completed=step, total=steps, loss=float("nan"), speed=0.0)
         if step:
-            self._bar.console.print(f"resuming after step {step} of {steps}")
+            self._bar.console.print(f"resuming after step {step} of {steps}", highlight=False)
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
         self._bar.update(self._task, completed=step, loss=loss, speed=images_per_second)
 
     def evaluated(self, evaluation: Evaluation, best: bool) -> None:
         mark = ", the best so far" if best else ""
-        self._bar.console.print(f"step {evaluation.step}: validation mean IoU {evaluation.mean_iou:.4f}{mark}")
+        line = f"step {evaluation.step}: validation mean IoU {evaluation.mean_iou:.4f}{mark}"
+        self._bar.console.print(line, highlight=False)
 
 
 class TensorBoard:
@@ -105,7 +107,9 @@ class TensorBoard:
                     tf.summary.scalar(f"val_iou/{name}", value)
         self._writer.flush()
 
-    def write_prediction(self, step: int, number: int, image: np.ndarray, mask: np.ndarray, predicted: np.ndarray) -> None:
+    def write_prediction(
+        self, step: int, number: int, image: np.ndarray, mask: np.ndarray, predicted: np.ndarray
+    ) -> None:
         """Image, label and prediction side by side.
 
         Args:

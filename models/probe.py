@@ -1,7 +1,9 @@
-"""Loads a SavedModel in a process of its own and sends it real requests: `python -m models.probe MODEL REQUESTS SECONDS`.
+"""Loads a SavedModel in a process of its own and sends it real requests.
+
+Called as `python -m models.probe MODEL REQUESTS SECONDS`, with the requests in a TFRecord file of examples.
 
 It knows the signatures and nothing else of this project's models, as a model server does. It ends with status 1 and
-one line that says which signature failed and how.
+one line on standard error that says which signature failed and how.
 """
 
 import sys
@@ -98,7 +100,7 @@ def main() -> int:
     try:
         probe(model_path, examples, float(limit))
     except Refused as refused:
-        print(refused)
+        sys.stderr.write(f"{refused}\n")
         return 1
     return 0
 

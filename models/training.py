@@ -5,55 +5,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import Field, model_validator
 
-from data.augment import AugmentConfig
+from data.config import AugmentConfig, InputConfig
 from data.errors import TrainingError
-from data.input import InputConfig, evaluation_examples, training_batches
+from data.input import evaluation_examples, training_batches
 from data.section import Section
-from models.balance import Balance, class_weights
+from models.balance import class_weights
 from models.checkpoints import Checkpoints
+from models.config import TrainingConfig
 from models.evaluation import Evaluation, evaluate, predictor
-from models.learner import Learner, OptimizerConfig
+from models.learner import Learner
 from models.monitor import Progress, Silent, TensorBoard
 
 PICTURES = 4
-
-
-class TrainingConfig(OptimizerConfig):
-    """How long, on what and how exactly the network is trained."""
-
-    steps: int = Field(default=30_000, ge=1)
-    """Updates of the weights."""
-    batch_size: int = Field(default=16, ge=1)
-    """Pictures in a step."""
-    class_balance: Balance = "none"
-    """How rare classes gain weight in the loss: "none", "log" or "median"."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Of the computation; weights and logits are float32 in any case."""
-    deterministic: bool = False
-    """Whether a run and its repetition are equal, bit for bit, also when one was killed and resumed. Slower."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of initial weights, order, augmentation and dropout."""
-    log_every: int = Field(default=20, ge=1)
-    """Steps between updates of the progress and the curves."""
-    eval_every: int = Field(default=500, ge=1)
-    """Steps between evaluations on the validation split."""
-    checkpoint_every: int = Field(default=500, ge=1)
-    """Steps between checkpoints. An evaluation that is the best so far makes one, too."""
-    patience: int = Field(default=0, ge=0)
-    """Evaluations in a row without a new best after which training stops; 0 never stops early."""
-
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> "TrainingConfig":
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} is larger than steps {self.steps}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -192,13 +160,13 @@ class _Run:
         return self._result
 
     def _after_step(self) -> None:
-        evaluates = self._examples is not None and self._is_due(self._config.eval_every)
-        saves = evaluates or self._is_due(self._config.checkpoint_every)
+        examples = self._examples if self._is_due(self._config.eval_every) else None
+        saves = examples is not None or self._is_due(self._config.checkpoint_every)
         if saves or self._is_due(self._config.log_every):
             # Before anything is saved, so that no checkpoint holds weights that are not finite.
             self._log()
-        if evaluates:
-            self._evaluate()
+        if examples is not None:
+            self._evaluate(examples)
         if saves:
             self._record.assign(self._result.model_dump_json())
             self._states.save(self._result.steps)
@@ -230,21 +198,21 @@ class _Run:
         self._pending.clear()
         self._clock = time.perf_counter()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, examples: tf.data.Dataset) -> None:
         """Evaluates the weights, averaged ones if there are such, and keeps them if they are the best so far."""
         step = self._result.steps
         with self._learner.averaged():
-            evaluation = evaluate(self._predict, self._examples, self._num_classes, step)
+            evaluation = evaluate(self._predict, examples, self._num_classes, step)
             self._result = self._result.model_copy(update={"history": (*self._result.history, evaluation)})
             is_best = self._result.best is evaluation
             if is_best:
                 self._best.save(step)
-                self._write_predictions(step)
+                self._write_predictions(examples, step)
         self._board.write_evaluation(evaluation)
         self._progress.evaluated(evaluation, is_best)
 
-    def _write_predictions(self, step: int) -> None:
-        for number, (image, mask) in enumerate(self._examples.take(PICTURES)):
+    def _write_predictions(self, examples: tf.data.Dataset, step: int) -> None:
+        for number, (image, mask) in enumerate(examples.take(PICTURES)):
             self._board.write_prediction(step, number, image.numpy(), mask.numpy(), self._predict(image).numpy())
 
     def _diverged(self, step: int, loss: float, norm: float) -> TrainingError:

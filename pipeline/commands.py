@@ -47,25 +47,27 @@ def run_command(
     verbose: bool,
 ) -> None:
     """`run`: one run of the pipeline, or a look at what it would do."""
-    places = Workspace(workspace.absolute())
-    with quietly(verbose):
-        from pipeline.config import load_config
-        from pipeline.local import Span
-        from pipeline.plan import plan
-        from pipeline.runs import RunFailed, run
+    from pipeline.config import dataset_files, load_config, resolve
 
-        config = load_config(config_path, overrides)
-        if dry_run:
-            planned = plan(config, places)
+    places = Workspace(workspace.absolute())
+    config = load_config(config_path, overrides)
+    config = resolve(config, dataset_files(config.data.path))
     if dry_run:
+        with quietly(verbose):
+            from pipeline.plan import plan
+
+            planned = plan(config, places)
         planned.show(Console())
         return
-    try:
-        with quietly(verbose):
-            console = terminal()
+    with places.locked(), quietly(verbose):
+        from pipeline.local import Span
+        from pipeline.runs import RunFailed, run
+
+        console = terminal()
+        try:
             summary, folder = run(config, places, Span(*stages), verbose, lambda stage: show_stage(console, stage))
-    except RunFailed as failure:
-        raise ProjectError(f"{failure}\nthe run's record is in {failure.folder}") from failure
+        except RunFailed as failure:
+            raise ProjectError(f"{failure}\nthe run's record is in {failure.folder}") from failure
     show_summary(summary, folder, Console())
 
 
@@ -122,6 +124,15 @@ def status_command(workspace: Path, last: int, *, as_json: bool) -> None:
         console.print(f"model {name}: serves version {versions[-1]}; kept: {', '.join(map(str, versions))}")
     if status.running:
         console.print(f"running now: {status.running}")
+
+
+def report_command(workspace: Path, *, verbose: bool) -> None:
+    """`report`: the newest run's report, written again."""
+    with quietly(verbose):
+        from pipeline.report import rewrite_report
+
+        path = rewrite_report(Workspace(workspace.absolute()))
+    Console().print(f"report        {path}", markup=False)
 
 
 def doctor_command(workspace: Path, *, quick: bool) -> None:

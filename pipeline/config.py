@@ -12,17 +12,14 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from components.config import EvaluationConfig, InfraConfig, PushConfig, ValidationConfig
-from data.augment import AugmentConfig
+from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.errors import ConfigError
-from data.input import InputConfig
+from data.files import FileSystem, LocalFiles
 from data.labels import LabelMap
 from data.layouts import open_layout
-from data.layouts.base import FileSystem
-from data.preprocess import PreprocessConfig
 from data.section import Section
-from models.deeplab import ModelConfig
-from models.training import TrainingConfig
+from models.config import ModelConfig, TrainingConfig
 
 
 class BeamConfig(Section):
@@ -31,6 +28,13 @@ class BeamConfig(Section):
     options: tuple[str, ...] = ("--runner=FnApiRunner",)
     """Beam pipeline options. The default runner is Beam's in-process one and is named, because Beam's own default
     first tries to download another engine."""
+
+
+class ReportConfig(Section):
+    """What the report of a run may show."""
+
+    pictures: bool = True
+    """Whether test images are in it, beside label and prediction."""
 
 
 class Config(Section):
@@ -49,6 +53,7 @@ class Config(Section):
     infra: InfraConfig = InfraConfig()
     push: PushConfig = PushConfig()
     beam: BeamConfig = BeamConfig()
+    report: ReportConfig = ReportConfig()
 
     @property
     def labels(self) -> LabelMap:
@@ -88,6 +93,15 @@ def resolve(config: Config, files: FileSystem) -> Config:
     return config.model_copy(
         update={"data": config.data.model_copy(update={"layout": layout.name, "label_map": labels})}
     )
+
+
+def dataset_files(path: str) -> FileSystem:
+    """Access to a dataset. A local folder needs no Beam, whose import takes seconds."""
+    if "://" not in path:
+        return LocalFiles()
+    from components.beam_files import BeamFiles
+
+    return BeamFiles()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

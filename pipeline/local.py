@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from absl import logging as absl_logging
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
@@ -83,13 +84,15 @@ class StageListener(logging.Handler):
             self._on_stage(str(record.args[0]))
 
 
-def run_pipeline(compiled: pipeline_pb2.Pipeline, span: Span, on_stage: Callable[[str], None]) -> None:
-    """Runs all stages, or those of `span`; an error of a stage is raised as it is."""
+def run_pipeline(
+    compiled: pipeline_pb2.Pipeline, options: pipeline_pb2.RunOptions | None, on_stage: Callable[[str], None]
+) -> None:
+    """Runs all stages, or those of the options; an error of a stage is raised as it is."""
     listener = StageListener(on_stage)
-    logger = logging.getLogger("absl")
-    logger.setLevel(logging.INFO)
+    logger = absl_logging.get_absl_logger()
+    absl_logging.set_verbosity(absl_logging.INFO)
     logger.addHandler(listener)
     try:
-        LocalDagRunner().run_with_ir(compiled, run_options=run_options(span, stage_names(compiled)))
+        LocalDagRunner().run_with_ir(compiled, run_options=options)
     finally:
         logger.removeHandler(listener)

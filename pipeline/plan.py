@@ -22,7 +22,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
 from components.beam_files import BeamFiles
-from pipeline.config import Config, resolve
+from pipeline.config import Config
 from pipeline.local import compile_pipeline
 from pipeline.records import StageRecord, last_completed
 from pipeline.workspace import Workspace
@@ -72,9 +72,7 @@ class Plan:
 
 
 def plan(config: Config, workspace: Workspace) -> Plan:
-    """Plans a run without running anything or writing to the workspace."""
-    files = BeamFiles()
-    config = resolve(config, files)
+    """Plans a run of a resolved configuration, without running anything or writing to the workspace."""
     compiled = compile_pipeline(config, workspace, "dry-run")
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder, "metadata.sqlite")
@@ -83,7 +81,7 @@ def plan(config: Config, workspace: Workspace) -> Plan:
                 source.backup(target)
         connection = metadata.sqlite_metadata_connection_config(str(database))
         stages = tuple(_Planner(compiled, connection).stages())
-    return Plan(config, stages, sum(size for _, size, _ in files.stats(config.data.path)))
+    return Plan(config, stages, sum(size for _, size, _ in BeamFiles().stats(config.data.path)))
 
 
 class _Planner:

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from components.serving_directory import Published, served
 from data.errors import DataError, WorkspaceError
 from data.images import LARGEST_IMAGE, read_image
-from data.masks import Color, overlay, palette
+from data.labels import Color
+from data.masks import overlay, palette
 from models.export import Segmenter, load_segmenter
 
 LEGEND_FILE = "legend.png"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ml_metadata import errors
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact_utils
@@ -40,9 +39,7 @@ def read_run(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, ru
     return {record.name: record for record in records}
 
 
-def last_completed(
-    config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, stage: str
-) -> StageRecord | None:
+def last_completed(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, stage: str) -> StageRecord | None:
     """The newest execution of a stage that ran to its end, in any run of the pipeline."""
     store = MetadataStore(config)
     context = store.get_context_by_type_and_name("node", f"{pipeline_name}.{stage}")
@@ -57,14 +54,10 @@ def last_completed(
     return _read_stage(store, pipeline_name, newest) if newest else None
 
 
-def _read_stage(
-    store: MetadataStore, pipeline_name: str, execution: metadata_store_pb2.Execution
-) -> StageRecord:
+def _read_stage(store: MetadataStore, pipeline_name: str, execution: metadata_store_pb2.Execution) -> StageRecord:
     node = next(c for c in store.get_contexts_by_execution(execution.id) if c.type == "node")
     milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
-    properties = {
-        key: getattr(value, value.WhichOneof("value")) for key, value in execution.custom_properties.items()
-    }
+    properties = {key: getattr(value, value.WhichOneof("value")) for key, value in execution.custom_properties.items()}
     return StageRecord(
         name=node.name.removeprefix(f"{pipeline_name}."),
         state=_STATES.get(execution.last_known_state, "unfinished"),

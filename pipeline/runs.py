@@ -2,16 +2,17 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.beam_files import BeamFiles
 from components.trainer import TENSORBOARD
 from data.errors import ProjectError
-from pipeline.config import Config, resolve
+from pipeline.config import Config
 from pipeline.local import Span, compile_pipeline, metadata_config, run_options, run_pipeline, stage_names
 from pipeline.quiet import output_to
 from pipeline.records import StageRecord, read_run
+from pipeline.report import write_report
 from pipeline.summary import SUMMARY_FILE, Summary, summarize
 from pipeline.workspace import Workspace
 
@@ -38,8 +39,8 @@ def run(
     """Runs the pipeline once.
 
     Args:
-        config: As loaded; the dataset fills in layout and label map here.
-        workspace: Held for this run alone.
+        config: Resolved (`pipeline.config.resolve`).
+        workspace: The caller holds its lock.
         span: Which stages run.
         verbose: Leave what libraries print on the terminal instead of leading it into the log.
         on_stage: Told the name of each stage as it begins.
@@ -48,29 +49,23 @@ def run(
         The summary, and the run's folder.
 
     Raises:
-        ProjectError: The configuration, the data or the workspace is at fault, before a stage has begun.
+        ConfigError: There is no such stage.
         RunFailed: A stage failed; what it could do is recorded all the same.
     """
-    with workspace.locked():
-        config = resolve(config, BeamFiles())
-        run_id = new_run_id(datetime.now(UTC))
-        compiled = compile_pipeline(config, workspace, run_id)
-        run_options(span, stage_names(compiled))  # a wrong stage name is told before the run's folder is made
-        folder = workspace.start_run(run_id)
-        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
-        log = None if verbose else folder / LOG_FILE
-        error = ""
-        try:
-            if log is None:
-                run_pipeline(compiled, span, on_stage)
-            else:
-                with output_to(log):
-                    run_pipeline(compiled, span, on_stage)
-        except ProjectError as failure:
-            error = str(failure)
-        except Exception as failure:  # whatever a library raises, the run's record must still be written
-            error = _unexpected(failure, folder)
-        summary = record(run_id, config, workspace, folder, error)
+    run_id = new_run_id(datetime.now(UTC))
+    compiled = compile_pipeline(config, workspace, run_id)
+    options = run_options(span, stage_names(compiled))
+    folder = workspace.start_run(run_id)
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    error = ""
+    try:
+        with nullcontext() if verbose else output_to(folder / LOG_FILE):
+            run_pipeline(compiled, options, on_stage)
+    except ProjectError as failure:
+        error = str(failure)
+    except Exception as failure:  # noqa: BLE001  # whatever a library raises, the run is recorded
+        error = _unexpected(failure, folder)
+    summary = record(run_id, config, workspace, folder, error)
     if error:
         raise RunFailed(error, folder)
     return summary, folder
@@ -84,11 +79,12 @@ def _unexpected(failure: Exception, folder: Path) -> str:
 
 
 def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: str) -> Summary:
-    """Writes a run's summary and points to its TensorBoard logs."""
+    """Writes a run's summary and report, and points to its TensorBoard logs."""
     stages = read_run(metadata_config(workspace), config.name, run_id)
     summary = summarize(run_id, config, stages, error)
     (folder / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     _link_tensorboard(stages, folder)
+    write_report(summary, stages, folder, config.report)
     return summary
 
 

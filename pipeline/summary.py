@@ -13,7 +13,7 @@ from tfx.types.artifact import Artifact
 
 from components import baseline, infra_check, pusher
 from components.evaluation_results import Scores, read_scores
-from components.example_gen import read_bad, read_counts
+from components.example_gen import read_counts
 from components.trainer import RESULT_FILE
 from pipeline.config import Config
 from pipeline.records import StageRecord

@@ -21,7 +21,7 @@ class CocoPanoptic(CocoFiles):
 
     def find(self) -> Iterator[str]:
         """Annotation files that have a folder of masks beside them, of the same name."""
-        return (path for path in super(CocoPanoptic, self).find() if self.has(stem_of(path)))
+        return (path for path in super().find() if self.has(stem_of(path)))
 
     def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> PanopticFile | None:
         """The PNG of segment ids, with the category of each; None if the image has no annotation."""

@@ -19,13 +19,11 @@ class Backbone:
     """Float RGB in [0, 255] to what the published weights expect."""
     epsilon: float
     """Epsilon of the published batch normalisation."""
-    widths: tuple[float, float]
-    """Least and greatest width multiplier."""
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "mobilenet_v2": Backbone(mobilenet_v2.build, mobilenet_v2.preprocess, mobilenet_v2.EPSILON, (0.35, 1.4)),
-    "resnet50": Backbone(resnet.build, resnet.preprocess, resnet.EPSILON, (1.0, 1.0)),
+    "mobilenet_v2": Backbone(mobilenet_v2.build, mobilenet_v2.preprocess, mobilenet_v2.EPSILON),
+    "resnet50": Backbone(resnet.build, resnet.preprocess, resnet.EPSILON),
 }
 
 
@@ -37,7 +35,7 @@ def build_backbone(
     Args:
         name: a key of `BACKBONES`.
         output_stride: ratio of the input's resolution to that of the last features: 8, 16 or 32.
-        width: channel multiplier, within the backbone's `widths`.
+        width: channel multiplier, within the backbone's `models.config.WIDTHS`.
         momentum: of the moving averages of batch normalisation.
         epsilon: of batch normalisation; None takes that of the published network.
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data.augment import (
-    AugmentConfig,
     View,
     augment,
     choose_view,
@@ -22,6 +21,7 @@ from data.augment import (
     scale_factor,
     scaled_size,
 )
+from data.config import AugmentConfig
 from data.features import IGNORE_LABEL
 
 MEAN = tf.constant([90.0, 100.0, 110.0])
@@ -45,7 +45,8 @@ def noise(height: int, width: int) -> tf.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("uniform", "size", "offset"), [(0.0, 10, 0), (0.999, 10, 6), (0.5, 10, 3), (0.7, 4, 0), (0.0, 2, 0), (0.999, 2, -2)]
+    ("uniform", "size", "offset"),
+    [(0.0, 10, 0), (0.999, 10, 6), (0.5, 10, 3), (0.7, 4, 0), (0.0, 2, 0), (0.999, 2, -2)],
 )
 def test_a_crop_of_4_lies_inside_the_picture_or_around_it(uniform: float, size: int, offset: int) -> None:
     offsets = crop_offset(tf.constant([uniform, uniform]), tf.constant([size, size]), (4, 4))
@@ -174,7 +175,9 @@ def test_a_monotonous_crop_is_drawn_again() -> None:
     fractions = {}
     for limit in (1.0, 0.75):
         config = AugmentConfig(crop=40, max_class_fraction=limit)
-        views = [choose_view(tf.constant(mask), tf.constant(mask.shape), tf.constant([1, n]), config) for n in range(30)]
+        views = [
+            choose_view(tf.constant(mask), tf.constant(mask.shape), tf.constant([1, n]), config) for n in range(30)
+        ]
         fractions[limit] = [float(dominant_fraction(crop_mask(mask, view, (40, 40)))) for view in views]
     assert np.mean(np.array(fractions[1.0]) > 0.75) > 0.5
     assert np.mean(np.array(fractions[0.75]) > 0.75) < 0.3
@@ -191,7 +194,9 @@ def test_tf_data_gives_what_an_eager_call_gives(jitter: dict[str, float]) -> Non
     config = AugmentConfig(crop=(24, 32), max_class_fraction=0.6, **jitter)
     image, mask = noise(40, 50), picture(40, 50)[1]
     numbers = tf.data.Dataset.range(6)
-    dataset = numbers.map(lambda number: augment(image, mask, tf.stack([tf.constant(5, tf.int64), number]), config, MEAN))
+    dataset = numbers.map(
+        lambda number: augment(image, mask, tf.stack([tf.constant(5, tf.int64), number]), config, MEAN)
+    )
     assert [spec.shape.as_list() for spec in dataset.element_spec] == [[24, 32, 3], [24, 32]]
     for number, (pixels, classes) in enumerate(dataset):
         eager = augment(image, mask, tf.constant([5, number], tf.int64), config, MEAN)
@@ -201,7 +206,9 @@ def test_tf_data_gives_what_an_eager_call_gives(jitter: dict[str, float]) -> Non
 
 def test_equal_seeds_give_equal_crops_and_others_do_not() -> None:
     image, mask = noise(60, 60), picture(60, 60)[1]
-    crops = [augment(image, mask, tf.constant(seed), AugmentConfig(crop=32), MEAN)[0] for seed in ([1, 2], [1, 2], [1, 3])]
+    crops = [
+        augment(image, mask, tf.constant(seed), AugmentConfig(crop=32), MEAN)[0] for seed in ([1, 2], [1, 2], [1, 3])
+    ]
     np.testing.assert_array_equal(crops[0], crops[1])
     assert not np.array_equal(crops[0], crops[2])
 

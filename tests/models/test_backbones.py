@@ -1,12 +1,15 @@
 """The backbones: equal to the published networks, and dilated where a stride is taken away."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from models.backbones import build_backbone
+from models.backbones import BACKBONES, build_backbone
 from models.backbones.blocks import atrous_schedule
+from models.config import WIDTHS, ModelConfig
 
 PUBLISHED = {"mobilenet_v2": keras.applications.MobileNetV2, "resnet50": keras.applications.ResNet50}
 
@@ -105,3 +108,7 @@ def test_features_equal_the_published_networks_when_weights_are_copied_by_name(n
     scale = float(np.abs(expected).max())
     assert scale > 1e-3
     np.testing.assert_allclose(model(images)[32], expected, atol=1e-4 * scale)
+
+
+def test_the_configuration_knows_the_backbones_that_there_are() -> None:
+    assert set(WIDTHS) == set(BACKBONES) == set(get_args(ModelConfig.model_fields["backbone"].annotation))

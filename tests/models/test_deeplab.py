@@ -7,13 +7,22 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from models.backbones import BACKBONES
-from models.deeplab import ASPP, Decoder, DeepLabV3Plus, ModelConfig, build_model
+from models.config import ModelConfig
+from models.deeplab import ASPP, Decoder, DeepLabV3Plus, build_model
 
 TINY = {"width": 0.35, "aspp_channels": 8, "decoder_channels": 8, "low_level_channels": 4}
 
 
 def tiny(**changes) -> DeepLabV3Plus:
     return build_model(ModelConfig(**{**TINY, **changes}), num_classes=3)
+
+
+def lively(**changes) -> DeepLabV3Plus:
+    """With momentum 0 the moving statistics are at once those of a batch, and no signal fades on its way."""
+    model = tiny(batch_norm_momentum=0.0, **changes)
+    model(pixels(4, 64, 64), training=True)
+    model.classifier.kernel.assign(model.classifier.kernel * 100.0)
+    return model
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -40,11 +49,11 @@ def test_one_graph_serves_every_size(output_stride):
 
 
 def test_the_graph_gives_what_eager_execution_gives():
-    model = tiny()
+    model = lively()
     graph = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
     images = pixels(1, 33, 47)
-    assert np.ptp(model(images)) > 1e-4
-    np.testing.assert_allclose(graph(images), model(images), atol=1e-6)
+    assert np.ptp(model(images)) > 0.1
+    np.testing.assert_allclose(graph(images), model(images), atol=1e-4)
 
 
 @pytest.mark.parametrize(("output_stride", "rates"), [(8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])])
@@ -60,12 +69,15 @@ def test_separable_means_depthwise_convolutions_in_aspp_and_decoder():
 
 
 def test_the_same_weights_serve_at_every_output_stride():
-    models = {stride: tiny(output_stride=stride) for stride in (8, 16, 32)}
-    for model in models.values():
-        model.set_weights(models[16].get_weights())
-    logits = {stride: model(pixels(1, 64, 64)).numpy() for stride, model in models.items()}
-    np.testing.assert_array_equal(logits[8].shape, logits[32].shape)
-    assert np.abs(logits[8] - logits[16]).max() > 0.0
+    trained = lively(output_stride=16)
+    images = pixels(1, 64, 64)
+    for stride in (8, 32):
+        model = tiny(output_stride=stride)
+        model.set_weights(trained.get_weights())
+        assert [weight.path for weight in model.weights] == [weight.path for weight in trained.weights]
+        # Other rates and resolution, so other logits, but finite ones of like size.
+        difference = np.abs(model(images) - trained(images)).max()
+        assert 0.0 < difference < 10 * np.abs(trained(images)).max()
 
 
 @pytest.mark.parametrize("changes", [{}, {"separable": False}, {"backbone": "resnet50", "width": 1.0}])
@@ -88,6 +100,7 @@ def test_the_gradient_reaches_every_trainable_weight(changes):
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_the_models_configuration_and_weights_survive_a_file(tmp_path):
     model = build_model(ModelConfig(**TINY, output_stride=8), 3, mean=[10, 20, 30], variance=[4, 9, 16])
+    model(pixels(4, 32, 32), training=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.config == model.config
@@ -136,7 +149,7 @@ def test_the_backbones_own_preprocessing_is_a_choice():
 
 
 def test_float_and_uint8_images_give_equal_logits():
-    model = tiny()
+    model = lively()
     np.testing.assert_array_equal(model(pixels(1, 9, 9)), model(pixels(1, 9, 9).astype(np.float32)))
 
 

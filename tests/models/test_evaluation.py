@@ -12,6 +12,7 @@ from models.evaluation import evaluate, predictor
 
 def examples(*masks: list[list[int]]) -> tf.data.Dataset:
     """Pictures with these masks."""
+
     def pairs():  # type: ignore[no-untyped-def]
         for mask in masks:
             yield np.zeros((*np.shape(mask), 3), np.uint8), np.array(mask, np.uint8)

@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from data.config import PreprocessConfig
 from data.errors import DataError, WorkspaceError
 from data.features import IGNORE_LABEL, IMAGE, MASK
 from data.labels import ClassLabel, LabelMap
-from data.preprocess import PreprocessConfig
 from models import export
-from models.deeplab import DeepLabV3Plus, ModelConfig, build_model
+from models.config import ModelConfig
+from models.deeplab import DeepLabV3Plus, build_model
 from models.export import export_saved_model, load_label_map, load_segmenter
 
 LABELS = LabelMap(

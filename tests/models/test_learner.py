@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from data.features import IGNORE_LABEL
-from models.learner import Learner, OptimizerConfig
+from models.config import OptimizerConfig
+from models.learner import Learner
 
 ALIKE = np.ones(2, np.float32)
 
@@ -98,6 +99,9 @@ def test_the_average_lags_behind_the_weights() -> None:
 def test_class_weights_shift_the_loss() -> None:
     images, masks = batch()
     masks = tf.concat([masks[:, :4], tf.zeros_like(masks[:, 4:])], axis=1)
-    losses = [float(Learner(network(), OptimizerConfig(), 10, np.float32(w)).step(images, masks)[0]) for w in ([1, 0], [0, 1], [1, 1])]
+    losses = [
+        float(Learner(network(), OptimizerConfig(), 10, np.float32(w)).step(images, masks)[0])
+        for w in ([1, 0], [0, 1], [1, 1])
+    ]
     assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2, rel=1e-4)
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)

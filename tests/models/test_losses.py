@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.deeplab import ModelConfig, build_model
+from models.config import ModelConfig
+from models.deeplab import build_model
 from models.losses import cross_entropy, decayed_kernels, weight_penalty
 
 # One image, 2x2 pixels, 2 classes. Probability of class 0: 1/4, 1/2, 3/4, 1/2.

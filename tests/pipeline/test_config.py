@@ -78,9 +78,8 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
 
 @given(st.integers(1, 10**6), st.floats(1e-6, 1.0), st.booleans())
 def test_a_config_survives_its_json(steps: int, rate: float, deterministic: bool) -> None:
-    config = load_config(
-        None, [*DATA, f"training.steps={steps}", f"training.learning_rate={rate}", f"training.deterministic={deterministic}"]
-    )
+    training = {"steps": steps, "learning_rate": rate, "deterministic": deterministic}
+    config = load_config(None, [*DATA, *(f"training.{key}={value}" for key, value in training.items())])
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 

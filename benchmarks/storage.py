@@ -1,0 +1,72 @@
+"""What Transform should materialise: encoded images or raw pixels. Bytes a picture, and time to get its pixels back.
+
+Usage: python benchmarks/storage.py [DATASET]   (default: the sample dataset, written to a temporary folder)
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from data.dataset import DataConfig, resolve_label_map
+from data.files import LocalFiles, read_bytes
+from data.images import read_image
+from data.layouts import open_layout
+from data.layouts.base import Sample
+from data.masks import read_mask
+from data.preprocess import decode_image
+from data.synthetic import write_dataset
+
+PICTURES = 60
+ROUNDS = 3
+
+
+def pictures(folder: str) -> list[tuple[bytes, np.ndarray, np.ndarray]]:
+    """The first training pictures of a dataset: encoded bytes, (h, w, 3) uint8 image, (h, w) uint8 mask."""
+    files = LocalFiles()
+    config = DataConfig(path=folder)
+    layout = open_layout(config.layout, folder, files)
+    labels = resolve_label_map(config, layout)
+    found = []
+    for entry in layout.samples(next(iter(layout.splits()), None)):
+        if isinstance(entry, Sample) and len(found) < PICTURES:
+            encoded, image = read_image(read_bytes(entry.image, files), config.max_pixels)
+            found.append((encoded, image, read_mask(entry.mask, labels, image.shape[:2], files)))
+    return found
+
+
+def milliseconds(call: object, arguments: list[object]) -> float:
+    """Median over rounds of the mean time of a call."""
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for argument in arguments:
+            call(argument)  # type: ignore[operator]
+        rounds.append((time.perf_counter() - started) / len(arguments) * 1000)
+    return sorted(rounds)[ROUNDS // 2]
+
+
+def main() -> None:
+    """Prints a table."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = sys.argv[1] if len(sys.argv) > 1 else str(write_dataset(Path(temporary) / "sample"))
+        found = pictures(folder)
+    forms = {
+        "as received": ([encoded for encoded, _, _ in found], decode_image),
+        "PNG": ([tf.io.encode_png(image).numpy() for _, image, _ in found], decode_image),
+        "raw uint8": ([image.tobytes() for _, image, _ in found], lambda raw: tf.io.decode_raw(raw, tf.uint8)),
+        "mask, PNG": ([tf.io.encode_png(mask[:, :, None]).numpy() for _, _, mask in found], tf.io.decode_png),
+        "mask, raw": ([mask.tobytes() for _, _, mask in found], lambda raw: tf.io.decode_raw(raw, tf.uint8)),
+    }
+    print(f"{folder}: {len(found)} pictures of {np.mean([i.shape[0] * i.shape[1] for _, i, _ in found]):.0f} pixels")
+    print(f"{'form':12} {'kB':>8} {'ms':>8}")
+    for name, (encoded, decode) in forms.items():
+        size = sum(map(len, encoded)) / len(encoded) / 1000
+        print(f"{name:12} {size:8.1f} {milliseconds(decode, list(encoded)):8.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What to do about what the inspection of a dataset found, in words with numbers."""
+
+from collections.abc import Iterator, Sequence
+
+from models.balance import Balance, class_weights
+from pipeline.findings import Advice, ClassCount, Inspection
+
+#: Classes more unequal than this deserve weights in the loss.
+IMBALANCE = 10.0
+
+#: A class in fewer images than this is hardly learnt.
+FEW_IMAGES = 5
+
+MOST_NAMED = 20
+
+
+def advise(found: Inspection) -> Iterator[Advice]:
+    """Everything to know or to do about a dataset."""
+    if found.proposal:
+        yield Advice("bad", "Nobody has stated the label map: the classes below are a guess, to be confirmed.")
+    yield from _on_splits(found)
+    yield _on_bad_files(found)
+    yield _on_duplicates(found)
+    yield from _on_classes(found.classes)
+    yield on_balance(found.classes)
+    if found.void > 0.5:
+        yield Advice("warn", f"{found.void:.0%} of the pixels are void: does the label map ignore a class of yours?")
+
+
+def on_balance(classes: Sequence[ClassCount]) -> Advice:
+    """Which `training.class_balance` to choose, with the weights that it would give."""
+    present = sorted((count for count in classes if count.pixels), key=lambda count: count.pixels)
+    if len(present) < 2:
+        return Advice("bad", "Fewer than two classes stand in the masks looked at: there is nothing to tell apart.")
+    rarest, commonest = present[0], present[-1]
+    ratio = commonest.pixels / rarest.pixels
+    facts = (
+        f"{commonest.name} has {ratio:,.{int(ratio < IMBALANCE)}f} times as many pixels as {rarest.name} "
+        f"({commonest.share:.1%} and {rarest.share:.2%})"
+    )
+    if ratio < IMBALANCE:
+        return Advice("good", f"training.class_balance: none will do. {facts}.")
+
+    def relative(balance: Balance) -> float:
+        weights = class_weights([count.pixels for count in classes], balance)
+        return float(weights[classes.index(rarest)] / weights[classes.index(commonest)])
+
+    return Advice(
+        "warn",
+        f"Set training.class_balance: log. {facts}; log makes a pixel of {rarest.name} weigh {relative('log'):.1f} "
+        f"times as much in the loss, median {relative('median'):,.0f} times. Leave it at none if pixel accuracy "
+        "matters more to you than mean IoU.",
+    )
+
+
+def _on_classes(classes: Sequence[ClassCount]) -> Iterator[Advice]:
+    absent = [count.name for count in classes if not count.pixels]
+    if absent:
+        yield Advice("warn", f"Not in the masks looked at: {_named(absent)}. Without examples a class is not learnt.")
+    rare = [f"{count.name} ({count.images})" for count in classes if 0 < count.images < FEW_IMAGES]
+    if rare:
+        yield Advice("warn", f"In fewer than {FEW_IMAGES} of the images looked at: {_named(rare)}.")
+
+
+def _on_splits(found: Inspection) -> Iterator[Advice]:
+    for split in found.splits:
+        if not split.listed:
+            yield Advice("bad", f"The {split.name} split is empty ({split.origin}); a run needs images in each split.")
+
+
+def _on_duplicates(found: Inspection) -> Advice:
+    if not found.num_duplicates:
+        return Advice("good", "No near-duplicates across splits among the images looked at.")
+    remedy = (
+        "Set data.group_pattern to a regular expression on the image's path whose first group names the scene or "
+        "sequence: images of one group stay in one split."
+        if any(split.carved for split in found.splits)
+        else "The splits are the dataset's own: remove the copies, or move them into one split."
+    )
+    return Advice(
+        "warn", f"Near-duplicates across splits (pairs: {found.num_duplicates}) make scores too good. {remedy}"
+    )
+
+
+def _on_bad_files(found: Inspection) -> Advice:
+    if not found.num_bad:
+        return Advice("good", f"Every file looked at fits the {found.layout} layout and the label map.")
+    allowed = found.config.max_bad_fraction
+    stops = found.num_bad / max(found.listed, found.num_bad) > allowed
+    verdict = "a run would stop at so many" if stops else "a run would set them aside and go on"
+    return Advice(
+        "bad" if stops else "warn", f"Bad files: {found.num_bad}; {verdict} (data.max_bad_fraction: {allowed:g})."
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

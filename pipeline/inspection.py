@@ -1,0 +1,291 @@
+"""What a dataset looks like before anyone trains on it: listed in full, measured on a sample, shown on one page."""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import combinations
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from data.dataset import DataConfig, resolve_label_map
+from data.errors import DataError, WorkspaceError
+from data.features import IGNORE_LABEL
+from data.files import FileSystem, read_bytes
+from data.images import read_image
+from data.labels import LabelMap
+from data.layouts import open_layout
+from data.layouts.base import SPLITS, BadEntry, Layout, Sample
+from data.masks import overlay, palette, read_mask
+from data.splits import SplitPlan, plan_splits
+from pipeline.advice import advise
+from pipeline.findings import ClassCount, Duplicate, Inspection, SplitCount
+from pipeline.pages import photo_uri, render
+from pipeline.proposal import Proposal, propose
+
+#: Two images are near-duplicates if at most this many of the 128 bits of their hashes differ. Unrelated photos differ
+#: in about 64, neighbouring frames of a video taken at 1 Hz in 20 to 40, copies at other sizes or qualities in 0 to 10.
+NEAR_DUPLICATE_BITS = 12
+
+MOST_BAD = 100
+MOST_DUPLICATES = 100
+PICTURES = 12
+DUPLICATE_PICTURES = 4
+PICTURE_SIDE = 320
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One good image and its mask."""
+
+    sample: Sample
+    split: str
+    size: tuple[int, int]
+    """(height, width)"""
+    pixels: np.ndarray
+    """(256,) int64: number of pixels of each class id; the last is void."""
+    hashes: np.ndarray
+    """(2,) uint64: difference hash and perceptual hash."""
+
+
+class _Listing:
+    """Counts what a layout lists while it streams by."""
+
+    def __init__(self, layout: Layout, config: DataConfig, plan: SplitPlan):
+        self._layout, self._config, self._plan = layout, config, plan
+        self.splits: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.bad: list[BadEntry] = []
+        self.num_bad = 0
+
+    def samples(self) -> Iterator[tuple[Sample, str]]:
+        """Each sample and the split that the pipeline puts it in."""
+        for official in self._plan.official or (None,):
+            for entry in self._layout.samples(official):
+                if isinstance(entry, BadEntry):
+                    self.set_aside(entry)
+                    continue
+                split = self._plan.assign(entry, self._config.val_fraction, self._config.test_fraction)
+                self.splits[split] += 1
+                self.sources[entry.source] += 1
+                yield entry, split
+
+    def set_aside(self, entry: BadEntry) -> None:
+        """Counts something bad, and keeps the first."""
+        self.num_bad += 1
+        if len(self.bad) < MOST_BAD:
+            self.bad.append(entry)
+
+
+def inspect_dataset(
+    config: DataConfig, files: FileSystem, *, limit: int, out: Path, progress: Progress | None = None
+) -> Inspection:
+    """Looks at a dataset, and writes a page about it that stands alone.
+
+    Args:
+        config: Where it is; the layout may be 'auto' and the label map None.
+        files: Opens its files.
+        limit: Number of images whose pixels are read: the same ones every time. All images are listed.
+        out: The HTML file to write.
+        progress: Called with the number of images read so far and in all.
+
+    Raises:
+        DataError: There is no dataset, or no usable image in it.
+        WorkspaceError: The page cannot be written.
+    """
+    layout = open_layout(config.layout, config.path, files, config.group_pattern)
+    plan = plan_splits(layout.splits())
+    listing = _Listing(layout, config, plan)
+    chosen = sorted(heapq.nsmallest(limit, listing.samples(), key=_chance), key=lambda pair: pair[0].key)
+    if not chosen:
+        raise DataError(f"no images: the {layout.name} layout finds none in {config.path}{_reasons(listing.bad)}")
+    proposal = propose((sample for sample, _ in chosen), layout, config) if config.label_map is None else None
+    labels = proposal.label_map if proposal else resolve_label_map(config, layout)
+
+    looks = list(_looks(chosen, labels, config, listing, files, progress))
+    if not looks:
+        raise DataError(f"no usable image among the {len(chosen)} looked at in {config.path}{_reasons(listing.bad)}")
+    inspection = _summarize(config, layout, plan, labels, looks, listing, proposal)
+    _write_page(inspection, looks, files, out)
+    return inspection
+
+
+def _chance(pair: tuple[Sample, str]) -> bytes:
+    """A pseudo-random rank that depends on the image's key alone, not on the order of listing."""
+    return blake2b(pair[0].key.encode(), digest_size=8).digest()
+
+
+def _reasons(bad: Sequence[BadEntry]) -> str:
+    shown = "".join(f"\n  {entry.path}: {entry.reason}" for entry in bad[:5])
+    return f"; set aside:{shown}" if shown else ""
+
+
+def _looks(
+    chosen: Sequence[tuple[Sample, str]],
+    labels: LabelMap,
+    config: DataConfig,
+    listing: _Listing,
+    files: FileSystem,
+    progress: Progress | None,
+) -> Iterator[_Look]:
+    for done, (sample, split) in enumerate(chosen, start=1):
+        try:
+            image, mask = _read(sample, labels, config, files)
+        except DataError as error:
+            listing.set_aside(BadEntry(sample.key, str(error)))
+        else:
+            pixels = np.bincount(mask.ravel(), minlength=IGNORE_LABEL + 1)
+            yield _Look(sample, split, mask.shape, pixels, _hashes(image))
+        if progress:
+            progress(done, len(chosen))
+
+
+def _read(sample: Sample, labels: LabelMap, config: DataConfig, files: FileSystem) -> tuple[np.ndarray, np.ndarray]:
+    """(height, width, 3) uint8 image and (height, width) uint8 class ids."""
+    _, image = read_image(read_bytes(sample.image, files, "image"), config.max_pixels)
+    return image, read_mask(sample.mask, labels, image.shape[:2], files)
+
+
+def _hashes(image: np.ndarray) -> np.ndarray:
+    small = Image.fromarray(image).convert("L").resize((96, 96), Image.Resampling.BOX)
+    bits = np.stack([hashed(small).hash.ravel() for hashed in (imagehash.dhash, imagehash.phash)])  # (2, 64) bool
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def _summarize(
+    config: DataConfig,
+    layout: Layout,
+    plan: SplitPlan,
+    labels: LabelMap,
+    looks: Sequence[_Look],
+    listing: _Listing,
+    proposal: Proposal | None,
+) -> Inspection:
+    pixels = np.sum([look.pixels for look in looks], axis=0)
+    classes = _class_counts(labels, looks, pixels)
+    void = float(pixels[IGNORE_LABEL] / pixels.sum())
+    duplicates = _near_duplicates(looks)
+    splits = tuple(
+        SplitCount(
+            name,
+            listing.splits[name],
+            sum(look.split == name for look in looks),
+            _origin(name, plan, config),
+            name in plan.carved,
+        )
+        for name in SPLITS
+    )
+    sizes = np.array([look.size for look in looks])
+    heights, widths = ((int(side.min()), int(np.median(side)), int(side.max())) for side in sizes.T)
+    found = Inspection(
+        config=config,
+        layout=layout.name,
+        splits=splits,
+        sources=tuple(listing.sources.most_common()),
+        widths=widths,
+        heights=heights,
+        labels=labels,
+        classes=classes,
+        void=void,
+        bad=tuple(listing.bad),
+        num_bad=listing.num_bad,
+        duplicates=tuple(duplicates[:MOST_DUPLICATES]),
+        num_duplicates=len(duplicates),
+        proposal=proposal,
+    )
+    return replace(found, advice=tuple(advise(found)))
+
+
+def _class_counts(labels: LabelMap, looks: Sequence[_Look], pixels: np.ndarray) -> tuple[ClassCount, ...]:
+    images = np.sum([look.pixels > 0 for look in looks], axis=0)
+    labelled = max(int(pixels[: labels.num_classes].sum()), 1)
+    return tuple(
+        ClassCount(name, int(pixels[i]), float(pixels[i] / labelled), int(images[i]), color)
+        for i, (name, color) in enumerate(zip(labels.names, palette(labels.num_classes), strict=True))
+    )
+
+
+def _origin(split: str, plan: SplitPlan, config: DataConfig) -> str:
+    officials = [official for official, name in plan.renamed.items() if name == split]
+    if officials:
+        return f"the dataset's {officials[0]}"
+    if split not in plan.carved:
+        return "the images left over"
+    fraction = config.val_fraction if split == "val" else config.test_fraction
+    return f"{fraction:.0%} of {'train' if plan.official else 'all images'}, by a hash of the group"
+
+
+def _near_duplicates(looks: Sequence[_Look]) -> list[Duplicate]:
+    """Pairs across splits, the closest first."""
+    by_split = {name: [look for look in looks if look.split == name] for name in SPLITS}
+    pairs = [
+        pair
+        for first, second in combinations(SPLITS, 2)
+        if by_split[first] and by_split[second]
+        for pair in _alike(by_split[first], by_split[second])
+    ]
+    return sorted(pairs, key=lambda pair: (pair.bits, pair.first, pair.second))
+
+
+def _alike(first: Sequence[_Look], second: Sequence[_Look]) -> Iterator[Duplicate]:
+    others = np.stack([look.hashes for look in second])  # (images, 2)
+    for look in first:
+        bits = np.bitwise_count(others ^ look.hashes).sum(axis=1)
+        for i in np.flatnonzero(bits <= NEAR_DUPLICATE_BITS):
+            other = second[int(i)]
+            yield Duplicate(look.sample.key, other.sample.key, look.split, other.split, int(bits[i]))
+
+
+def _write_page(inspection: Inspection, looks: Sequence[_Look], files: FileSystem, out: Path) -> None:
+    by_key = {look.sample.key: look for look in looks}
+    step = max(len(looks) / PICTURES, 1.0)
+    shown = [looks[int(i * step)] for i in range(min(PICTURES, len(looks)))]
+    page = render(
+        "inspection.html",
+        found=inspection,
+        pictures=[_picture(look, inspection, files) for look in shown],
+        pairs=[
+            (pair, *(_photo(by_key[key].sample, inspection, files) for key in (pair.first, pair.second)))
+            for pair in inspection.duplicates[:DUPLICATE_PICTURES]
+        ],
+        not_shown=max(inspection.num_bad - len(inspection.bad), 0),
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise WorkspaceError(f"{out}: the page cannot be written: {error.strerror}") from None
+
+
+def _photo(sample: Sample, inspection: Inspection, files: FileSystem) -> str:
+    image, _ = _read(sample, inspection.labels, inspection.config, files)
+    return photo_uri(image, PICTURE_SIDE)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One image of the page, with its classes from the largest to the smallest."""
+
+    look: _Look
+    image: str
+    overlay: str
+    classes: tuple[ClassCount, ...]
+    void: float
+
+
+def _picture(look: _Look, inspection: Inspection, files: FileSystem) -> _Picture:
+    image, mask = _read(look.sample, inspection.labels, inspection.config, files)
+    present = [i for i in np.argsort(-look.pixels, kind="stable") if look.pixels[i] and i != IGNORE_LABEL]
+    return _Picture(
+        look,
+        photo_uri(image, PICTURE_SIDE),
+        photo_uri(overlay(image, mask, 0.6), PICTURE_SIDE),
+        tuple(inspection.classes[i] for i in present),
+        float(look.pixels[IGNORE_LABEL] / look.pixels.sum()),
+    )

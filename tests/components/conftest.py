@@ -1,0 +1,147 @@
+"""What the tests of the components share: a tiny dataset, its examples, and a tiny model, each made once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tfx  # noqa: F401  # before anything else of its family
+from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
+
+from components import example_gen, serving_directory
+from components.artifacts import Quarantine
+from components.beam_files import BeamFiles
+from components.fingerprint import fingerprint
+from data.config import PreprocessConfig
+from data.dataset import DataConfig, resolve_label_map
+from data.labels import LabelMap
+from data.layouts import open_layout
+from data.synthetic import write_dataset
+from models.config import ModelConfig
+from models.deeplab import DeepLabV3Plus, build_model
+from models.export import export_saved_model
+
+TINY = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, batch_norm_momentum=0.0)
+
+#: Saves a model of the tiny kind as a Model artifact; see `make_model`.
+MakeModel = Callable[..., Artifact]
+
+
+def beam_context(folder: Path) -> base_beam_executor.BaseBeamExecutor.Context:
+    """What TFX hands an executor that uses Beam."""
+    return base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1"
+    )
+
+
+def artifact(kind: type[Artifact], folder: Path) -> Artifact:
+    """An output artifact that lies in a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = kind()
+    made.uri = str(folder)
+    return made
+
+
+def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:
+    """Runs ExampleGen's executor, as TFX does; its examples and its quarantine."""
+    examples, quarantine = artifact(standard_artifacts.Examples, folder / "e"), artifact(Quarantine, folder / "q")
+    properties = {
+        "config": config.model_dump_json(),
+        "code_hash": "",
+        FINGERPRINT_PROPERTY_NAME: fingerprint(config.path, BeamFiles()),
+    }
+    example_gen.Executor(beam_context(folder)).Do({}, {"examples": [examples], "quarantine": [quarantine]}, properties)
+    return examples, quarantine
+
+
+def resolved(path: Path | str, **settings: Any) -> DataConfig:
+    """A configuration whose layout and label map are filled in from the dataset."""
+    config = DataConfig(path=str(path), **settings)
+    layout = open_layout(config.layout, config.path, BeamFiles(), config.group_pattern)
+    return config.model_copy(update={"layout": layout.name, "label_map": resolve_label_map(config, layout)})
+
+
+def read_split(examples: Artifact, split: str) -> list[bytes]:
+    """The serialized examples of a split."""
+    files = sorted(Path(artifact_utils.get_split_uri([examples], split)).iterdir())
+    return list(tf.data.TFRecordDataset([str(f) for f in files], compression_type="GZIP").as_numpy_iterator())
+
+
+def columns(serialized: bytes) -> dict[str, Any]:
+    """The columns of one example, each of which has one value."""
+    features = tf.train.Example.FromString(serialized).features.feature
+    lists = {name: getattr(feature, feature.WhichOneof("kind")).value for name, feature in features.items()}
+    assert all(len(values) == 1 for values in lists.values())
+    return {name: values[0] for name, values in lists.items()}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 train, 3 val and 4 test images of the sample dataset."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "sample", num_train=8, num_val=3, num_test=4)
+
+
+@pytest.fixture(scope="session")
+def labels(dataset: Path) -> LabelMap:
+    """The label map of `dataset`."""
+    label_map = resolved(dataset).label_map
+    assert label_map is not None
+    return label_map
+
+
+@pytest.fixture(scope="session")
+def examples(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The examples of `dataset`."""
+    return generate(resolved(dataset), tmp_path_factory.mktemp("examples"))[0]
+
+
+def random_model(num_classes: int, seed: int) -> DeepLabV3Plus:
+    """A network whose random classes vary over an image."""
+    keras.utils.set_random_seed(seed)
+    model = build_model(TINY, num_classes, mean=[120, 110, 100], variance=[3000, 2900, 3100])
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    # With momentum 0 the moving statistics are at once those of a batch, and no signal fades on its way.
+    model(blocks.repeat(8, axis=1).repeat(8, axis=2), training=True)
+    model.classifier.kernel.assign(model.classifier.kernel * 100.0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_model(labels: LabelMap, tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Gives Model artifacts with random weights; `seed` chooses them, `constant` lets one class win everywhere."""
+
+    def make(seed: int = 0, constant: int | None = None, preprocess: PreprocessConfig | None = None) -> Artifact:
+        made = artifact(standard_artifacts.Model, tmp_path_factory.mktemp("model"))
+        model = random_model(labels.num_classes, seed)
+        if constant is not None:
+            model.classifier.bias.assign(1e6 * np.eye(labels.num_classes)[constant])
+        path = path_utils.serving_model_dir(made.uri)
+        export_saved_model(model, path, label_map=labels, preprocess=preprocess or PreprocessConfig())
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: MakeModel) -> Artifact:
+    """A model with random weights. Tests read it only."""
+    return make_model()
+
+
+def saved_model(of: Artifact) -> str:
+    """The SavedModel of a Model artifact."""
+    return str(path_utils.serving_model_dir(of.uri))
+
+
+def copy_model(of: Artifact, folder: Path) -> Artifact:
+    """A Model artifact with the same content, which a test may damage."""
+    made = artifact(standard_artifacts.Model, folder)
+    serving_directory.copy_tree(of.uri, made.uri)
+    return made

@@ -1,0 +1,469 @@
+"""Looking at a dataset: what is counted, what is advised, what is refused, and the page."""
+
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageEnhance
+from rich.console import Console
+
+from data.dataset import DataConfig
+from data.errors import ConfigError, DataError, WorkspaceError
+from data.files import LocalFiles
+from data.labels import ClassLabel, LabelMap
+from data.layouts.base import MaskFile
+from data.synthetic import render
+from pipeline.advice import on_balance
+from pipeline.config import load_config
+from pipeline.config_writer import write_config
+from pipeline.findings import ClassCount, Inspection
+from pipeline.inspection import inspect_dataset
+from pipeline.inspection_console import show_inspection
+from pipeline.proposal import codes_of
+
+FILES = LocalFiles()
+SPLITS = ("train", "val", "test")
+BINARY_CLASSES = (ClassLabel(name="ground", values=(0,)), ClassLabel(name="thing", values=(255,)))
+
+Inspect = Callable[..., Inspection]
+Fill = Callable[..., Path]
+
+
+@pytest.fixture
+def inspect(tmp_path: Path) -> Inspect:
+    """Inspects a folder; the page is `tmp_path / "page.html"`."""
+
+    def run(root: Path, limit: int = 100, **settings: object) -> Inspection:
+        config = DataConfig.model_validate({"path": str(root), **settings})
+        return inspect_dataset(config, FILES, limit=limit, out=tmp_path / "page.html")
+
+    return run
+
+
+@pytest.fixture
+def fill(tmp_path: Path) -> Fill:
+    """Writes images/<split> and masks/<split>: scenes of the sample dataset, the masks through a function."""
+
+    def write(of_mask: Callable[[np.ndarray], np.ndarray], counts: tuple[int, int, int] = (4, 2, 2)) -> Path:
+        root, index = tmp_path / "mine", 0
+        for split, count in zip(SPLITS, counts, strict=True):
+            for _ in range(count):
+                image, mask = render(index)
+                save(root / f"images/{split}/{index}.jpg", image)
+                save(root / f"masks/{split}/{index}.png", of_mask(mask))
+                index += 1
+        return root
+
+    return write
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def as_is(mask: np.ndarray) -> np.ndarray:
+    return mask
+
+
+def halves(*values: int | tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """Masks whose columns hold the given values in turn, in parts of equal width."""
+
+    def make(mask: np.ndarray) -> np.ndarray:
+        columns = np.arange(mask.shape[1]) * len(values) // mask.shape[1]
+        return np.broadcast_to(np.array(values, np.uint8)[columns], (*mask.shape, *np.shape(values)[1:])).copy()
+
+    return make
+
+
+def texts(found: Inspection) -> str:
+    return "\n".join(f"{advice.tone}: {advice.text}" for advice in found.advice)
+
+
+class Page(HTMLParser):
+    """Elements, with a check that they are closed in order."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for name, attributes in self.elements if name == tag)
+
+
+# What is counted
+
+
+def test_pixels_images_and_void_are_counted(tmp_path: Path, inspect: Inspect) -> None:
+    masks = {"train": [[0, 0, 1, 255]], "val": [[0, 1, 1, 1]], "test": [[0, 0, 0, 0]]}
+    for split, mask in masks.items():
+        save(tmp_path / f"d/images/{split}/a_{split}.png", np.zeros((1, 4, 3), np.uint8))
+        save(tmp_path / f"d/masks/{split}/a_{split}.png", np.array(mask, np.uint8))
+    label_map = LabelMap(
+        classes=(ClassLabel(name="sky", values=(0,)), ClassLabel(name="sea", values=(1,))), ignore_values=(255,)
+    )
+    found = inspect(tmp_path / "d", label_map=label_map)
+    assert [(c.name, c.pixels, c.images) for c in found.classes] == [("sky", 7, 3), ("sea", 4, 2)]
+    assert found.classes[1].share == pytest.approx(4 / 11)
+    assert found.void == pytest.approx(1 / 12)
+    assert (found.widths, found.heights) == ((4, 4, 4), (1, 1, 1))
+    assert found.proposal is None
+
+
+def test_all_images_are_listed_and_only_some_looked_at(fill: Fill, inspect: Inspect) -> None:
+    root = fill(as_is, (7, 2, 3))
+    found, again = inspect(root, limit=5), inspect(root, limit=5)
+    assert found.layout == "folder"
+    assert [(split.name, split.listed) for split in found.splits] == [("train", 7), ("val", 2), ("test", 3)]
+    assert found.looked_at == 5 and found.listed == 12
+    assert found == again
+
+
+def test_without_official_splits_the_page_says_how_they_are_made(tmp_path: Path, inspect: Inspect) -> None:
+    for index in range(6):
+        image, mask = render(index)
+        save(tmp_path / f"d/images/{index}.png", image)
+        save(tmp_path / f"d/masks/{index}.png", mask)
+    found = inspect(tmp_path / "d", test_fraction=0.3)
+    assert {split.name: split.origin for split in found.splits} == {
+        "train": "the images left over",
+        "val": "10% of all images, by a hash of the group",
+        "test": "30% of all images, by a hash of the group",
+    }
+
+
+def test_bad_files_are_listed_with_reasons(fill: Fill, inspect: Inspect) -> None:
+    root = fill(as_is)
+    (root / "images/train/0.jpg").write_bytes((root / "images/train/0.jpg").read_bytes()[:-500])
+    save(root / "masks/train/1.png", np.zeros((5, 5), np.uint8))
+    (root / "masks/val/4.png").unlink()
+    found = inspect(root)
+    reasons = {entry.path: entry.reason for entry in found.bad}
+    assert found.num_bad == 3 and found.looked_at == 5
+    assert reasons["images/train/0.jpg"].startswith("truncated image")
+    assert reasons["images/train/1.jpg"].startswith("size mismatch")
+    assert reasons["images/val/4.jpg"].startswith("mask missing")
+    assert "bad: Bad files: 3; a run would stop at so many (data.max_bad_fraction: 0.05)." in texts(found)
+
+
+def test_a_value_outside_the_label_map_is_a_bad_file(fill: Fill, inspect: Inspect) -> None:
+    root = fill(halves(0, 255))
+    save(root / "masks/test/6.png", halves(0, 7)(render(6)[1]))
+    found = inspect(root, label_map=LabelMap(classes=BINARY_CLASSES))
+    assert [entry.path for entry in found.bad] == ["images/test/6.jpg"]
+    assert "label outside the label map: 7" in found.bad[0].reason
+
+
+def test_a_folder_without_usable_images_is_an_error_with_reasons(tmp_path: Path, inspect: Inspect) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "d" / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match="no images: the folder layout finds none in "):
+        inspect(tmp_path / "d")
+    save(tmp_path / "d/masks/a.png", np.zeros((2, 2), np.uint8))
+    (tmp_path / "d/images/a.png").write_bytes(b"no picture")
+    with pytest.raises(
+        DataError, match=r"no usable image among the 1 looked at in .*\n  images/a.png: unreadable image"
+    ):
+        inspect(tmp_path / "d")
+
+
+def test_a_page_that_cannot_be_written_is_an_error(fill: Fill, tmp_path: Path) -> None:
+    root = fill(as_is)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match="the page cannot be written"):
+        inspect_dataset(DataConfig(path=str(root)), FILES, limit=9, out=tmp_path / "file" / "page.html")
+
+
+# Near-duplicates
+
+
+def test_copies_across_splits_are_found_at_other_sizes_and_qualities(fill: Fill, inspect: Inspect) -> None:
+    root = fill(as_is, (6, 3, 3))
+    image, mask = (Image.fromarray(pixels) for pixels in render(2))
+    size = (image.width * 3 // 4, image.height * 3 // 4)
+    ImageEnhance.Brightness(image.resize(size)).enhance(1.1).save(root / "images/test/copy.jpg", quality=50)
+    mask.resize(size, Image.Resampling.NEAREST).save(root / "masks/test/copy.png")
+    found = inspect(root)
+    assert [(pair.first, pair.second) for pair in found.duplicates] == [("images/train/2.jpg", "images/test/copy.jpg")]
+    assert found.num_duplicates == 1
+    warning = "warn: Near-duplicates across splits (pairs: 1) make scores too good. The splits are the dataset's own"
+    assert warning in texts(found)
+
+
+def test_copies_within_a_split_are_no_matter(fill: Fill, inspect: Inspect) -> None:
+    root = fill(as_is)
+    for side, ending in (("images", "jpg"), ("masks", "png")):
+        (root / f"{side}/train/copy.{ending}").write_bytes((root / f"{side}/train/0.{ending}").read_bytes())
+    assert inspect(root).duplicates == ()
+
+
+def test_where_splits_are_made_the_remedy_is_a_group(tmp_path: Path, inspect: Inspect) -> None:
+    image, mask = render(0)
+    for index in range(30):
+        save(tmp_path / f"d/images/{index}.png", image)
+        save(tmp_path / f"d/masks/{index}.png", mask)
+    assert "Set data.group_pattern to a regular expression" in texts(inspect(tmp_path / "d"))
+    assert inspect(tmp_path / "d", group_pattern="images/").duplicates == ()
+
+
+# Advice
+
+
+def count(name: str, pixels: int, images: int = 9) -> ClassCount:
+    return ClassCount(name, pixels, pixels / 1000, images, (0, 0, 0))
+
+
+def test_balanced_classes_need_no_weights() -> None:
+    advice = on_balance([count("a", 600), count("b", 400)])
+    assert advice.tone == "good"
+    assert advice.text == (
+        "training.class_balance: none will do. a has 1.5 times as many pixels as b (60.0% and 40.00%)."
+    )
+
+
+def test_unequal_classes_are_advised_the_weights_that_training_would_use() -> None:
+    advice = on_balance([count("common", 980), count("rare", 20), count("never", 0)])
+    # log: ln(1.02 + 0.98) / ln(1.02 + 0.02) = 0.6931 / 0.0392 = 17.7; median: 980 / 20 = 49
+    assert advice.tone == "warn"
+    assert "Set training.class_balance: log. common has 49 times as many pixels as rare" in advice.text
+    assert "weigh 17.7 times as much in the loss, median 49 times" in advice.text
+
+
+def test_a_single_class_is_nothing_to_learn() -> None:
+    assert on_balance([count("a", 1000), count("b", 0)]).tone == "bad"
+
+
+def test_absent_and_rare_classes_and_empty_splits_are_named(tmp_path: Path, inspect: Inspect) -> None:
+    save(tmp_path / "d/images/a.png", np.zeros((2, 4, 3), np.uint8))
+    save(tmp_path / "d/masks/a.png", np.array([[0, 0, 1, 1]] * 2, np.uint8))
+    classes = tuple(ClassLabel(name=name, values=(i,)) for i, name in enumerate(("sky", "sea", "ship")))
+    advice = texts(inspect(tmp_path / "d", label_map=LabelMap(classes=classes)))
+    assert "warn: Not in the masks looked at: ship." in advice
+    assert "warn: In fewer than 5 of the images looked at: sky (1), sea (1)." in advice
+    assert len(re.findall("bad: The (train|val|test) split is empty", advice)) == 2
+
+
+def test_mostly_void_masks_are_doubted(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves(0, 1, 255, 255, 255)))
+    assert found.void == pytest.approx(0.6, abs=0.01)
+    assert "warn: 60% of the pixels are void" in texts(found)
+
+
+# Label maps that nobody has stated
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, 1)])
+def test_binary_masks_never_pass_silently(fill: Fill, inspect: Inspect, low: int, high: int) -> None:
+    found = inspect(fill(halves(low, high)))
+    assert found.proposal is not None and found.proposal.binary
+    for written in (False, True):
+        with pytest.raises(DataError, match=rf"hold only {low}, {high}, and no label map says what") as error:
+            found.require_label_map(written=written)
+    text = str(error.value)
+    assert f'- {{name: "background", values: [{low}]}}  # in 8 masks' in text
+    assert f'- {{name: "foreground", values: [{high}]}}  # in 8 masks' in text
+    assert ("if it is void, move 255 to ignore_values" in text) == (high == 255)
+    assert [c.share for c in found.classes] == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+@pytest.mark.parametrize("value", [0, 1, 255])
+def test_masks_of_one_binary_value_do_not_pass_either(fill: Fill, inspect: Inspect, value: int) -> None:
+    with pytest.raises(DataError, match=f"hold only {value}, and no label map"):
+        inspect(fill(halves(value))).require_label_map(written=True)
+
+
+def test_black_and_white_rgb_masks_are_binary_too(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves((0, 0, 0), (255, 255, 255))))
+    assert found.proposal is not None and found.proposal.binary
+    assert [label.colors for label in found.labels.classes] == [((0, 0, 0),), ((255, 255, 255),)]
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 1)])
+def test_binary_masks_in_a_layout_with_classes_of_its_own_are_doubted(
+    tmp_path: Path, inspect: Inspect, values: tuple[int, int]
+) -> None:
+    for index in range(4):
+        image, mask = render(index)
+        save(tmp_path / f"d/JPEGImages/{index}.jpg", image)
+        save(tmp_path / f"d/SegmentationClass/{index}.png", halves(*values)(mask))
+    found = inspect(tmp_path / "d")
+    assert found.layout == "voc"
+    with pytest.raises(DataError, match=r"layout voc.*hold only 0, "):
+        found.require_label_map(written=True)
+
+
+def test_two_classes_that_the_dataset_names_are_not_doubted(tmp_path: Path, inspect: Inspect) -> None:
+    for index in range(4):
+        image, mask = render(index)
+        save(tmp_path / f"d/JPEGImages/{index}.jpg", image)
+        save(tmp_path / f"d/SegmentationClass/{index}.png", halves(0, 1)(mask))
+    (tmp_path / "d/labels.txt").write_text("ground\nthing\n")
+    found = inspect(tmp_path / "d")
+    assert found.proposal is None and found.labels.names == ("ground", "thing")
+
+
+def test_a_configured_label_map_settles_binary_masks(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves(0, 255)), label_map=LabelMap(classes=BINARY_CLASSES))
+    assert found.proposal is None and found.num_bad == 0
+    found.require_label_map(written=False)
+
+
+def test_values_become_classes_and_255_void_once_the_proposal_is_written(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves(0, 3, 7, 255)))
+    assert found.labels.names == ("class_0", "class_3", "class_7")
+    assert found.labels.ignore_values == (255,)
+    assert found.void == pytest.approx(0.25, abs=0.01)
+    with pytest.raises(DataError, match="hold 0, 3, 7, 255, and no label map"):
+        found.require_label_map(written=False)
+    found.require_label_map(written=True)
+
+
+def test_colours_become_classes(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves((255, 0, 0), (0, 0, 128), (0, 0, 0))))
+    assert found.labels.names == ("color_000000", "color_000080", "color_ff0000")
+    assert found.num_bad == 0
+
+
+def test_photos_as_masks_are_recognised(fill: Fill, inspect: Inspect) -> None:
+    with pytest.raises(
+        DataError, match="too many labels: .* over 255 different values or colours; they look like photos"
+    ):
+        inspect(fill(lambda mask: np.random.default_rng(0).integers(0, 255, (*mask.shape, 3), np.uint8)))
+
+
+def test_codes_of_a_16_bit_mask_are_its_values(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[7, 700]], np.uint16)).save(tmp_path / "m.png")
+    assert codes_of(MaskFile(str(tmp_path / "m.png")), FILES, 100) == {7, 700}
+    with pytest.raises(DataError, match="mask too large: 2x1; data.max_pixels allows 1 pixels"):
+        codes_of(MaskFile(str(tmp_path / "m.png")), FILES, 1)
+
+
+# The configuration to edit
+
+
+def test_the_written_configuration_loads_and_settles_the_question(
+    fill: Fill, inspect: Inspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(halves(0, 3, 255))
+    monkeypatch.chdir(tmp_path)
+    found = inspect(Path("mine"), max_bad_fraction=0.2)
+    write_config(found, tmp_path / "mine.yaml")
+    data = load_config(tmp_path / "mine.yaml").data
+    assert (data.path, data.layout, data.max_bad_fraction) == (str(root), "folder", 0.2)
+    assert data.label_map == found.labels
+    settled = inspect(root, label_map=data.label_map)
+    assert settled.proposal is None and settled.classes == found.classes
+    assert "PROPOSED from the masks" in (tmp_path / "mine.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"mine.yaml: the file exists, and is not overwritten"):
+        write_config(found, tmp_path / "mine.yaml")
+
+
+def test_names_that_mean_something_in_yaml_survive(fill: Fill, inspect: Inspect, tmp_path: Path) -> None:
+    names = ("no", "a: b # c", "'\"\n- x", "ünïcode 😀", "</pre><script>")
+    classes = tuple(ClassLabel(name=name, values=(i,), colors=((i, 0, 0),)) for i, name in enumerate(names))
+    label_map = LabelMap(classes=classes, ignore_values=(5, 255), ignore_colors=((1, 2, 3),))
+    write_config(inspect(fill(as_is), label_map=label_map), tmp_path / "config.yaml")
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    assert LabelMap.model_validate(written["data"]["label_map"]) == label_map
+
+
+# The terminal
+
+
+def test_the_terminal_shows_classes_bad_files_and_advice_as_they_are_named(fill: Fill, inspect: Inspect) -> None:
+    root = fill(halves(0, 1))
+    (root / "images/train/[red]notes.txt").write_text("")
+    names = ("[bold]ground[/]", "thing")
+    classes = tuple(ClassLabel(name=name, values=(i,)) for i, name in enumerate(names))
+    console = Console(record=True, width=200, file=StringIO())
+    show_inspection(inspect(root, label_map=LabelMap(classes=classes)), console)
+    shown = console.export_text()
+    for text in ("8 images in the folder layout", *names, "[red]notes.txt: no image", "Bad files: 1"):
+        assert text in shown
+
+
+# The page
+
+
+def test_the_page_stands_alone_and_is_well_formed(fill: Fill, inspect: Inspect, tmp_path: Path) -> None:
+    found = inspect(fill(as_is))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(text)
+    pictures = list(page.all("img"))
+    assert len(pictures) == 2 * found.looked_at
+    assert all((picture["src"] or "").startswith("data:image/") and picture["alt"] for picture in pictures)
+    assert not list(page.all("script")) and not re.search(r"https?://|url\(|@import", text)
+    assert {attributes.get("name") for attributes in page.all("meta")} >= {"viewport"}
+    shown = " ".join(page.text)
+    for name in (*found.labels.names, "images/train/0.jpg", "Label map to confirm"):
+        assert name in shown
+
+
+def test_names_are_escaped(tmp_path: Path, inspect: Inspect) -> None:
+    evil = "<script>alert(1)</script>"
+    root = tmp_path / "<img src=x onerror=alert(2)>"
+    for index in range(2):
+        image, mask = render(index)
+        save(root / f"images/train/{index}<b>.png", image)
+        save(root / f"masks/train/{index}<b>.png", halves(0, 1)(mask))
+    (root / "images/train/<i>.txt").write_text("")
+    found = inspect(
+        root,
+        label_map=LabelMap(
+            classes=tuple(
+                ClassLabel(name=name, values=(i,)) for i, name in enumerate((evil, "'\"><svg onload=alert(3)>"))
+            )
+        ),
+    )
+    assert found.num_bad == 1
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "svg", "i"})
+    assert all((picture["src"] or "").startswith("data:") for picture in page.all("img"))
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+    assert evil in " ".join(page.text)
+
+
+# Real datasets
+
+
+@pytest.mark.parametrize("name", ["ade20k", "cityscapes", "coco_panoptic", "coco_polygons", "labelme_json", "voc"])
+def test_real_layouts_are_fully_readable(test_data: Path, inspect: Inspect, tmp_path: Path, name: str) -> None:
+    found = inspect(test_data / "layouts" / name)
+    assert found.num_bad == 0 and found.proposal is None
+    assert found.looked_at == found.listed > 0
+    assert sum(c.images > 0 for c in found.classes) >= 5
+    Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+
+def test_camvid_is_unequal_and_its_splits_are_official(test_data: Path, inspect: Inspect) -> None:
+    found = inspect(test_data / "camvid", limit=40)
+    assert [(split.listed, split.origin) for split in found.splits] == [
+        (367, "the dataset's train"),
+        (101, "the dataset's val"),
+        (233, "the dataset's test"),
+    ]
+    assert (found.widths, found.heights) == ((480, 480, 480), (360, 360, 360))
+    assert "Set training.class_balance: log." in texts(found)

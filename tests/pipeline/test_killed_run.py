@@ -1,0 +1,39 @@
+"""A run that is killed while it trains, and started again."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pipeline.workspace import Workspace
+from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
+
+SETTINGS = {"training.steps": "40", "training.checkpoint_every": "5", "training.eval_every": "20"}
+
+
+def wait_for_checkpoint(workspace: Path, process: subprocess.Popen[bytes]) -> None:
+    """Returns as soon as training has saved its state."""
+    deadline = time.monotonic() + 300
+    while not list((workspace / "checkpoints").glob("*/checkpoints/state/*.index")):
+        assert process.poll() is None, "the run ended before it saved a checkpoint"
+        assert time.monotonic() < deadline, "no checkpoint within five minutes"
+        time.sleep(0.2)
+
+
+def test_goes_on_where_it_was_killed_and_ends_as_if_nothing_had_happened(tiny_dataset: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    arguments = run_arguments(workspace, overrides(tiny_dataset, **SETTINGS))
+    with (tmp_path / "output").open("wb") as output:
+        command = [sys.executable, "local_runner.py", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        wait_for_checkpoint(workspace, process)
+        process.kill()
+        process.wait()
+    status = command_line("status", "--workspace", str(workspace))
+    assert "unfinished" in status.stdout, status.stderr
+
+    result = command_line(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "resuming after step" in result.stderr
+    assert "pushed        version 1" in result.stdout
+    assert Workspace(workspace).holder() == ""
