@@ -35,7 +35,8 @@ class BeamFiles:
         """Whether a file or folder is there; an object store has a folder if it has an object below it."""
         if is_local(path):
             return LocalFiles().exists(path)
-        return FileSystems.exists(path) or next(self.list(path), None) is not None
+        below = FileSystems.match([path.rstrip("/") + "/**"], limits=[1])[0].metadata_list
+        return bool(below) or FileSystems.exists(path)
 
     def list(self, folder: str) -> Iterator[str]:
         """Names of what is directly in a folder, streamed; empty if it is absent."""

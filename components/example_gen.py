@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import apache_beam as beam
@@ -25,7 +26,7 @@ from components.beam_files import BeamFiles
 from components.drivers import StateDriver
 from components.fingerprint import fingerprint
 from data import features
-from data.dataset import DataConfig, resolve_label_map
+from data.dataset import DataConfig, resolve_label_map, source_of
 from data.errors import DataError
 from data.files import read_bytes
 from data.images import read_image
@@ -150,6 +151,9 @@ class ReadPairs(beam.DoFn):
         content = read_bytes(sample.image, self._files, "image")
         encoded, image = read_image(content, self._config.max_pixels)
         mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
+        if (mask == features.IGNORE_LABEL).all():
+            raise DataError("all void: no pixel of the mask has a class, so there is nothing to learn or to judge")
+        sample = replace(sample, source=source_of(self._config, sample))
         return make_example(sample, encoded, image, mask, self._labels)
 
 

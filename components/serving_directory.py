@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -66,10 +67,12 @@ def published(serving_dir: str) -> list[Published]:
     files = BeamFiles()
     versions = []
     for name in files.list(serving_dir):
-        path = files.join(serving_dir, name)
-        if name.isdigit() and files.exists(files.join(path, RECORD)):
-            record = Record.model_validate_json(_read(files.join(path, RECORD)))
-            versions.append(Published(int(name), path, record))
+        if name.isdecimal():
+            path = files.join(serving_dir, name)
+            # A version may be pruned while it is looked at, so its record is not asked for first and then read.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                record = Record.model_validate_json(_read(files.join(path, RECORD)))
+                versions.append(Published(int(name), path, record))
     return sorted(versions)
 
 
@@ -139,7 +142,7 @@ def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[st
 
 def _next_version(serving_dir: str) -> int:
     """One above every version that is there, complete or not."""
-    taken = [int(name) for name in BeamFiles().list(serving_dir) if name.isdigit()]
+    taken = [int(name) for name in BeamFiles().list(serving_dir) if name.isdecimal()]
     return max(taken, default=0) + 1
 
 

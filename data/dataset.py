@@ -9,7 +9,7 @@ from data.errors import DataError
 from data.images import LARGEST_IMAGE
 from data.labels import LabelMap
 from data.layouts import LAYOUTS
-from data.layouts.base import Layout
+from data.layouts.base import Layout, Sample
 from data.section import Section
 
 
@@ -38,6 +38,9 @@ class DataConfig(Section):
     """The classes; None takes the layout's own."""
     group_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
     """Regular expression on the path of an image: its first group (or whole match) names what stays in one split."""
+    source_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
+    """Regular expression on the path of an image: its first group (or whole match) names the source by which scores
+    are told apart; None takes what the layout knows (Cityscapes: the city, CamVid: the sequence)."""
     val_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Share of the training images that becomes val where the dataset has none."""
     test_fraction: float = Field(default=0.1, ge=0, le=0.5)
@@ -55,6 +58,14 @@ class DataConfig(Section):
                 "their sum must be below 1"
             )
         return self
+
+
+def source_of(config: DataConfig, sample: Sample) -> str:
+    """The source of an image: by `source_pattern`, or else what the layout says."""
+    match = re.search(config.source_pattern, sample.key) if config.source_pattern else None
+    if match is None:
+        return sample.source
+    return (match.group(1) if match.groups() else match.group(0)) or sample.source
 
 
 def resolve_label_map(config: DataConfig, layout: Layout) -> LabelMap:

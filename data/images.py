@@ -56,6 +56,8 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
         pictures = getattr(image, "n_frames", 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{what} too large: {error}") from None
+    except UnidentifiedImageError:
+        raise DataError(f"unreadable {what}: no {', '.join(FORMATS)} file, or its head is damaged") from None
     except Exception as error:  # noqa: BLE001 - Pillow's readers raise nearly anything on malformed headers.
         raise DataError(f"unreadable {what}: no {', '.join(FORMATS)} file, or damaged: {_reason(error)}") from None
     with image:

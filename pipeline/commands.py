@@ -135,6 +135,37 @@ def report_command(workspace: Path, *, verbose: bool) -> None:
     Console().print(f"report        {path}", markup=False)
 
 
+def inspect_command(
+    data: str, layout: str, config_file: Path | None, write_to: Path | None, page: Path, limit: int
+) -> None:
+    """`inspect`: what a dataset looks like, and a configuration to start from."""
+    from pipeline.config import dataset_files, load_config
+
+    settings = [f"data.path={json.dumps(data)}"] + ([] if layout == "auto" else [f"data.layout={layout}"])
+    config = load_config(config_file, settings).data
+    with quietly(verbose=False):
+        from pipeline.config_writer import write_config
+        from pipeline.inspection import inspect_dataset
+        from pipeline.inspection_console import show_inspection
+
+        with Progress(console=terminal(), transient=True) as bar:
+            task = bar.add_task("looking at images", total=None)
+            found = inspect_dataset(
+                config,
+                dataset_files(config.path),
+                limit=limit,
+                out=page,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    console = Console()
+    show_inspection(found, console)
+    console.print(f"page with pictures: {page}", markup=False)
+    if write_to:
+        write_config(found, write_to)
+        console.print(f"configuration: {write_to}", markup=False)
+    found.require_label_map(written=write_to is not None)
+
+
 def doctor_command(workspace: Path, *, quick: bool) -> None:
     """`doctor`: checks of the machine; a failed one makes the command fail."""
     from pipeline.doctor import run_checks

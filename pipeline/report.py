@@ -153,7 +153,7 @@ def verdict(summary: Summary) -> Verdict:
     if summary.blessed is None:
         return Verdict("open", "The run ended before a judgement")
     if not summary.blessed:
-        return Verdict("warn", "Not blessed: the model is not good enough to serve")
+        return Verdict("warn", "Not blessed")
     if summary.pushed_version is None:
         return Verdict("good", "Blessed; nothing was pushed")
     return Verdict("good", f"Blessed, and pushed as version {summary.pushed_version}")

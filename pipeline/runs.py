@@ -9,11 +9,12 @@ from pathlib import Path
 from components.trainer import TENSORBOARD
 from data.errors import ProjectError
 from pipeline.config import Config
+from pipeline.judgement import summarize
 from pipeline.local import Span, compile_pipeline, metadata_config, run_options, run_pipeline, stage_names
 from pipeline.quiet import output_to
 from pipeline.records import StageRecord, read_run
 from pipeline.report import write_report
-from pipeline.summary import SUMMARY_FILE, Summary, summarize
+from pipeline.summary import SUMMARY_FILE, Summary
 from pipeline.workspace import Workspace
 
 LOG_FILE = "log.txt"

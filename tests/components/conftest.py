@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tfx  # noqa: F401  # before anything else of its family
-from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
+from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
 from components import example_gen, serving_directory
-from components.artifacts import Quarantine
 from components.beam_files import BeamFiles
-from components.fingerprint import fingerprint
+from components.drivers import StateDriver
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.labels import LabelMap
@@ -34,13 +34,6 @@ TINY = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_ch
 MakeModel = Callable[..., Artifact]
 
 
-def beam_context(folder: Path) -> base_beam_executor.BaseBeamExecutor.Context:
-    """What TFX hands an executor that uses Beam."""
-    return base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1"
-    )
-
-
 def artifact(kind: type[Artifact], folder: Path) -> Artifact:
     """An output artifact that lies in a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,16 +42,33 @@ def artifact(kind: type[Artifact], folder: Path) -> Artifact:
     return made
 
 
+def channel(made: Artifact) -> Channel:
+    """What a component is given in a pipeline, with the artifact in it."""
+    return Channel(type=type(made)).set_artifacts([made])
+
+
+def run_node(node: BaseComponent, folder: Path) -> dict[str, Artifact]:
+    """Runs driver and executor of a component whose inputs come from `channel`; its outputs lie below `folder`."""
+    outputs = {key: [artifact(kind.type, folder / key)] for key, kind in node.outputs.items()}
+    inputs = {key: list(kind.get()) for key, kind in node.inputs.items()}
+    properties = dict(node.exec_properties)
+    if issubclass(node.DRIVER_CLASS, StateDriver):
+        properties |= node.DRIVER_CLASS(None).state(properties)
+    executor = node.EXECUTOR_SPEC.executor_class
+    if issubclass(executor, base_beam_executor.BaseBeamExecutor):
+        context = executor.Context(
+            beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1"
+        )
+    else:
+        context = executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
+    executor(context).Do(inputs, outputs, properties)
+    return {key: value for key, (value,) in outputs.items()}
+
+
 def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:
-    """Runs ExampleGen's executor, as TFX does; its examples and its quarantine."""
-    examples, quarantine = artifact(standard_artifacts.Examples, folder / "e"), artifact(Quarantine, folder / "q")
-    properties = {
-        "config": config.model_dump_json(),
-        "code_hash": "",
-        FINGERPRINT_PROPERTY_NAME: fingerprint(config.path, BeamFiles()),
-    }
-    example_gen.Executor(beam_context(folder)).Do({}, {"examples": [examples], "quarantine": [quarantine]}, properties)
-    return examples, quarantine
+    """Runs ExampleGen; its examples and its quarantine."""
+    outputs = run_node(example_gen.ImageExampleGen(config, code_hash=""), folder)
+    return outputs["examples"], outputs["quarantine"]
 
 
 def resolved(path: Path | str, **settings: Any) -> DataConfig:
@@ -72,6 +82,27 @@ def read_split(examples: Artifact, split: str) -> list[bytes]:
     """The serialized examples of a split."""
     files = sorted(Path(artifact_utils.get_split_uri([examples], split)).iterdir())
     return list(tf.data.TFRecordDataset([str(f) for f in files], compression_type="GZIP").as_numpy_iterator())
+
+
+def write_examples(folder: Path, splits: dict[str, list[bytes]]) -> Artifact:
+    """An Examples artifact with the given records."""
+    made = artifact(standard_artifacts.Examples, folder)
+    made.split_names = artifact_utils.encode_split_names(list(splits))
+    for split, records in splits.items():
+        path = Path(artifact_utils.get_split_uri([made], split), "examples-00000-of-00001.gz")
+        path.parent.mkdir()
+        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+            for record in records:
+                writer.write(record)
+    return made
+
+
+def changed(serialized: bytes, **values: bytes) -> bytes:
+    """An example with other values in some of its byte columns."""
+    example = tf.train.Example.FromString(serialized)
+    for name, value in values.items():
+        example.features.feature[name].bytes_list.value[:] = [value]
+    return example.SerializeToString()
 
 
 def columns(serialized: bytes) -> dict[str, Any]:

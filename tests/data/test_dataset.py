@@ -3,10 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from data.dataset import DataConfig, resolve_label_map
+from data.dataset import DataConfig, resolve_label_map, source_of
 from data.errors import DataError
 from data.labels import ClassLabel, LabelMap
 from data.layouts import LAYOUTS
+from data.layouts.base import Sample
 
 OWN = LabelMap(classes=(ClassLabel(name="cell", values=(1,)),))
 
@@ -47,3 +48,18 @@ def test_no_label_map_is_ever_guessed(files):
 def test_it_survives_json():
     config = DataConfig(path="d", label_map=OWN, group_pattern="^(..)")
     assert DataConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("pattern", "source"),
+    [
+        (None, "layout"),
+        (r"([a-z]+)_\d+", "dusk"),
+        (r"[a-z]+_", "dusk_"),
+        (r"(night)_", "layout"),
+        (r"(x*)\d", "layout"),
+    ],
+)
+def test_the_source_is_the_first_group_of_the_pattern_or_else_the_layouts(pattern: str | None, source: str) -> None:
+    sample = Sample(key="images/dusk_00012.jpg", image="", mask=None, source="layout")
+    assert source_of(DataConfig(path="x", source_pattern=pattern), sample) == source

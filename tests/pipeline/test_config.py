@@ -40,7 +40,7 @@ def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: 
         ("training.steps", "must look like section.key=value"),
         ("name.first=x", "name={'first': 'x'}: Input should be a valid string"),
         ("push.model_name=../escape", "push.model_name='../escape'"),
-        ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "0 stands twice"),
+        ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "label value 0 stands 2 times"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_what_is_allowed(override: str, message: str) -> None:
@@ -50,8 +50,9 @@ def test_a_mistake_is_named_with_its_place_and_what_is_allowed(override: str, me
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)stepz.*widht"):
+    with pytest.raises(ConfigError) as error:
         load_config(None, [*DATA, "training.stepz=1", "model.widht=1"])
+    assert "training.stepz" in str(error.value) and "model.widht" in str(error.value)
 
 
 def test_a_missing_path_is_named() -> None:

@@ -214,7 +214,7 @@ def test_nothing_is_fetched_from_elsewhere(page: Callable[..., str]):
     ("changes", "tone", "text"),
     [
         ({}, "open", "The run ended before a judgement"),
-        ({"blessed": False}, "warn", "Not blessed: the model is not good enough to serve"),
+        ({"blessed": False}, "warn", "Not blessed"),
         ({"blessed": True}, "good", "Blessed; nothing was pushed"),
         ({"blessed": True, "pushed_version": 3}, "good", "Blessed, and pushed as version 3"),
         ({"blessed": True, "pushed_version": 3, "status": "failed"}, "bad", "The run failed"),

@@ -1,0 +1,199 @@
+"""The serving directory: a version is seen whole or not at all, whatever happens to its publisher."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components import serving_directory
+from components.serving_directory import model_fingerprint, prune, publish, published, served, state
+
+EXTRA = {"assets.extra/warmup": b"requests"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a SavedModel."""
+    folder = tmp_path / "model"
+    for name, content in {
+        "saved_model.pb": b"graph" * 10_000,
+        "fingerprint.pb": b"f",
+        "variables/variables.index": b"index",
+        "variables/variables.data-00000-of-00001": b"weights" * 20_000,
+        "assets/label_map.json": b"{}",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def push(model: Path, serving: Path) -> serving_directory.Published:
+    return publish(str(model), str(serving), ["sky", "road"], EXTRA)
+
+
+def test_a_published_version_holds_the_model_the_extra_files_and_its_record(model: Path, tmp_path: Path):
+    version = push(model, tmp_path / "serving/name")
+
+    files = content(Path(version.path))
+    assert files.pop("PUBLISHED") == version.record.model_dump_json(indent=2).encode()
+    assert files == content(model) | EXTRA
+    assert version.version == 1
+    assert version.record.class_names == ["sky", "road"]
+    assert version.record.source == str(model)
+    assert version.record.model_fingerprint == model_fingerprint(str(model))
+    assert served(str(tmp_path / "serving/name")) == version
+    assert Path(version.path).stat().st_mode & 0o777 == 0o755
+
+
+def test_nothing_is_served_from_an_absent_or_empty_folder(tmp_path: Path):
+    assert served(str(tmp_path / "absent")) is None
+    assert state(str(tmp_path)) == "none"
+
+
+def test_the_state_changes_with_version_and_model(model: Path, tmp_path: Path):
+    first = push(model, tmp_path / "s")
+    assert state(str(tmp_path / "s")) == f"1:{first.record.model_fingerprint}"
+
+    (model / "fingerprint.pb").write_bytes(b"g")
+    second = push(model, tmp_path / "s")
+
+    assert state(str(tmp_path / "s")) == f"2:{second.record.model_fingerprint}"
+    assert first.record.model_fingerprint != second.record.model_fingerprint
+
+
+def test_half_written_versions_and_other_files_are_not_seen(model: Path, tmp_path: Path):
+    serving = tmp_path / "serving"
+    whole = push(model, serving)
+    shutil.copytree(model, serving / "7")
+    shutil.copytree(whole.path, serving / ".staging-abc")
+    shutil.copytree(whole.path, serving / "latest")
+    (serving / "8").write_text("a file")
+    (serving / "²").mkdir()
+
+    assert published(str(serving)) == [whole]
+
+
+def test_versions_go_on_above_whatever_is_there(model: Path, tmp_path: Path):
+    serving = tmp_path / "serving"
+    (serving / "41").mkdir(parents=True)
+
+    assert push(model, serving).version == 42
+
+
+def test_versions_grow_and_are_ordered_as_numbers_whatever_the_clock_says(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Clock(datetime):
+        years = iter((2030, 1980, *(2000,) * 9))
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(next(cls.years), 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(serving_directory, "datetime", Clock)
+    versions = [push(model, tmp_path / "serving") for _ in range(11)]
+
+    assert [version.version for version in versions] == list(range(1, 12))
+    assert [version.version for version in published(str(tmp_path / "serving"))] == list(range(1, 12))
+    assert served(str(tmp_path / "serving")) == versions[-1]
+    assert versions[1].record.published_at.year == 1980
+
+
+def test_prune_keeps_the_newest(model: Path, tmp_path: Path):
+    for _ in range(4):
+        push(model, tmp_path / "serving")
+
+    assert prune(str(tmp_path / "serving"), 2) == [1, 2]
+
+    assert sorted(path.name for path in (tmp_path / "serving").iterdir()) == ["3", "4"]
+    assert prune(str(tmp_path / "serving"), 5) == []
+    assert prune(str(tmp_path / "serving"), 0) == [3]
+    assert push(model, tmp_path / "serving").version == 5
+
+
+def test_the_fingerprint_changes_with_any_byte_and_any_name(tmp_path: Path):
+    folder = tmp_path / "model"
+    (folder / "below").mkdir(parents=True)
+    (folder / "a").write_bytes(b"hello")
+    (folder / "below/b").write_bytes(b"x")
+    seen = {model_fingerprint(str(folder))}
+    for position in range(5):
+        changed = bytearray(b"hello")
+        changed[position] ^= 1
+        (folder / "a").write_bytes(changed)
+        seen.add(model_fingerprint(str(folder)))
+    (folder / "a").write_bytes(b"hellox")
+    (folder / "below/b").write_bytes(b"")  # the same bytes in a row, cut elsewhere
+    seen.add(model_fingerprint(str(folder)))
+    (folder / "a").rename(folder / "c")
+    seen.add(model_fingerprint(str(folder)))
+    assert len(seen) == 8
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    os.utime(copy / "c", (0, 0))
+    assert model_fingerprint(str(copy)) in seen
+
+
+def test_a_failed_publication_leaves_nothing_behind(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(serving_directory.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        push(model, tmp_path / "serving")
+
+    assert list((tmp_path / "serving").iterdir()) == []
+
+
+def publish_forever(model: Path, serving: Path) -> None:
+    while True:
+        push(model, serving)
+        prune(str(serving), 2)
+
+
+def test_a_reader_sees_only_whole_versions_while_publishers_are_killed(model: Path, tmp_path: Path):
+    serving, whole = tmp_path / "serving", content(model) | EXTRA
+    delay = random.Random(0)
+    seen, left_over = set(), 0
+    for _ in range(25):
+        # A fork shares the libraries, which take long to import; publishing uses files alone.
+        publisher = multiprocessing.get_context("fork").Process(target=publish_forever, args=(model, serving))
+        publisher.start()
+        deadline = time.monotonic() + delay.uniform(0.0, 0.15)
+        while time.monotonic() < deadline:
+            if version := served(str(serving)):
+                files = content_unless_pruned(Path(version.path))
+                # The two newest are never pruned, so what such a version lacks it never had.
+                if served(str(serving)).version <= version.version + 1:
+                    assert files.items() >= whole.items()
+                    seen.add(version.version)
+        publisher.kill()
+        publisher.join()
+        left_over += len(list(serving.glob(".staging-*")))
+    assert len(seen) > 1
+    assert left_over > 0, "no publisher was killed at work"
+    newest = served(str(serving))
+    assert newest is None or content(Path(newest.path)).items() >= whole.items()
+
+    last = push(model, serving)
+
+    assert last.version > max(seen)
+    assert not list(serving.glob(".staging-*"))
+    for version in published(str(serving)):
+        assert content(Path(version.path)).items() >= whole.items()
+
+
+def content_unless_pruned(folder: Path) -> dict[str, bytes]:
+    try:
+        return content(folder)
+    except FileNotFoundError:
+        return {}
