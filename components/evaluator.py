@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow_model_analysis as tfma
 from google.protobuf.wrappers_pb2 import DoubleValue
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.components.evaluator import component as evaluator
 from tfx.components.evaluator import executor
@@ -31,11 +32,13 @@ def make_eval_config(config: EvaluationConfig, class_names: tuple[str, ...]) -> 
             direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute=DoubleValue(value=-config.max_drop)
         ),
     )
+    # `MetricConfig.threshold` would be held against every slice: the blessing is about the whole split.
+    whole_split = config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
     metric = tfma.MetricConfig(
         class_name=SegmentationMetrics.__name__,
         module=SegmentationMetrics.__module__,
         config=json_utils.dumps({"class_names": list(class_names), "name": MEAN_IOU}),
-        threshold=threshold,
+        per_slice_thresholds=[whole_split],
     )
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name=EVALUATE_SIGNATURE)],

@@ -22,8 +22,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.artifacts import Quarantine
-from components.beam_files import BeamFiles
 from components.drivers import StateDriver
+from components.files import file_system
 from components.fingerprint import fingerprint
 from data import features
 from data.dataset import DataConfig, resolve_label_map, source_of
@@ -96,7 +96,7 @@ def make_example(sample: Sample, encoded: bytes, image: np.ndarray, mask: np.nda
 
 def open_data(config: DataConfig) -> Layout:
     """The layout of the configured dataset."""
-    return open_layout(config.layout, config.path, BeamFiles(), config.group_pattern)
+    return open_layout(config.layout, config.path, file_system(config.path), config.group_pattern)
 
 
 class ListSamples(beam.DoFn):
@@ -125,7 +125,7 @@ class ReadPairs(beam.DoFn):
         self._config = config
         self._labels = labels
         self._plan = plan
-        self._files = BeamFiles()
+        self._files = file_system(config.path)
 
     def process(self, group: tuple[int, Iterable[Sample | BadEntry]]) -> Iterator[Any]:
         """Reads one group's samples, one at a time; entries of one image are always in the same group."""
@@ -291,7 +291,7 @@ class Driver(StateDriver):
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
         """The folder's fingerprint."""
         config = DataConfig.model_validate_json(exec_properties["config"])
-        return {FINGERPRINT_PROPERTY_NAME: fingerprint(config.path, BeamFiles())}
+        return {FINGERPRINT_PROPERTY_NAME: fingerprint(config.path, file_system(config.path))}
 
 
 class ImageExampleGenSpec(ComponentSpec):

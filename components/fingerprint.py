@@ -2,10 +2,10 @@
 
 import hashlib
 
-from components.beam_files import BeamFiles
+from data.files import FileSystem
 
 
-def fingerprint(folder: str, files: BeamFiles) -> str:
+def fingerprint(folder: str, files: FileSystem) -> str:
     """Changes when a file below the folder is added, removed, renamed, resized or rewritten.
 
     Like TFX's own, it stands on names, sizes and times of change, so that no picture is read. The digests of the

@@ -6,22 +6,23 @@ very end the record `PUBLISHED`, which every reader in this project waits for. V
 stand on a clock, so a clock that jumps back cannot make an old model the newest.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.beam_files import BeamFiles, is_local
+from components.files import file_system, is_local
 from data.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from components.beam_files import BeamFiles
 
 RECORD = "PUBLISHED"
 SAVED_MODEL = "saved_model.pb"
@@ -52,28 +53,44 @@ class Published(NamedTuple):
 
 
 def _read(path: str) -> bytes:
-    with BeamFiles().open(path) as file:
+    with file_system(path).open(path) as file:
         return file.read()
 
 
 def _walk(folder: str) -> Iterator[str]:
     """Relative paths of all files below a folder."""
-    for name, _, _ in BeamFiles().stats(folder):
+    for name, _, _ in file_system(folder).stats(folder):
         yield name
 
 
 def published(serving_dir: str) -> list[Published]:
-    """All complete versions, oldest first. Half-written ones and other files are not seen."""
-    files = BeamFiles()
+    """All complete versions, oldest first. Half-written ones and other files are not seen.
+
+    Raises:
+        WorkspaceError: The record of a version is damaged.
+    """
+    files = file_system(serving_dir)
     versions = []
     for name in files.list(serving_dir):
         if name.isdecimal():
             path = files.join(serving_dir, name)
-            # A version may be pruned while it is looked at, so its record is not asked for first and then read.
-            with suppress(FileNotFoundError, NotADirectoryError):
-                record = Record.model_validate_json(_read(files.join(path, RECORD)))
-                versions.append(Published(int(name), path, record))
+            try:
+                versions.append(Published(int(name), path, _read_record(files.join(path, RECORD))))
+            except (FileNotFoundError, NotADirectoryError):
+                if not files.exists(path):  # Pruned since the listing, which may lack the versions that came instead.
+                    return published(serving_dir)
     return sorted(versions)
+
+
+def _read_record(path: str) -> Record:
+    try:
+        return Record.model_validate_json(_read(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ": ".join([*map(str, first["loc"]), first["msg"]])
+        raise WorkspaceError(
+            f"{path}: damaged record of a published version: {what}. Restore the file, or remove the version's folder"
+        ) from None
 
 
 def served(serving_dir: str) -> Published | None:
@@ -100,18 +117,23 @@ def copy_tree(source: str, target: str, last: Iterable[str] = ()) -> None:
     """Copies a folder between any two file systems; the files named in `last` come last, in that order."""
     ordered = list(last)
     names = sorted(_walk(source), key=lambda name: (ordered.index(name) + 1 if name in ordered else 0, name))
+    source_files = file_system(source)
     for name in names:
         destination = os.path.join(target, name)
         if is_local(destination):
             os.makedirs(os.path.dirname(destination), exist_ok=True)
-        with BeamFiles().open(os.path.join(source, name)) as reader, _create(destination) as writer:
+        with source_files.open(os.path.join(source, name)) as reader, _create(destination) as writer:
             shutil.copyfileobj(reader, writer, _CHUNK)
 
 
-def _create(path: str):  # type: ignore[no-untyped-def]  # Beam's file objects have no common type with ours
-    if is_local(path):
-        return open(path, "wb")
-    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+def _create(path: str) -> BinaryIO:
+    return open(path, "wb") if is_local(path) else _object_store().create(path)
+
+
+def _object_store() -> "BeamFiles":
+    from components.beam_files import BeamFiles  # takes seconds
+
+    return BeamFiles()
 
 
 def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[str, bytes]) -> Published:
@@ -142,7 +164,7 @@ def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[st
 
 def _next_version(serving_dir: str) -> int:
     """One above every version that is there, complete or not."""
-    taken = [int(name) for name in BeamFiles().list(serving_dir) if name.isdecimal()]
+    taken = [int(name) for name in file_system(serving_dir).list(serving_dir) if name.isdecimal()]
     return max(taken, default=0) + 1
 
 
@@ -160,10 +182,19 @@ def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         _flush_tree(staging)
-        os.rename(staging, target)
+        _rename_to_new(staging, target)
         _flush(parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _rename_to_new(staging: str, target: str) -> None:
+    try:
+        os.rename(staging, target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise WorkspaceError(f"{target}: another process published this version meanwhile; run again") from None
         raise
 
 
@@ -214,6 +245,6 @@ def prune(serving_dir: str, keep: int) -> list[int]:
             os.rename(version.path, removed)
             shutil.rmtree(removed)
         else:
-            FileSystems.delete([os.path.join(version.path, RECORD)])
-            FileSystems.delete([version.path + "/"])
+            _object_store().delete(os.path.join(version.path, RECORD))
+            _object_store().delete(version.path + "/")
     return [version.version for version in doomed]

@@ -16,7 +16,7 @@ UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class FileSystem(Protocol):
-    """The few file operations that layouts need, so that a caller may bring local disk, gs:// or s3://."""
+    """The few file operations that readers need, so that a caller may bring local disk, gs:// or s3://."""
 
     def open(self, path: str) -> BinaryIO:
         """Opens a file for reading; raises FileNotFoundError."""
@@ -29,6 +29,9 @@ class FileSystem(Protocol):
 
     def join(self, base: str, *parts: str) -> str:
         """A path below `base`."""
+
+    def stats(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Relative path, size in bytes and time of change in seconds of every file below a folder, streamed."""
 
 
 class LocalFiles:
@@ -57,6 +60,14 @@ class LocalFiles:
     def join(self, base: str, *parts: str) -> str:
         """A path below `base`."""
         return str(Path(base, *parts))
+
+    def stats(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Relative path, size in bytes and time of change in seconds of every file below a folder, streamed."""
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(parent, name)
+                status = os.stat(path) if os.path.exists(path) else os.lstat(path)  # A link may lead nowhere.
+                yield os.path.relpath(path, folder), status.st_size, status.st_mtime
 
 
 def relative_path(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 Balance = Literal["none", "log", "median"]
 
 
-def class_weights(pixels: Sequence[int], balance: Balance) -> np.ndarray:
+def class_weights(pixels: Sequence[int], balance: Balance, strength: float = 1.0) -> np.ndarray:
     """The weight of each class in the loss.
 
     With f a class's fraction of the labelled pixels: "log" is 1 / ln(1.02 + f) (ENet, arXiv 1606.02147, section 5.1)
@@ -19,6 +19,8 @@ def class_weights(pixels: Sequence[int], balance: Balance) -> np.ndarray:
     Args:
         pixels: number of pixels of each class in the training split, void not counted.
         balance: how to weigh; "none" is 1 for all.
+        strength: exponent of the weights, from 0 (no effect) to 1. Full weights make a network call too much a rare
+            class, which costs the frequent ones more IoU than the rare ones gain.
 
     Returns:
         (classes,) float32, positive.
@@ -30,6 +32,7 @@ def class_weights(pixels: Sequence[int], balance: Balance) -> np.ndarray:
     occurs = counts > 0
     present = fraction[occurs]
     weights = 1 / np.log(1.02 + present) if balance == "log" else np.median(present) / present
+    weights **= strength
     weights /= np.sum(present * weights)
     result = np.full(len(counts), weights.max())
     result[occurs] = weights

@@ -82,6 +82,8 @@ class TrainingConfig(OptimizerConfig):
     """Pictures in a step."""
     class_balance: Balance = "none"
     """How rare classes gain weight in the loss: "none", "log" or "median"."""
+    class_balance_strength: float = Field(default=1.0, ge=0, le=1)
+    """Exponent of these weights: 1 is the published formula, 0.5 its square root, 0 no effect."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """Of the computation; weights and logits are float32 in any case."""
     deterministic: bool = False

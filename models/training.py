@@ -124,7 +124,8 @@ class _Run:
         self._config = config
         self._progress = progress
         self._board = TensorBoard(log_dir, data.label_names)
-        self._learner = Learner(model, config, config.steps, class_weights(data.class_pixels, config.class_balance))
+        weights = class_weights(data.class_pixels, config.class_balance, config.class_balance_strength)
+        self._learner = Learner(model, config, config.steps, weights)
         self._examples = evaluation_examples(data.val_files) if data.val_files else None
         self._num_classes = len(data.label_names)
         self._predict = predictor(model)

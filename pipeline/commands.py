@@ -47,11 +47,12 @@ def run_command(
     verbose: bool,
 ) -> None:
     """`run`: one run of the pipeline, or a look at what it would do."""
-    from pipeline.config import dataset_files, load_config, resolve
+    from components.files import file_system
+    from pipeline.config import load_config, resolve
 
     places = Workspace(workspace.absolute())
     config = load_config(config_path, overrides)
-    config = resolve(config, dataset_files(config.data.path))
+    config = resolve(config, file_system(config.data.path))
     if dry_run:
         with quietly(verbose):
             from pipeline.plan import plan
@@ -139,7 +140,8 @@ def inspect_command(
     data: str, layout: str, config_file: Path | None, write_to: Path | None, page: Path, limit: int
 ) -> None:
     """`inspect`: what a dataset looks like, and a configuration to start from."""
-    from pipeline.config import dataset_files, load_config
+    from components.files import file_system
+    from pipeline.config import load_config
 
     settings = [f"data.path={json.dumps(data)}"] + ([] if layout == "auto" else [f"data.layout={layout}"])
     config = load_config(config_file, settings).data
@@ -152,7 +154,7 @@ def inspect_command(
             task = bar.add_task("looking at images", total=None)
             found = inspect_dataset(
                 config,
-                dataset_files(config.path),
+                file_system(config.path),
                 limit=limit,
                 out=page,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -15,7 +15,7 @@ from components.config import EvaluationConfig, InfraConfig, PushConfig, Validat
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.errors import ConfigError
-from data.files import FileSystem, LocalFiles
+from data.files import FileSystem
 from data.labels import LabelMap
 from data.layouts import open_layout
 from data.section import Section
@@ -93,15 +93,6 @@ def resolve(config: Config, files: FileSystem) -> Config:
     return config.model_copy(
         update={"data": config.data.model_copy(update={"layout": layout.name, "label_map": labels})}
     )
-
-
-def dataset_files(path: str) -> FileSystem:
-    """Access to a dataset. A local folder needs no Beam, whose import takes seconds."""
-    if "://" not in path:
-        return LocalFiles()
-    from components.beam_files import BeamFiles
-
-    return BeamFiles()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

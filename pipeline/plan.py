@@ -21,7 +21,7 @@ from tfx.orchestration.portable import cache_utils, data_types, inputs_utils, ou
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
-from components.beam_files import BeamFiles
+from components.files import file_system
 from pipeline.config import Config
 from pipeline.local import compile_pipeline
 from pipeline.records import StageRecord, last_completed
@@ -81,7 +81,7 @@ def plan(config: Config, workspace: Workspace) -> Plan:
                 source.backup(target)
         connection = metadata.sqlite_metadata_connection_config(str(database))
         stages = tuple(_Planner(compiled, connection).stages())
-    return Plan(config, stages, sum(size for _, size, _ in BeamFiles().stats(config.data.path)))
+    return Plan(config, stages, sum(size for _, size, _ in file_system(config.data.path).stats(config.data.path)))
 
 
 class _Planner:

@@ -79,4 +79,4 @@ class Summary(BaseModel):
 
 def read_summary(folder: Path) -> Summary:
     """The summary in a run's folder."""
-    return Summary.model_validate_json((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    return Summary.model_validate_json((folder / SUMMARY_FILE).read_bytes())

@@ -17,8 +17,8 @@ from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
 from components import example_gen, serving_directory
-from components.beam_files import BeamFiles
 from components.drivers import StateDriver
+from components.files import file_system
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.labels import LabelMap
@@ -74,7 +74,7 @@ def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:
 def resolved(path: Path | str, **settings: Any) -> DataConfig:
     """A configuration whose layout and label map are filled in from the dataset."""
     config = DataConfig(path=str(path), **settings)
-    layout = open_layout(config.layout, config.path, BeamFiles(), config.group_pattern)
+    layout = open_layout(config.layout, config.path, file_system(config.path), config.group_pattern)
     return config.model_copy(update={"layout": layout.name, "label_map": resolve_label_map(config, layout)})
 
 

@@ -14,7 +14,8 @@ import tensorflow as tf
 from PIL import Image
 from tfx.types.artifact import Artifact
 
-from components.example_gen import open_data, read_bad, read_counts
+from components.example_gen import BAD as BAD_KIND
+from components.example_gen import check_counts, counts_json, open_data, read_bad, read_counts
 from data import features
 from data.dataset import DataConfig
 from data.errors import DataError
@@ -194,28 +195,41 @@ def test_too_many_bad_files_stop_the_run_with_the_list(plain: Path, tmp_path: Pa
     assert sorted(line.partition(":")[0] for line in others) == [f"  images/train/bad{n}.png" for n in range(3)]
 
 
-def test_as_many_bad_files_as_are_allowed_stop_nothing(plain: Path, tmp_path: Path):
-    for number in range(2):
-        add(plain, "train", f"bad{number}.png", b"", label_values(0))
+def quarantine_of(folder: Path, splits: dict[str, int], bad: int) -> str:
+    """A quarantine as ExampleGen leaves it."""
+    counts = [(("split", split), count) for split, count in splits.items()] + [((BAD_KIND, "unreadable image"), bad)]
+    (folder / "counts.json").write_text(counts_json(counts))
+    entries = [{"path": f"{number}.png", "reason": "unreadable image: damaged"} for number in range(bad)]
+    (folder / "bad.jsonl-00000-of-00001").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    return str(folder)
 
-    _, quarantine = generate(folder_config(plain, max_bad_fraction=0.25), tmp_path)
 
-    assert read_counts(quarantine.uri)["bad"] == {"unreadable image": 2}
+def test_as_many_bad_files_as_are_allowed_stop_nothing(tmp_path: Path):
+    quarantine = quarantine_of(tmp_path, {"train": 4, "val": 1, "test": 1}, bad=2)
+
+    check_counts(quarantine, folder_config(tmp_path, max_bad_fraction=0.25))
+    with pytest.raises(DataError, match="2 of 8 images are bad"):
+        check_counts(quarantine, folder_config(tmp_path, max_bad_fraction=0.24))
+
+
+def test_a_long_list_of_bad_files_is_cut(tmp_path: Path):
+    with pytest.raises(DataError) as caught:
+        check_counts(quarantine_of(tmp_path, {"train": 4, "val": 1, "test": 1}, bad=25), folder_config(tmp_path))
+
+    assert len(str(caught.value).splitlines()) == 1 + 20 + 1
+    assert str(caught.value).endswith("... and 5 more")
 
 
 def test_a_dataset_without_a_valid_pair_is_refused(tmp_path: Path):
-    for split in SPLITS:
-        add(tmp_path / "data", split, "bad.png", b"", label_values(0))
+    with pytest.raises(
+        DataError, match=r"no valid pair of image and mask \(3 bad\)\n  0.png: unreadable image: damaged"
+    ):
+        check_counts(quarantine_of(tmp_path, {}, bad=3), folder_config(tmp_path, max_bad_fraction=1.0))
 
-    with pytest.raises(DataError, match=r"no valid pair of image and mask \(3 bad\)\n  images/.*unreadable image"):
-        generate(folder_config(tmp_path / "data", max_bad_fraction=1.0), tmp_path)
 
-
-def test_an_empty_split_is_refused_with_what_to_do(plain: Path, tmp_path: Path):
-    (plain / "images/val/good0.png").write_bytes(b"")
-
+def test_an_empty_split_is_refused_with_what_to_do(tmp_path: Path):
     with pytest.raises(DataError, match="split val is empty .*'val': 0.*data.val_fraction"):
-        generate(folder_config(plain, max_bad_fraction=1.0), tmp_path)
+        check_counts(quarantine_of(tmp_path, {"train": 4, "test": 1}, bad=0), folder_config(tmp_path))
 
 
 def test_a_dataset_without_training_images_is_refused_before_anything_is_read(plain: Path, tmp_path: Path):

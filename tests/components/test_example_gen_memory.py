@@ -15,23 +15,24 @@ from tests.components.conftest import resolved
 
 ROOT = Path(__file__).parents[2]
 
-#: Runs ExampleGen's executor and prints by how many MB the peak of the process's memory grew.
+#: Runs ExampleGen and prints by how many MB the process grew at the peak.
 SCRIPT = """
-import resource, sys
+import sys
 from pathlib import Path
 from data.errors import DataError
 from tests.components.conftest import generate, resolved
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def megabytes(key):
+    return int(Path("/proc/self/status").read_text().partition(key + ":")[2].split()[0]) / 1024
 
 config = resolved(sys.argv[1], max_bad_fraction=1.0)
-before = peak()
+Path("/proc/self/clear_refs").write_text("5")  # The peak counts from here on: importing has a higher one (proc(5)).
+before = megabytes("VmRSS")
 try:
     generate(config, Path(sys.argv[2]))
 except DataError as error:
     print(str(error).splitlines()[0])
-print(peak() - before)
+print(megabytes("VmHWM") - before)
 """
 
 
@@ -75,12 +76,12 @@ def test_200_000_entries_need_little_memory(tmp_path: Path):
     growth, error = grown(voc(tmp_path / "data", 200_000), tmp_path)
 
     assert "no valid pair of image and mask (200000 bad)" in error
-    # Measured: 280 MB, of which the in-memory shuffle of Beam's local runner holds most.
-    assert growth < 400
+    # Measured: 207 MB, about 1 KB an entry: Beam's local runner shuffles the paths in memory.
+    assert growth < 350
 
 
-@pytest.mark.parametrize("count", [200])
-def test_no_picture_stays_in_memory(tmp_path: Path, count: int):
+def test_no_picture_stays_in_memory(tmp_path: Path):
+    count = 150
     root = voc(tmp_path / "data", count)
     for split in ("val", "test"):
         write_list(root, split, 1)
@@ -95,4 +96,5 @@ def test_no_picture_stays_in_memory(tmp_path: Path, count: int):
     growth, error = grown(root, tmp_path)
 
     assert not error
-    assert growth < count * 600 * 600 * 3 / 2**20 / 2  # MB: half of what the encoded pictures take
+    # Measured: 12 MB. The bound is half of what the encoded pictures take.
+    assert growth < count * 600 * 600 * 3 / 2**20 / 2

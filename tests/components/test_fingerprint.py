@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.beam_files import BeamFiles
 from components.example_gen import Driver
 from components.fingerprint import fingerprint
 from data.dataset import DataConfig
+from data.files import LocalFiles
 
 
 @pytest.fixture
@@ -44,24 +44,24 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_it_changes_with_the_files(folder: Path, change: Callable[[Path], object]):
-    before = fingerprint(str(folder), BeamFiles())
+    before = fingerprint(str(folder), LocalFiles())
 
     change(folder)
 
-    assert fingerprint(str(folder), BeamFiles()) != before
+    assert fingerprint(str(folder), LocalFiles()) != before
 
 
 def test_it_stays_when_files_are_read_or_the_folder_is_copied_with_its_times(folder: Path, tmp_path: Path):
-    before = fingerprint(str(folder), BeamFiles())
+    before = fingerprint(str(folder), LocalFiles())
 
     assert [path.read_bytes() for path in folder.rglob("*.png")]
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
 
-    assert fingerprint(str(folder), BeamFiles()) == before
-    assert fingerprint(str(copy), BeamFiles()) == before
+    assert fingerprint(str(folder), LocalFiles()) == before
+    assert fingerprint(str(copy), LocalFiles()) == before
 
 
-class Reversed(BeamFiles):
+class Reversed(LocalFiles):
     """Lists in another order, as another machine may."""
 
     def stats(self, folder):
@@ -69,10 +69,10 @@ class Reversed(BeamFiles):
 
 
 def test_it_depends_on_no_order(folder: Path):
-    assert fingerprint(str(folder), Reversed()) == fingerprint(str(folder), BeamFiles())
+    assert fingerprint(str(folder), Reversed()) == fingerprint(str(folder), LocalFiles())
 
 
 def test_the_driver_puts_it_into_the_cache_key(folder: Path):
     state = Driver(None).state({"config": DataConfig(path=str(folder)).model_dump_json()})
 
-    assert state == {"input_fingerprint": fingerprint(str(folder), BeamFiles())}
+    assert state == {"input_fingerprint": fingerprint(str(folder), LocalFiles())}

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from components import serving_directory
 from components.serving_directory import model_fingerprint, prune, publish, published, served, state
+from data.errors import WorkspaceError
 
 EXTRA = {"assets.extra/warmup": b"requests"}
 
@@ -80,6 +82,47 @@ def test_half_written_versions_and_other_files_are_not_seen(model: Path, tmp_pat
     (serving / "²").mkdir()
 
     assert published(str(serving)) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda text: text[:20], "Invalid JSON"),
+        (lambda _: b"", "Invalid JSON"),
+        (lambda _: b"\xff\xfe", "Invalid JSON"),
+        (lambda text: text.replace(b'"class_names"', b'"classes"'), "class_names: Field required"),
+        (lambda text: text.replace(b'"version": 1', b'"version": "one"'), "version: Input should be a valid integer"),
+    ],
+)
+def test_a_damaged_record_is_named_with_what_to_do(
+    model: Path, tmp_path: Path, damage: Callable[[bytes], bytes], what: str
+):
+    record = Path(push(model, tmp_path / "serving").path, "PUBLISHED")
+    damaged = damage(record.read_bytes())
+    assert damaged != record.read_bytes()
+    record.write_bytes(damaged)
+
+    with pytest.raises(WorkspaceError) as caught:
+        served(str(tmp_path / "serving"))
+
+    message = str(caught.value)
+    assert message.startswith(f"{record}: damaged record of a published version: {what}")
+    assert message.endswith("Restore the file, or remove the version's folder")
+
+
+def test_a_version_that_another_process_published_meanwhile_is_not_overwritten(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = push(model, tmp_path / "serving")
+    (model / "saved_model.pb").write_bytes(b"another graph")
+    monkeypatch.setattr(serving_directory, "_next_version", lambda _: 1)
+
+    with pytest.raises(WorkspaceError, match=f"{first.path}: another process published this version meanwhile"):
+        push(model, tmp_path / "serving")
+
+    assert published(str(tmp_path / "serving")) == [first]
+    assert Path(first.path, "saved_model.pb").read_bytes() == b"graph" * 10_000
+    assert [path.name for path in (tmp_path / "serving").iterdir()] == ["1"]
 
 
 def test_versions_go_on_above_whatever_is_there(model: Path, tmp_path: Path):
@@ -154,6 +197,21 @@ def test_a_failed_publication_leaves_nothing_behind(model: Path, tmp_path: Path,
     assert list((tmp_path / "serving").iterdir()) == []
 
 
+def test_a_reader_that_publications_overtake_looks_again(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    serving, read = tmp_path / "serving", serving_directory._read_record
+    push(model, serving)
+
+    def overtaken(path: str) -> serving_directory.Record:
+        monkeypatch.setattr(serving_directory, "_read_record", read)
+        push(model, serving)
+        assert prune(str(serving), 1) == [1]
+        return read(path)
+
+    monkeypatch.setattr(serving_directory, "_read_record", overtaken)
+
+    assert served(str(serving)).version == 2
+
+
 def publish_forever(model: Path, serving: Path) -> None:
     while True:
         push(model, serving)
@@ -166,7 +224,9 @@ def test_a_reader_sees_only_whole_versions_while_publishers_are_killed(model: Pa
     seen, left_over = set(), 0
     for _ in range(25):
         # A fork shares the libraries, which take long to import; publishing uses files alone.
-        publisher = multiprocessing.get_context("fork").Process(target=publish_forever, args=(model, serving))
+        publisher = multiprocessing.get_context("fork").Process(
+            target=publish_forever, args=(model, serving), daemon=True
+        )
         publisher.start()
         deadline = time.monotonic() + delay.uniform(0.0, 0.15)
         while time.monotonic() < deadline:

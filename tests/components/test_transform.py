@@ -147,6 +147,11 @@ def test_training_decodes_the_pixels_that_preprocessing_gives(
             np.testing.assert_array_equal(mask, true_mask)
 
 
+def apply(graph: tft.TFTransformOutput, serialized: bytes) -> dict[str, tf.Tensor]:
+    """What the saved graph makes of one example."""
+    return graph.transform_features_layer()(tf.io.parse_example([serialized], graph.raw_feature_spec()))
+
+
 class Digest:
     """Stands for a network whose one class everywhere is a digest of the pixels it is given."""
 
@@ -174,17 +179,15 @@ def test_an_image_takes_the_same_pixels_to_the_network_in_training_and_in_servin
     tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.signatures())
     served = tf.saved_model.load(str(tmp_path / "model"))
     graph = tft.TFTransformOutput(transformed["transform_graph"].uri)
-    transform = graph.transform_features_layer()
     materialised = {
         digest(decode_example(record)[0].numpy()) for record in read_split(transformed["transformed_examples"], "train")
     }
 
     seen = set()
-    for row in map(columns, read_split(mixed, "train")):
-        answer = served.signatures[SERVING_SIGNATURE](**{IMAGE_BYTES: tf.constant([row[IMAGE]])})
+    for record in read_split(mixed, "train"):
+        answer = served.signatures[SERVING_SIGNATURE](**{IMAGE_BYTES: tf.constant([columns(record)[IMAGE]])})
         in_serving = np.unique(tf.io.decode_png(answer[MASK_BYTES][0]).numpy())
-        raw = {name: tf.constant([value]) for name, value in row.items()}
-        in_graph = decode_image(transform(raw)[IMAGE][0]).numpy()
+        in_graph = decode_image(apply(graph, record)[IMAGE][0]).numpy()
         assert in_serving.tolist() == [digest(in_graph)]
         seen |= set(in_serving.tolist())
     assert seen == materialised
@@ -192,10 +195,9 @@ def test_an_image_takes_the_same_pixels_to_the_network_in_training_and_in_servin
 
 
 def test_the_saved_graph_holds_the_statistics(transformed: dict[str, Artifact], mixed: Artifact, labels: LabelMap):
-    transform = tft.TFTransformOutput(transformed["transform_graph"].uri).transform_features_layer()
-    row = columns(read_split(mixed, "test")[0])
+    graph = tft.TFTransformOutput(transformed["transform_graph"].uri)
 
-    found = transform({name: tf.constant([value]) for name, value in row.items()})[CLASS_PIXELS][0]
+    found = apply(graph, read_split(mixed, "test")[0])[CLASS_PIXELS][0]
 
     folder = Path(artifact_utils.get_split_uri([transformed["transformed_examples"]], "train"))
     statistics = read_statistics(str(next(folder.iterdir())), labels.num_classes)

@@ -8,6 +8,13 @@ from hypothesis import strategies as st
 from models.balance import Balance, class_weights
 
 
+def test_strength_is_an_exponent_of_the_weights() -> None:
+    root = np.sqrt([0.6, 1.0, 1.5])
+    expected = root / np.dot([0.5, 0.3, 0.2], root)
+    np.testing.assert_allclose(class_weights([50, 30, 20], "median", 0.5), expected, rtol=1e-6)
+    assert class_weights([50, 30, 20], "median", 0.0).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_none_weighs_all_alike() -> None:
     assert class_weights([5, 0, 100], "none").tolist() == [1.0, 1.0, 1.0]
 

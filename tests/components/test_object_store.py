@@ -1,0 +1,153 @@
+"""s3:// works as local folders do, through Beam's file systems, against moto's server on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from components import serving_directory
+from components.beam_files import BeamFiles
+from components.example_gen import Driver, read_counts
+from components.serving_directory import copy_tree, model_fingerprint, prune, publish, published, served
+from data import features
+from data.synthetic import write_dataset
+from tests.components.conftest import columns, generate, read_split, resolved
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server that speaks S3 and keeps everything in memory."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def bucket(server: str, request: pytest.FixtureRequest) -> str:
+    """An empty bucket, as a URI."""
+    name = "".join(letter for letter in request.node.name.lower() if letter.isalnum())[-40:]
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+def put(uri: str, content: bytes) -> None:
+    name, _, key = uri.removeprefix("s3://").partition("/")
+    boto3.client("s3").put_object(Bucket=name, Key=key, Body=content)
+
+
+def test_beam_files_see_an_object_store_as_folders(bucket: str):
+    files = BeamFiles()
+    put(f"{bucket}/data/train/a.png", b"a")
+    put(f"{bucket}/data/train/b.png", b"bb")
+    put(f"{bucket}/data/train.txt", b"list")
+    put(f"{bucket}/other/c.png", b"c")
+
+    assert sorted(files.list(f"{bucket}/data")) == ["train", "train.txt"]
+    assert sorted(files.list(f"{bucket}/data/train/")) == ["a.png", "b.png"]
+    assert sorted(files.list(bucket)) == ["data", "other"]
+    assert list(files.list(f"{bucket}/absent")) == []
+    there = [bucket, f"{bucket}/data", f"{bucket}/data/", f"{bucket}/data/train", f"{bucket}/data/train/a.png"]
+    assert [files.exists(path) for path in there] == [True] * len(there)
+    assert not any(files.exists(f"{bucket}/{path}") for path in ("dat", "data/tra", "data/train/a", "absent/a.png"))
+    assert {path: size for path, size, _ in files.stats(f"{bucket}/data")} == {
+        "train/a.png": 1,
+        "train/b.png": 2,
+        "train.txt": 4,
+    }
+    with files.open(files.join(bucket, "data", "train", "b.png")) as file:
+        assert file.read() == b"bb"
+    with pytest.raises(FileNotFoundError):
+        files.open(f"{bucket}/data/train")
+
+
+def test_example_gen_reads_a_dataset_from_an_object_store(bucket: str, tmp_path: Path):
+    local = write_dataset(tmp_path / "data", num_train=2, num_val=1, num_test=1)
+    copy_tree(str(local), f"{bucket}/data")
+    config = resolved(f"{bucket}/data")
+    driver = Driver(None)
+    before = driver.state({"config": config.model_dump_json()})
+
+    examples, quarantine = generate(config, tmp_path / "s3")
+
+    assert config.layout == "voc"
+    assert read_counts(quarantine.uri) == {"splits": {"train": 2, "val": 1, "test": 1}, "bad": {}}
+    for split in ("train", "val", "test"):
+        for row in map(columns, read_split(examples, split)):
+            assert row[features.IMAGE] == (local / row[features.KEY].decode()).read_bytes()
+    assert driver.state({"config": config.model_dump_json()}) == before
+    put(f"{bucket}/data/JPEGImages/more.jpg", b"")
+    assert driver.state({"config": config.model_dump_json()}) != before
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    """A folder that looks like a SavedModel."""
+    for name in ("saved_model.pb", "variables/variables.index", "assets/label_map.json", "zz_last.txt"):
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content of {name}")
+    return tmp_path / "model"
+
+
+def push(model: Path, bucket: str) -> serving_directory.Published:
+    return publish(str(model), f"{bucket}/serving/name", ["sky"], {"assets.extra/warmup": b"requests"})
+
+
+def test_a_version_is_published_with_its_record_last_and_read_back(
+    bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    written, create = [], serving_directory._create
+    monkeypatch.setattr(serving_directory, "_create", lambda path: written.append(path) or create(path))
+
+    first = push(small_model, bucket)
+
+    assert first.path == f"{bucket}/serving/name/1"
+    assert written[-2:] == [f"{first.path}/saved_model.pb", f"{first.path}/PUBLISHED"]
+    assert len(written) == 6
+    assert served(f"{bucket}/serving/name") == first
+    assert first.record.model_fingerprint == model_fingerprint(str(small_model))
+    second = push(small_model, bucket)
+    assert [version.version for version in published(f"{bucket}/serving/name")] == [1, 2]
+    copy_tree(second.path, str(small_model.parent / "back"))
+    assert (small_model.parent / "back/assets.extra/warmup").read_bytes() == b"requests"
+    assert (small_model.parent / "back/saved_model.pb").read_text() == "content of saved_model.pb"
+
+
+@pytest.mark.parametrize("fails_at", [0, 4, 5], ids=["first file", "saved_model.pb", "record"])
+def test_a_half_uploaded_version_is_not_seen(
+    bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+):
+    whole = push(small_model, bucket)
+    uploads, create = iter(range(100)), serving_directory._create
+
+    def breaks_off(path: str) -> object:
+        if next(uploads) == fails_at:
+            raise OSError("connection reset")
+        return create(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(serving_directory, "_create", breaks_off)
+        with pytest.raises(OSError, match="connection reset"):
+            push(small_model, bucket)
+
+    assert published(f"{bucket}/serving/name") == [whole]
+    assert push(small_model, bucket).version == (2 if fails_at == 0 else 3)
+
+
+def test_prune_removes_the_oldest_versions_wholly(bucket: str, small_model: Path):
+    for _ in range(3):
+        push(small_model, bucket)
+
+    assert prune(f"{bucket}/serving/name", 1) == [1, 2]
+
+    assert list(BeamFiles().list(f"{bucket}/serving/name")) == ["3"]
+    assert served(f"{bucket}/serving/name").version == 3

@@ -1,0 +1,126 @@
+"""The Pusher publishes a blessed model once, with requests that warm a server up."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+from tfx.types import standard_artifacts
+from tfx.types.artifact import Artifact
+
+from components import infra_check, pusher
+from components.config import PushConfig
+from components.pusher import ModelPusher
+from components.serving_directory import model_fingerprint, published, served
+from data.labels import LabelMap
+from models.export import IMAGE_BYTES, MASK_BYTES, load_label_map
+from tests.components.conftest import artifact, channel, columns, copy_model, read_split, run_node, saved_model
+
+
+@pytest.fixture
+def push(model: Artifact, examples: Artifact, labels: LabelMap, tmp_path: Path):
+    """Runs the Pusher's executor for the tiny model or another, with the given blessings."""
+
+    def run(
+        of: Artifact = model,
+        *,
+        blessed: bool = True,
+        infra_reason: str = "",
+        config: PushConfig = PushConfig(model_name="tiny"),  # noqa: B008
+    ) -> Artifact:
+        blessing = artifact(standard_artifacts.ModelBlessing, tmp_path / "blessing")
+        blessing.set_int_custom_property("blessed", int(blessed))
+        infra = artifact(standard_artifacts.InfraBlessing, tmp_path / "infra")
+        infra.set_int_custom_property(infra_check.BLESSED, int(not infra_reason))
+        infra.set_string_custom_property(infra_check.REASON, infra_reason)
+        node = ModelPusher(
+            model=channel(of),
+            examples=channel(examples),
+            blessing=channel(blessing),
+            infra_blessing=channel(infra),
+            served_model=channel(artifact(standard_artifacts.Model, tmp_path / "served")),
+            serving_dir=str(tmp_path / "serving/tiny"),
+            config=config.model_dump_json(),
+            label_map=labels.model_dump_json(),
+            code_hash="",
+        )
+        return run_node(node, tmp_path / "out")["pushed_model"]
+
+    return run
+
+
+def properties(pushed: Artifact) -> tuple[int, str]:
+    return pushed.get_int_custom_property(pusher.PUSHED), pushed.get_string_custom_property(pusher.REASON)
+
+
+@pytest.mark.parametrize(
+    ("blessed", "infra_reason", "reason"),
+    [
+        (False, "", "not blessed by the evaluation"),
+        (True, "too slow", "the infra check failed: too slow"),
+        (False, "too slow", "not blessed by the evaluation"),
+    ],
+)
+def test_what_is_not_blessed_is_not_pushed(push, tmp_path: Path, blessed: bool, infra_reason: str, reason: str):
+    assert properties(push(blessed=blessed, infra_reason=infra_reason)) == (0, reason)
+    assert not (tmp_path / "serving").exists()
+
+
+def test_a_blessed_model_is_served_with_its_label_map(push, model: Artifact, labels: LabelMap, tmp_path: Path):
+    pushed = push()
+
+    version = served(str(tmp_path / "serving/tiny"))
+    assert version.version == 1
+    assert properties(pushed) == (1, "")
+    assert pushed.get_string_custom_property(pusher.DESTINATION) == version.path
+    assert pushed.get_string_custom_property(pusher.VERSION) == "1"
+    assert load_label_map(version.path) == labels
+    assert version.record.class_names == list(labels.names)
+    assert version.record.model_fingerprint == model_fingerprint(saved_model(model))
+
+
+def test_a_model_that_is_served_already_is_not_pushed_again(push, tmp_path: Path):
+    push()
+
+    assert properties(push()) == (0, "already served as version 1")
+    assert len(published(str(tmp_path / "serving/tiny"))) == 1
+
+
+def test_the_warm_up_requests_are_real_images_that_the_model_answers(push, examples: Artifact, tmp_path: Path):
+    push(config=PushConfig(model_name="tiny", warmup_requests=3))
+
+    version = served(str(tmp_path / "serving/tiny"))
+    file = Path(version.path, "assets.extra/tf_serving_warmup_requests")
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(r) for r in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    ]
+    requests = [log.predict_log.request for log in logs]
+    signatures = tf.saved_model.load(version.path).signatures
+    images = [columns(record)["image"] for record in read_split(examples, "test")[:3]]
+    assert [tf.make_ndarray(request.inputs[IMAGE_BYTES]).tolist() for request in requests] == [[i] for i in images]
+    for request, image in zip(requests, images, strict=True):
+        assert request.model_spec.name == "tiny"
+        answer = signatures[request.model_spec.signature_name](
+            **{name: tf.constant(tf.make_ndarray(tensor)) for name, tensor in request.inputs.items()}
+        )
+        mask = tf.io.decode_png(answer[MASK_BYTES][0])
+        assert mask.shape[:2] == tf.io.decode_image(image).shape[:2]
+
+
+def test_only_the_newest_versions_are_kept(push, model: Artifact, tmp_path: Path):
+    for number in range(4):
+        other = copy_model(model, tmp_path / f"model{number}")
+        Path(saved_model(other), "assets/note.txt").write_text(str(number))
+        assert properties(push(other, config=PushConfig(model_name="tiny", keep=2, warmup_requests=0)))[0] == 1
+
+    assert [version.version for version in published(str(tmp_path / "serving/tiny"))] == [3, 4]
+
+
+def test_an_older_model_may_be_pushed_again_where_another_is_served(push, model: Artifact, tmp_path: Path):
+    push()
+    other = copy_model(model, tmp_path / "other")
+    Path(saved_model(other), "assets/note.txt").write_text("changed")
+    push(other)
+
+    assert properties(push()) == (1, "")
+    assert served(str(tmp_path / "serving/tiny")).version == 3
