@@ -32,7 +32,7 @@ def overrides(data: Path, **changes: str) -> list[str]:
     return [f"{key}={value}" for key, value in {"data.path": str(data), **TINY, **changes}.items()]
 
 
-def command_line(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def command_line(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     """Runs `local_runner.py` as a person would."""
     return subprocess.run(
         [sys.executable, "local_runner.py", *arguments],
