@@ -52,8 +52,11 @@ def test_the_graph_gives_what_eager_execution_gives():
     model = lively()
     graph = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
     images = pixels(1, 33, 47)
-    assert np.ptp(model(images)) > 0.1
-    np.testing.assert_allclose(graph(images), model(images), rtol=1e-4, atol=1e-4)
+    eager = model(images)
+    spread = np.ptp(eager)
+    assert spread > 0.1
+    # The graph may add up in another order, so the float32 error goes with the size of the logits, not of each one.
+    np.testing.assert_allclose(graph(images), eager, atol=1e-4 * spread)
 
 
 @pytest.mark.parametrize(("output_stride", "rates"), [(8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])])
