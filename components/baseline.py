@@ -4,7 +4,6 @@ One component for every runner: it reads the serving directory itself, so no res
 earlier runs is needed. Where nothing is served yet its output is marked absent, and the Evaluator judges alone.
 """
 
-import os
 from typing import Any
 
 from tfx import types
@@ -113,8 +112,3 @@ class ServedModel(base_component.BaseComponent):
 def is_present(baseline: types.Artifact) -> bool:
     """Whether a `ServedModel` output holds a model to compare with."""
     return bool(baseline.get_int_custom_property(PRESENT))
-
-
-def model_path(model: types.Artifact) -> str:
-    """The SavedModel inside a Model artifact."""
-    return os.path.join(path_utils.serving_model_dir(model.uri))

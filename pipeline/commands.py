@@ -170,7 +170,7 @@ def inspect_command(
 
 def doctor_command(workspace: Path, *, quick: bool) -> None:
     """`doctor`: checks of the machine; a failed one makes the command fail."""
-    from pipeline.doctor import run_checks
+    from pipeline.doctor import has_failures, run_checks
 
     console = Console()
     table = Table("check", "", "found", "what to do")
@@ -178,9 +178,9 @@ def doctor_command(workspace: Path, *, quick: bool) -> None:
     for check in checks:
         table.add_row(check.name, check.status, escape(check.detail), escape(check.remedy))
     console.print(table)
-    failed = [check.name for check in checks if check.status == "fail"]
-    if failed:
-        raise ProjectError(f"this machine is not ready: {', '.join(failed)}")
+    if has_failures(checks):
+        failed = ", ".join(check.name for check in checks if check.status == "fail")
+        raise ProjectError(f"this machine is not ready: {failed}")
 
 
 def schema_command(out: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.baseline import VERSION, ServedModel, is_present, model_path
+from components.baseline import VERSION, ServedModel, is_present
 from components.config import OnLabelChange
 from components.serving_directory import model_fingerprint, publish
 from data.errors import DataError
@@ -44,10 +44,10 @@ def test_the_newest_version_is_copied_into_the_artifact(serving: Path, tmp_path:
 
     assert is_present(model)
     assert model.get_int_custom_property(VERSION) == 2
-    assert model_path(model) == path_utils.serving_model_dir(model.uri)
-    assert Path(model_path(model), "variables/data").read_bytes() == b"new"
-    assert Path(model_path(model), "saved_model.pb").read_bytes() == b"graph"
-    assert model_fingerprint(model_path(model)) == model_fingerprint(str(serving / "2"))
+    copied = path_utils.serving_model_dir(model.uri)
+    assert Path(copied, "variables/data").read_bytes() == b"new"
+    assert Path(copied, "saved_model.pb").read_bytes() == b"graph"
+    assert model_fingerprint(copied) == model_fingerprint(str(serving / "2"))
 
 
 def test_other_label_values_for_the_same_classes_are_comparable(serving: Path, tmp_path: Path):
