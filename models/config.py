@@ -11,17 +11,35 @@ from pydantic import Field, model_validator
 from data.section import Section
 from models.balance import Balance
 
-#: Least and greatest width multiplier of each backbone.
-WIDTHS = {"mobilenet_v2": (0.35, 1.4), "resnet50": (1.0, 1.0)}
+BackboneName = Literal[
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "resnet50",
+    "resnet101",
+    "resnet50_beta",
+    "resnet101_beta",
+    "xception41",
+    "xception65",
+    "xception71",
+    "convnext_tiny",
+]
+Head = Literal["v3plus", "v3", "lite", "lraspp"]
+
+#: Least and greatest width multiplier of the backbones that have one; the others have width 1.
+WIDTHS = {"mobilenet_v2": (0.35, 1.4), "mobilenet_v3_small": (0.35, 1.4), "mobilenet_v3_large": (0.35, 1.4)}
 
 
 class ModelConfig(Section):
     """The network."""
 
-    backbone: Literal["mobilenet_v2", "resnet50"] = "mobilenet_v2"
-    """Feature extractor."""
+    backbone: BackboneName = "mobilenet_v2"
+    """Feature extractor. "_beta" is the ResNet of research/deeplab, with three 3x3 convolutions at its root."""
+    head: Head = "v3plus"
+    """"v3plus" has a decoder; "v3" has none; "lite" is v3 without the 3x3 branches of ASPP, as published for
+    MobileNetV2; "lraspp" is the head of the MobileNetV3 paper."""
     width: float = 1.0
-    """Multiplies the channels of the backbone: 0.35 to 1.4 for mobilenet_v2, 1.0 for resnet50."""
+    """Multiplies the channels of the backbone: 0.35 to 1.4 for the MobileNets, 1.0 for the others."""
     output_stride: Literal[8, 16, 32] = 16
     """Ratio of the image's resolution to that of the last features. The same weights serve at each of them."""
     aspp_channels: int = Field(default=256, ge=8)
@@ -34,6 +52,9 @@ class ModelConfig(Section):
     """Whether the 3x3 convolutions of ASPP and decoder are depthwise separable: about a seventh of the work."""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Fraction of the fused ASPP features that are dropped in training."""
+    resize: Literal["half_pixel", "align_corners"] = "half_pixel"
+    """Sampling points of every interpolation inside the network. Weights of research/deeplab want align_corners, and
+    images whose sides are a multiple of the output stride plus 1."""
     normalization: Literal["dataset", "backbone"] = "dataset"
     """What the network does to pixels first: the dataset's mean and variance, or what published weights expect."""
     batch_norm_momentum: float = Field(default=0.99, ge=0.0, lt=1.0)
@@ -43,11 +64,26 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _width_exists(self) -> Self:
-        least, greatest = WIDTHS[self.backbone]
+        least, greatest = WIDTHS.get(self.backbone, (1.0, 1.0))
         if not least <= self.width <= greatest:
             allowed = f"{least}" if least == greatest else f"{least} to {greatest}"
             raise ValueError(f"width {self.width} does not exist for backbone {self.backbone!r}; allowed: {allowed}")
         return self
+
+
+class InferenceConfig(Section):
+    """How an image becomes a prediction: the same in evaluation, in `predict` and in the exported model."""
+
+    output_stride: Literal[8, 16, 32] | None = None
+    """Of the network when it predicts; None keeps that of training. The paper trains at 16 and predicts at 8."""
+    window: int = Field(default=0, ge=0)
+    """Side in pixels of the square windows that slide over a larger image; 0 sees every image whole."""
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    """Least fraction of a window's side that it shares with the next one; probabilities are averaged there."""
+    scales: tuple[float, ...] = (1.0,)
+    """Each image is seen at all these scales, and the probabilities are averaged."""
+    flip: bool = False
+    """Whether it is also seen mirrored, at each scale."""
 
 
 class OptimizerConfig(Section):
@@ -71,21 +107,53 @@ class OptimizerConfig(Section):
     """Largest global norm of the gradient; 0 is no limit."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights, which is then what is evaluated and exported; 0 is off."""
+    backbone_rate_factor: float = Field(default=1.0, ge=0)
+    """Multiplies the learning rate of the backbone's weights: below 1 to fine-tune, 0 to leave them alone."""
+    batch_norm: Literal["train", "freeze_backbone", "freeze"] = "train"
+    """Which batch normalisations keep the statistics and scales that they start with: none, those of the backbone, or
+    all. Freeze with initial weights and fewer than about 12 pictures in a step."""
+
+
+class LossConfig(Section):
+    """What training minimises: cross-entropy over the labelled pixels, and what is added to it."""
+
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that the target of a pixel spreads evenly over all classes."""
+    top_k_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of the labelled pixels, those with the largest loss, that the cross-entropy averages in the end."""
+    top_k_ramp_steps: int = Field(default=0, ge=0)
+    """Steps over which that fraction falls linearly from 1."""
+    dice: float = Field(default=0.0, ge=0)
+    """Weight of the soft Dice loss that is added."""
+    lovasz: float = Field(default=0.0, ge=0)
+    """Weight of the Lovasz-softmax loss that is added (arXiv 1705.08790)."""
 
 
 class TrainingConfig(OptimizerConfig):
     """How long, on what and how exactly the network is trained."""
 
+    initial_weights: str = "random"
+    """"random"; "imagenet" for the backbone's published weights (keras.applications); a .weights.h5 file or SavedModel
+    folder; or a TensorFlow Hub handle, as a path or URL."""
+    strategy: Literal["one_device", "mirrored", "multi_worker", "tpu"] = "one_device"
+    """How tf.distribute spreads the work: one device; all GPUs of this machine; several machines (TF_CONFIG); a TPU."""
     steps: int = Field(default=30_000, ge=1)
     """Updates of the weights."""
-    batch_size: int = Field(default=16, ge=1)
-    """Pictures in a step."""
+    global_batch_size: int = Field(default=16, ge=1)
+    """Pictures in one update of the weights, over all replicas and accumulated parts together."""
+    accumulation: int = Field(default=1, ge=1)
+    """Parts in which a replica computes its share of an update, one after the other, to save memory."""
+    loss: LossConfig = LossConfig()
     class_balance: Balance = "none"
     """How rare classes gain weight in the loss: "none", "log" or "median"."""
     class_balance_strength: float = Field(default=1.0, ge=0, le=1)
     """Exponent of these weights: 1 is the published formula, 0.5 its square root, 0 no effect."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Of the computation; weights and logits are float32 in any case."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Of the computation; weights and logits are float32 in any case. float16 scales the loss dynamically."""
+    jit_compile: bool = False
+    """Whether XLA compiles the step; always so on a TPU. On a CPU it was slower."""
+    profile_step: int = Field(default=0, ge=0)
+    """The TensorFlow profiler records a few steps from this one on, for TensorBoard; 0 never."""
     deterministic: bool = False
     """Whether a run and its repetition are equal, bit for bit, also when one was killed and resumed. Slower."""
     seed: int = Field(default=0, ge=0, lt=2**31)

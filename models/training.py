@@ -101,7 +101,7 @@ def train(
         data.train_files,
         inputs,
         augmentation,
-        batch_size=config.batch_size,
+        batch_size=config.global_batch_size,
         channel_mean=data.channel_mean,
         seed=config.seed,
         start_step=start,
@@ -192,7 +192,7 @@ class _Run:
             "loss": float(losses.mean()),
             "gradient_norm": float(norms.mean()),
             "learning_rate": self._learner.learning_rate(self._result.steps - 1),
-            "images_per_second": len(losses) * self._config.batch_size / elapsed,
+            "images_per_second": len(losses) * self._config.global_batch_size / elapsed,
         }
         self._board.write_step(self._result.steps, scalars)
         self._progress.update(self._result.steps, scalars["loss"], scalars["images_per_second"])

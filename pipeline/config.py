@@ -19,7 +19,7 @@ from data.files import FileSystem
 from data.labels import LabelMap
 from data.layouts import open_layout
 from data.section import Section
-from models.config import ModelConfig, TrainingConfig
+from models.config import InferenceConfig, ModelConfig, TrainingConfig
 
 
 class BeamConfig(Section):
@@ -49,6 +49,7 @@ class Config(Section):
     input: InputConfig = InputConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     infra: InfraConfig = InfraConfig()
     push: PushConfig = PushConfig()

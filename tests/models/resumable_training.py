@@ -14,7 +14,7 @@ from models.training import TrainingData, prepare, train
 
 CONFIG = TrainingConfig(
     steps=16,
-    batch_size=3,
+    global_batch_size=3,
     learning_rate=0.01,
     warmup_steps=4,
     weight_decay=0.1,

@@ -82,7 +82,7 @@ def run(
     progress: Notes | None = None,
     **options: object,
 ) -> TrainingResult:
-    config = TrainingConfig.model_validate({"batch_size": 4, "log_every": 5, "weight_decay": 0, **options})
+    config = TrainingConfig.model_validate({"global_batch_size": 4, "log_every": 5, "weight_decay": 0, **options})
     return train(
         model,
         config,

@@ -18,7 +18,7 @@ TINY = {
     "model.low_level_channels": "8",
     "augment.crop": "48",
     "training.steps": "6",
-    "training.batch_size": "2",
+    "training.global_batch_size": "2",
     "training.warmup_steps": "1",
     "training.eval_every": "3",
     "training.checkpoint_every": "3",

@@ -22,9 +22,9 @@ def test_each_config_of_the_project_loads_and_says_where_it_comes_from(path: Pat
 
 def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text("training: {steps: 7, batch_size: 3}\n")
+    path.write_text("training: {steps: 7, global_batch_size: 3}\n")
     config = load_config(path, [*DATA, "training.steps=9"])
-    assert (config.training.steps, config.training.batch_size) == (9, 3)
+    assert (config.training.steps, config.training.global_batch_size) == (9, 3)
     assert config.training.seed == Config(data={"path": "x"}).training.seed
 
 
