@@ -9,7 +9,7 @@ from keras import layers, ops
 from models.backbones import BACKBONES, build_backbone
 from models.backbones.blocks import BatchNorm, truncated_normal
 from models.config import ModelConfig
-from models.kernels import resize_bilinear
+from models.kernels import Conv2D, DepthwiseConv2D, resize_bilinear
 
 #: Of the batch normalisation in ASPP and decoder, as in research/deeplab.
 HEAD_EPSILON = 1e-5
@@ -19,13 +19,13 @@ ASPP_RATES = (6, 12, 18)
 
 def conv_unit(channels: int, kernel: int, norm: BatchNorm, name: str, rate: int = 1) -> keras.Sequential:
     """Convolution, batch normalisation, ReLU."""
-    conv = layers.Conv2D(channels, kernel, padding="same", dilation_rate=rate, use_bias=False, name="conv")
+    conv = Conv2D(channels, kernel, padding="same", dilation_rate=rate, use_bias=False, name="conv")
     return keras.Sequential([conv, norm("norm"), layers.ReLU(name="relu")], name=name)
 
 
 def separable_unit(channels: int, norm: BatchNorm, name: str, rate: int = 1) -> keras.Sequential:
     """Depthwise 3x3 and pointwise convolution, each with batch normalisation and ReLU (section 3.1, figure 3)."""
-    depthwise = layers.DepthwiseConv2D(
+    depthwise = DepthwiseConv2D(
         3,
         padding="same",
         dilation_rate=rate,
@@ -33,7 +33,7 @@ def separable_unit(channels: int, norm: BatchNorm, name: str, rate: int = 1) -> 
         depthwise_initializer=truncated_normal(0.33),
         name="depthwise",
     )
-    pointwise = layers.Conv2D(channels, 1, use_bias=False, kernel_initializer=truncated_normal(0.06), name="pointwise")
+    pointwise = Conv2D(channels, 1, use_bias=False, kernel_initializer=truncated_normal(0.06), name="pointwise")
     return keras.Sequential(
         [
             *(depthwise, norm("depthwise_norm"), layers.ReLU(name="depthwise_relu")),
@@ -231,7 +231,7 @@ class DeepLabV3Plus(keras.Model):
             name="decoder",
             **batch_norm,
         )
-        self.classifier = layers.Conv2D(num_classes, 1, kernel_initializer=truncated_normal(0.01), name="classifier")
+        self.classifier = Conv2D(num_classes, 1, kernel_initializer=truncated_normal(0.01), name="classifier")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Makes every weight; none depends on the images' size."""

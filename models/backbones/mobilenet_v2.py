@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from models.backbones.blocks import BatchNorm, atrous_schedule, truncated_normal
+from models.kernels import Conv2D, DepthwiseConv2D
 
 #: (expansion, channels, units, stride of the first unit): table 2 of the paper.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -29,7 +30,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def _conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    return layers.Conv2D(
+    return Conv2D(
         channels,
         kernel,
         strides=stride,
@@ -41,7 +42,7 @@ def _conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: s
 
 
 def _depthwise(x: keras.KerasTensor, stride: int, rate: int, name: str) -> keras.KerasTensor:
-    return layers.DepthwiseConv2D(
+    return DepthwiseConv2D(
         3,
         strides=stride,
         dilation_rate=rate,

@@ -8,6 +8,7 @@ import keras
 from keras import layers, ops
 
 from models.backbones.blocks import BatchNorm, atrous_schedule
+from models.kernels import Conv2D
 
 #: (channels of the 3x3 convolutions, units, stride of the first unit): table 1 of the paper, 50 layers.
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
@@ -26,7 +27,7 @@ def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
 def _conv(
     x: keras.KerasTensor, channels: int, kernel: int, name: str, stride: int = 1, rate: int = 1
 ) -> keras.KerasTensor:
-    return layers.Conv2D(
+    return Conv2D(
         channels,
         kernel,
         strides=stride,
@@ -40,7 +41,7 @@ def _conv(
 def _stem(x: keras.KerasTensor, norm: BatchNorm) -> keras.KerasTensor:
     """7x7 convolution and 3x3 maximum, each of stride 2, with symmetric padding."""
     x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
-    x = layers.Conv2D(64, 7, strides=2, kernel_initializer="he_normal", name="conv1_conv")(x)
+    x = Conv2D(64, 7, strides=2, kernel_initializer="he_normal", name="conv1_conv")(x)
     x = layers.ReLU(name="conv1_relu")(norm("conv1_bn")(x))
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     return layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
