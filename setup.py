@@ -16,6 +16,7 @@ RUNTIME = [
     "ml-metadata>=1.21,<1.22",
     "apache-beam[gcp]>=2.77,<2.78",
     "keras>=3.15,<4",
+    "h5py>=3.11",
     "tensorboard>=2.20",
     "numpy>=2,<3",
     "pillow>=11",

@@ -10,32 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from pictures import training_pictures
 
-from data.dataset import DataConfig, resolve_label_map
-from data.files import LocalFiles, read_bytes
-from data.images import read_image
-from data.layouts import open_layout
-from data.layouts.base import Sample
-from data.masks import read_mask
 from data.preprocess import decode_image
 from data.synthetic import write_dataset
 
 PICTURES = 60
 ROUNDS = 3
-
-
-def pictures(folder: str) -> list[tuple[bytes, np.ndarray, np.ndarray]]:
-    """The first training pictures of a dataset: encoded bytes, (h, w, 3) uint8 image, (h, w) uint8 mask."""
-    files = LocalFiles()
-    config = DataConfig(path=folder)
-    layout = open_layout(config.layout, folder, files)
-    labels = resolve_label_map(config, layout)
-    found = []
-    for entry in layout.samples(next(iter(layout.splits()), None)):
-        if isinstance(entry, Sample) and len(found) < PICTURES:
-            encoded, image = read_image(read_bytes(entry.image, files), config.max_pixels)
-            found.append((encoded, image, read_mask(entry.mask, labels, image.shape[:2], files)))
-    return found
 
 
 def milliseconds(call: object, arguments: list[object]) -> float:
@@ -53,7 +34,7 @@ def main() -> None:
     """Prints a table."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = sys.argv[1] if len(sys.argv) > 1 else str(write_dataset(Path(temporary) / "sample"))
-        found = pictures(folder)
+        found, _ = training_pictures(folder, PICTURES)
     forms = {
         "as received": ([encoded for encoded, _, _ in found], decode_image),
         "PNG": ([tf.io.encode_png(image).numpy() for _, image, _ in found], decode_image),

@@ -17,6 +17,9 @@ from data.errors import DataError
 from data.features import IMAGE, MASK
 from data.preprocess import decode_image, decode_mask
 
+Windows = Callable[[tf.Tensor], tf.data.Dataset]
+"""From the number of an epoch to its items: vectors that follow each other."""
+
 
 @dataclass(frozen=True)
 class _Scan:
@@ -36,49 +39,51 @@ def training_batches(
     channel_mean: Sequence[float],
     seed: int,
     start_step: int = 0,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Endless batches from step `start_step` on.
 
     The records are numbered through all epochs: step k takes the numbers k * batch_size and following. A set smaller
-    than a batch fills it from several epochs.
+    than a batch fills it from several epochs. With several workers each takes its slice of these numbers, and with
+    several replicas a batch here is what one replica takes, so that all together see what a single process would see.
+    Each worker reads all records, where they do not fit in memory, and decodes its own.
 
     Args:
         files: TFRecord files of the training split, GZIP where the name ends in `.gz`.
         config: memory and buffers.
         augmentation: crop and variation.
-        batch_size: pictures in a batch.
+        batch_size: pictures in a step, over all replicas; a multiple of their number.
         channel_mean: mean of the channels in [0, 255]; fills crops that reach outside the picture.
         seed: of order and variation.
         start_step: number of steps that a former run has done.
+        context: the replicas, and which worker this is, as `distribute_datasets_from_function` gives it; None is one
+            replica.
 
     Returns:
-        Dataset of (batch, crop height, crop width, 3) float32 in [0, 255] and (batch, crop height, crop width) uint8.
+        Dataset of (batch, crop height, crop width, 3) float32 in [0, 255] and (batch, crop height, crop width) uint8,
+        batch being `batch_size` over the number of replicas.
 
     Raises:
         DataError: there is no file or no record.
     """
+    context = context or tf.distribute.InputContext()
     scan = _scan(files, config.cache_bytes)
     mean = tf.constant(channel_mean, tf.float32)
-
-    def varied(number: tf.Tensor, image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment(image, mask, tf.stack([tf.constant(seed, tf.int64), number]), augmentation, mean)
-
-    def in_memory(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return varied(number, *_unpack(record))
-
-    def on_disk(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return varied(number, *decode_example(record))
-
     if scan.decoded is not None:
-        records = _epochs(scan.count, batch_size * start_step, lambda epoch: _memory_epoch(scan.decoded, seed, epoch))
+        windows, read = _memory_windows(scan.count, seed), lambda index: _unpack(tf.gather(scan.decoded, index))
     else:
-        records = _epochs(
-            scan.count, batch_size * start_step, lambda epoch: _disk_epoch(files, seed, epoch, config.shuffle_buffer)
-        )
-    examples = records.map(
-        in_memory if scan.decoded is not None else on_disk, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    return examples.batch(batch_size, drop_remainder=True).prefetch(config.prefetch)
+        windows, read = _disk_windows(files, seed, config.shuffle_buffer), decode_example
+
+    def varied(number: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment(*read(item), tf.stack([tf.constant(seed, tf.int64), number]), augmentation, mean)
+
+    items = _slice(_numbered(scan.count, batch_size * start_step, windows), batch_size, context)
+    examples = items.map(varied, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = examples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
+    # Several workers would otherwise ask each other at each step whether any has come to its end.
+    batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    replicas_here = context.num_replicas_in_sync // context.num_input_pipelines
+    return batches.prefetch(config.prefetch * replicas_here)
 
 
 def evaluation_examples(files: Sequence[str]) -> tf.data.Dataset:
@@ -148,29 +153,42 @@ def _unpack(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return image, tf.ensure_shape(tf.io.parse_tensor(record[1], tf.uint8), (None, None))
 
 
-def _epochs(count: int, start: int, one_epoch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
-    """(number, record) of all epochs from record number `start` on; `one_epoch` gives the `count` records of one."""
+def _numbered(count: int, start: int, windows: Windows) -> tf.data.Dataset:
+    """(number, item) of all epochs, `count` items in each, from item number `start` on."""
     epochs = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max)
-    return epochs.flat_map(one_epoch).skip(start % count).enumerate(start)
+    # The next window is read while this one is worked on, over the ends of epochs, too.
+    items = epochs.flat_map(windows).prefetch(1).unbatch()
+    return items.skip(start % count).enumerate(start)
 
 
-def _memory_epoch(decoded: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """The records in memory, in the order of this epoch."""
-    order = _shuffled(tf.range(len(decoded)), seed, epoch, 0)
-    return tf.data.Dataset.from_tensor_slices(order).map(lambda index: tf.gather(decoded, index))
+def _slice(items: tf.data.Dataset, batch_size: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    """The items of this worker: an equal slice of each global batch, in the order of the workers."""
+    if context.num_input_pipelines == 1:
+        return items
+    size = batch_size // context.num_input_pipelines
+    return items.filter(lambda number, item: number % batch_size // size == context.input_pipeline_id)
 
 
-def _disk_epoch(files: Sequence[str], seed: int, epoch: tf.Tensor, window: int) -> tf.data.Dataset:
-    """The records on disk in the order of this epoch: files shuffled, and records within each window of them.
+def _memory_windows(count: int, seed: int) -> Windows:
+    """The indices of the records in memory, in the order of an epoch: one window."""
+
+    def windows(epoch: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensors(_shuffled(tf.range(count), seed, epoch, 0))
+
+    return windows
+
+
+def _disk_windows(files: Sequence[str], seed: int, size: int) -> Windows:
+    """The records on disk in the order of an epoch: files shuffled, and records within each window of them.
 
     `Dataset.shuffle` would depend on TensorFlow's global seed and on how many records were drawn before.
     """
 
-    def window_shuffled(number: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(_shuffled(records, seed, epoch, number + 1))
+    def windows(epoch: tf.Tensor) -> tf.data.Dataset:
+        records = _records(_shuffled(tf.constant(list(files)), seed, epoch, 0)).batch(size).enumerate()
+        return records.map(lambda number, window: _shuffled(window, seed, epoch, number + 1))
 
-    records = _records(_shuffled(tf.constant(list(files)), seed, epoch, 0))
-    return records.batch(window).enumerate().flat_map(window_shuffled)
+    return windows
 
 
 def _shuffled(values: tf.Tensor, seed: int, epoch: tf.Tensor, part: int | tf.Tensor) -> tf.Tensor:

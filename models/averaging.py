@@ -23,6 +23,11 @@ class MovingAverage:
         self._decay = decay
         self.averages = [tf.Variable(variable, trainable=False) for variable in self._variables]
 
+    def restart(self) -> None:
+        """Begins again at the variables' values."""
+        for average, variable in zip(self.averages, self._variables, strict=True):
+            average.assign(variable)
+
     def update(self, step: tf.Tensor) -> None:
         """Takes in the variables' values after `step` (from 1) steps."""
         step = tf.cast(step, tf.float32)

@@ -22,11 +22,13 @@ class Checkpoints:
         folder: local folder or gs:// address; made if absent.
         variables: what is saved; the same variables in the same order at each run.
         keep: how many are kept.
+        writes: whether `save` does anything: of the workers that train together and share the folder, one does.
     """
 
-    def __init__(self, folder: str, variables: Sequence[tf.Variable], keep: int = 2) -> None:
+    def __init__(self, folder: str, variables: Sequence[tf.Variable], keep: int = 2, *, writes: bool = True) -> None:
         self._folder = folder
         self._variables = list(variables)
+        self._writes = writes
         checkpoint = tf.train.Checkpoint(variables=self._variables)
         self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=keep, checkpoint_name="step")
 
@@ -42,7 +44,8 @@ class Checkpoints:
 
     def save(self, step: int) -> None:
         """Saves the variables as they are after `step` steps."""
-        self._manager.save(checkpoint_number=step)
+        if self._writes:
+            self._manager.save(checkpoint_number=step)
 
     def restore(self, step: int) -> None:
         """Gives the variables their values after `step` steps: all of them or, on an error, none.

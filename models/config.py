@@ -4,7 +4,7 @@ They stand apart from the code that uses them so that a command line can check a
 TensorFlow.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,8 +13,11 @@ from models.balance import Balance
 
 BackboneName = Literal[
     "mobilenet_v2",
+    "mobilenet_v2_seg",
     "mobilenet_v3_small",
     "mobilenet_v3_large",
+    "mobilenet_v3_small_seg",
+    "mobilenet_v3_large_seg",
     "resnet50",
     "resnet101",
     "resnet50_beta",
@@ -27,14 +30,22 @@ BackboneName = Literal[
 Head = Literal["v3plus", "v3", "lite", "lraspp"]
 
 #: Least and greatest width multiplier of the backbones that have one; the others have width 1.
-WIDTHS = {"mobilenet_v2": (0.35, 1.4), "mobilenet_v3_small": (0.35, 1.4), "mobilenet_v3_large": (0.35, 1.4)}
+WIDTHS = {
+    "mobilenet_v2": (0.35, 1.4),
+    "mobilenet_v2_seg": (0.35, 1.4),
+    "mobilenet_v3_small": (0.35, 1.4),
+    "mobilenet_v3_large": (0.35, 1.4),
+    "mobilenet_v3_small_seg": (0.35, 1.4),
+    "mobilenet_v3_large_seg": (0.35, 1.4),
+}
 
 
 class ModelConfig(Section):
     """The network."""
 
     backbone: BackboneName = "mobilenet_v2"
-    """Feature extractor. "_beta" is the ResNet of research/deeplab, with three 3x3 convolutions at its root."""
+    """Feature extractor. "_beta" is the ResNet of research/deeplab, with three 3x3 convolutions at its root; "_seg" its
+    MobileNets: V2 does not round channels to multiples of 8, V3 has half of them in the last block."""
     head: Head = "v3plus"
     """"v3plus" has a decoder; "v3" has none; "lite" is v3 without the 3x3 branches of ASPP, as published for
     MobileNetV2; "lraspp" is the head of the MobileNetV3 paper."""
@@ -80,7 +91,7 @@ class InferenceConfig(Section):
     """Side in pixels of the square windows that slide over a larger image; 0 sees every image whole."""
     overlap: float = Field(default=0.25, ge=0, lt=1)
     """Least fraction of a window's side that it shares with the next one; probabilities are averaged there."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(default=(1.0,), min_length=1)
     """Each image is seen at all these scales, and the probabilities are averaged."""
     flip: bool = False
     """Whether it is also seen mirrored, at each scale."""

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from numpy.typing import NDArray
 from pydantic import Field
 
 from data.errors import DataError
@@ -37,20 +38,29 @@ def predictor(model: keras.Model) -> Predict:
     return predict
 
 
-def evaluate(predict: Predict, examples: tf.data.Dataset, num_classes: int, step: int) -> Evaluation:
-    """Evaluates on (image, mask) pairs, as `data.input.evaluation_examples` gives them.
+def count(predict: Predict, examples: tf.data.Dataset, num_classes: int) -> NDArray[np.int64]:
+    """The confusion matrix of (image, mask) pairs, as `data.input.evaluation_examples` gives them.
 
-    Raises:
-        DataError: no pixel has a label.
+    Returns:
+        (classes, classes) in pixels, rows the label and columns the prediction.
     """
     total = np.zeros((num_classes, num_classes), np.int64)
     for image, mask in examples:
         total += np.asarray(confusion_matrix(mask, predict(image), num_classes), np.int64)
-    if not total.any():
+    return total
+
+
+def judge(matrix: NDArray[np.int64], step: int) -> Evaluation:
+    """Scores from the confusion matrix of the whole validation split.
+
+    Raises:
+        DataError: no pixel has a label.
+    """
+    if not matrix.any():
         raise DataError("the validation split has no labelled pixel: its masks hold nothing but void")
-    scores = iou(total)  # (classes,), NaN where a class does not occur
+    scores = iou(matrix)  # (classes,), NaN where a class does not occur
     return Evaluation(
         step=step,
-        mean_iou=mean_iou(total),
+        mean_iou=mean_iou(matrix),
         iou=tuple(None if np.isnan(score) else float(score) for score in scores),
     )

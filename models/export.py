@@ -12,8 +12,19 @@ evaluate            examples: string (batch,), tf.Examples      confusion: int64
 ==================  ==========================================  =======================================================
 
 A score is the mean over an image's pixels of the top class's softmax probability. Decoding and shrinking are those of
-`data.preprocess`; the logits go from stride 4 straight to the size that is asked for. The label map lies in
-`assets/label_map.json`.
+`data.preprocess`; from pixels to classes all three signatures take the one way of `models.inference`, so that what is
+evaluated is what is predicted.
+
+What readers need beside the signatures:
+
+=======================  ==============================================================================================
+in the SavedModel        what it holds
+=======================  ==============================================================================================
+assets/label_map.json    the classes, a `data.labels.LabelMap`
+assets/model.json        an `ExportedModel`: the sections `model`, `preprocess` and `inference`, and `weights`, paths
+`weights` of the loaded  the network's float32 variables, in the order of those paths, which is that of
+object                   `DeepLabV3Plus.weights`; the paths are Keras' own, such as "aspp/fusion/conv/kernel"
+=======================  ==============================================================================================
 """
 
 import os
@@ -21,19 +32,22 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+from pydantic import ValidationError
 
 from data.config import PreprocessConfig
 from data.errors import DataError, WorkspaceError
 from data.features import IMAGE, MASK
 from data.labels import LabelMap
 from data.preprocess import decode_image, decode_mask, shrink_image
+from data.section import Section
+from models.config import InferenceConfig, ModelConfig
 from models.deeplab import DeepLabV3Plus
-from models.kernels import resize_bilinear
+from models.inference import InferenceProtocol
 from models.metrics import confusion_matrix
 
 SERVING_SIGNATURE = "serving_default"
@@ -49,28 +63,46 @@ SCORES = "scores"
 CONFUSION = "confusion"
 
 LABEL_MAP_FILE = "label_map.json"
+MODEL_FILE = "model.json"
 
 Outputs = dict[str, tf.Tensor]
+Asset = TypeVar("Asset", bound=Section)
 
 _PIXELS_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8)
 
 
+class ExportedModel(Section):
+    """What a SavedModel holds and does, for readers that work with its weights."""
+
+    model: ModelConfig
+    """The network as it was trained; at its output stride unless `inference` has another."""
+    preprocess: PreprocessConfig
+    inference: InferenceConfig
+    weights: tuple[str, ...]
+    """Paths of the weights."""
+
+
 class InferenceModule(tf.Module):
-    """What is saved: the weights, the label map's file and the signatures.
+    """What is saved: the weights, the files that go with them, and the signatures.
 
     Args:
-        model: float32 network.
-        preprocess: what happens to images before the network.
-        label_map_file: path of the label map as JSON.
+        weights: of the network.
+        protocol: from pixels to classes.
+        preprocess: what happens to images before that.
+        files: paths of the files for the folder `assets`.
     """
 
-    def __init__(self, model: DeepLabV3Plus, preprocess: PreprocessConfig, label_map_file: str) -> None:
+    def __init__(
+        self,
+        weights: Sequence[tf.Variable],
+        protocol: InferenceProtocol,
+        preprocess: PreprocessConfig,
+        files: Sequence[Path],
+    ) -> None:
         super().__init__()
-        self.weights = [weight.value for weight in model.weights]
-        self.label_map = tf.saved_model.Asset(label_map_file)
-        # Traced once for all signatures: saving takes a third of the time, and so does the file.
-        self._coarse_logits = tf.function(model.coarse_logits, input_signature=[_PIXELS_SPEC])
-        self._num_classes = model.num_classes
+        self.weights = list(weights)
+        self.files = [tf.saved_model.Asset(str(file)) for file in files]
+        self._protocol = protocol
         self._preprocess = preprocess
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
@@ -98,14 +130,15 @@ class InferenceModule(tf.Module):
 
     def _evaluate(self, examples: tf.Tensor) -> Outputs:
         features = {key: tf.io.FixedLenFeature((), tf.string) for key in (IMAGE, MASK)}
+        num_classes = self._protocol.num_classes
 
         def compare(serialized: tf.Tensor) -> tf.Tensor:
             example = tf.io.parse_single_example(serialized, features)
             mask = decode_mask(example[MASK])
             class_ids, _ = self._segment(decode_image(example[IMAGE])[None], tf.shape(mask))
-            return tf.reshape(confusion_matrix(mask, class_ids[0], self._num_classes), (-1,))
+            return tf.reshape(confusion_matrix(mask, class_ids[0], num_classes), (-1,))
 
-        matrices = _each(compare, examples, tf.TensorSpec((self._num_classes**2,), tf.int64))
+        matrices = _each(compare, examples, tf.TensorSpec((num_classes**2,), tf.int64))
         return {CONFUSION: matrices}
 
     def _segment(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -113,10 +146,7 @@ class InferenceModule(tf.Module):
         if self._preprocess.max_side:
             spec = tf.TensorSpec((None, None, 3), tf.uint8)
             images = _each(lambda image: shrink_image(image, self._preprocess), images, spec)
-        logits = resize_bilinear(self._coarse_logits(images), (size[0], size[1]))  # (batch, height, width, classes)
-        top_log_probability = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
-        class_ids = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
-        return class_ids, tf.reduce_mean(tf.exp(top_log_probability), axis=(1, 2))
+        return self._protocol.segment(images, size)
 
 
 def _traced(
@@ -140,17 +170,19 @@ def _float32_policy() -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
-def _float32_copy(model: DeepLabV3Plus) -> DeepLabV3Plus:
-    """The same network and weights, computing in float32."""
+def _for_inference(model: DeepLabV3Plus, output_stride: int | None) -> DeepLabV3Plus:
+    """The same weights in a network that computes in float32, at another output stride unless that is None."""
     with _float32_policy():
-        copy = DeepLabV3Plus.from_config(model.get_config())
-        copy.build((None, None, None, 3))
-    copy.set_weights(model.get_weights())
-    return copy
+        return model.with_output_stride(output_stride or model.config.output_stride)
 
 
 def export_saved_model(
-    model: DeepLabV3Plus, path: str | os.PathLike[str], *, label_map: LabelMap, preprocess: PreprocessConfig
+    model: DeepLabV3Plus,
+    path: str | os.PathLike[str],
+    *,
+    label_map: LabelMap,
+    preprocess: PreprocessConfig,
+    inference: InferenceConfig | None = None,
 ) -> None:
     """Writes a SavedModel that computes in float32, whatever the policy in training was.
 
@@ -159,16 +191,33 @@ def export_saved_model(
         path: folder to write, anywhere that `tf.io.gfile` reaches.
         label_map: the classes; goes with the model.
         preprocess: what happened to the images in training.
+        inference: how images become predictions; None takes the defaults.
 
     Raises:
         ValueError: the label map has another number of classes than the model.
     """
     if label_map.num_classes != model.num_classes:
         raise ValueError(f"the label map has {label_map.num_classes} classes, the model {model.num_classes}")
+    inference = inference or InferenceConfig()
+    network = _for_inference(model, inference.output_stride)
+    protocol = InferenceProtocol(
+        network.coarse_logits,
+        network.num_classes,
+        inference,
+        align_corners=network.config.resize == "align_corners",
+    )
+    description = ExportedModel(
+        model=model.config,
+        preprocess=preprocess,
+        inference=inference,
+        weights=tuple(weight.path for weight in network.weights),
+    )
     with tempfile.TemporaryDirectory() as folder:
-        label_map_file = Path(folder, LABEL_MAP_FILE)
-        label_map_file.write_text(label_map.model_dump_json(indent=2), encoding="utf-8")
-        module = InferenceModule(_float32_copy(model), preprocess, str(label_map_file))
+        files = {Path(folder, LABEL_MAP_FILE): label_map, Path(folder, MODEL_FILE): description}
+        for file, section in files.items():
+            file.write_text(section.model_dump_json(indent=2), encoding="utf-8")
+        variables = [weight.value for weight in network.weights]
+        module = InferenceModule(variables, protocol, preprocess, list(files))
         tf.saved_model.save(module, os.fspath(path), signatures=module.signatures())
 
 
@@ -176,14 +225,31 @@ def load_label_map(path: str | os.PathLike[str]) -> LabelMap:
     """The label map inside a SavedModel.
 
     Raises:
-        WorkspaceError: there is none.
+        WorkspaceError: there is none, or it is damaged.
     """
-    file = os.path.join(os.fspath(path), "assets", LABEL_MAP_FILE)
+    return _read_asset(path, LABEL_MAP_FILE, LabelMap)
+
+
+def load_description(path: str | os.PathLike[str]) -> ExportedModel:
+    """What the SavedModel says of itself.
+
+    Raises:
+        WorkspaceError: it says nothing, as those of other projects, or nothing that this version understands.
+    """
+    return _read_asset(path, MODEL_FILE, ExportedModel)
+
+
+def _read_asset(path: str | os.PathLike[str], name: str, kind: type[Asset]) -> Asset:
+    file = os.path.join(os.fspath(path), "assets", name)
     try:
         with tf.io.gfile.GFile(file) as stream:
-            return LabelMap.model_validate_json(stream.read())
+            return kind.model_validate_json(stream.read())
     except tf.errors.NotFoundError:
-        raise WorkspaceError(f"{os.fspath(path)} holds no model with a label map: {file} does not exist") from None
+        raise WorkspaceError(f"{os.fspath(path)} holds no model of this project: {file} does not exist") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise WorkspaceError(f"{file}: {place or 'the file'}: {first['msg']}") from None
 
 
 class Segmenter:

@@ -173,11 +173,11 @@ def _strided_depthwise(inputs: Any, kernel: Any, strides: list[int], padding: st
 class BatchNormalization(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis of (batch, height, width, channels), same numbers.
 
-    Statistics that are synchronised across replicas take Keras' own way.
+    Statistics of a batch that are synchronised across replicas take Keras' own way.
     """
 
     def call(self, inputs: keras.KerasTensor, training: bool | None = None, mask: Any = None) -> keras.KerasTensor:
-        if not _on_tensorflow() or self.synchronized:
+        if not _on_tensorflow() or (self.synchronized and training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         if training and self.trainable:
             outputs, mean, variance = self._fused(inputs, (), ())

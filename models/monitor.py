@@ -1,16 +1,11 @@
-"""How a training shows what it does: progress on the console, curves and pictures in TensorBoard."""
+"""How far a training is: told to whoever asks, or shown on the console."""
 
-from collections.abc import Sequence
 from typing import Protocol, Self
 
-import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from data.features import IGNORE_LABEL
-from data.masks import colorize, palette
 from models.evaluation import Evaluation
 
 
@@ -77,48 +72,3 @@ class ProgressBar:
         mark = ", the best so far" if best else ""
         line = f"step {evaluation.step}: validation mean IoU {evaluation.mean_iou:.4f}{mark}"
         self._bar.console.print(line, highlight=False)
-
-
-class TensorBoard:
-    """Writes scalars and pictures where TensorBoard reads them.
-
-    Args:
-        folder: the run's log folder.
-        label_names: of the classes, in the order of their ids.
-    """
-
-    def __init__(self, folder: str, label_names: Sequence[str]) -> None:
-        self._writer = tf.summary.create_file_writer(folder)
-        self._label_names = label_names
-        self._palette = palette(len(label_names))
-
-    def write_step(self, step: int, scalars: dict[str, float]) -> None:
-        """Scalars of the training, after `step` steps."""
-        with self._writer.as_default(step):
-            for name, value in scalars.items():
-                tf.summary.scalar(f"train/{name}", value)
-
-    def write_evaluation(self, evaluation: Evaluation) -> None:
-        """Mean IoU and the IoU of each class that occurs."""
-        with self._writer.as_default(evaluation.step):
-            tf.summary.scalar("val/mean_iou", evaluation.mean_iou)
-            for name, value in zip(self._label_names, evaluation.iou, strict=True):
-                if value is not None:
-                    tf.summary.scalar(f"val_iou/{name}", value)
-        self._writer.flush()
-
-    def write_prediction(
-        self, step: int, number: int, image: np.ndarray, mask: np.ndarray, predicted: np.ndarray
-    ) -> None:
-        """Image, label and prediction side by side.
-
-        Args:
-            step: steps done.
-            number: of the picture.
-            image: (height, width, 3) uint8.
-            mask, predicted: (height, width) uint8 class ids.
-        """
-        predicted = np.where(mask == IGNORE_LABEL, IGNORE_LABEL, predicted)
-        panels = np.concatenate([image, *(colorize(ids, self._palette) for ids in (mask, predicted))], axis=1)
-        with self._writer.as_default(step):
-            tf.summary.image(f"val/{number}", panels[None])

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from data.config import AugmentConfig, InputConfig
 from data.errors import TrainingError
@@ -17,9 +18,11 @@ from data.section import Section
 from models.balance import class_weights
 from models.checkpoints import Checkpoints
 from models.config import TrainingConfig
-from models.evaluation import Evaluation, evaluate, predictor
-from models.learner import Learner
-from models.monitor import Progress, Silent, TensorBoard
+from models.evaluation import Evaluation, count, judge, predictor
+from models.learner import Learner, StepReport
+from models.monitor import Progress, Silent
+from models.strategies import Distribution, distribute
+from models.tensorboard import Profiler, TensorBoard
 
 PICTURES = 4
 
@@ -59,12 +62,20 @@ class TrainingResult(Section):
         return len(self.history) - 1 - self.history.index(self.best) if self.best else 0
 
 
-def prepare(config: TrainingConfig) -> None:
-    """Sets the process up for a training: seeds, precision, determinism. To be called before the model is built."""
+def prepare(config: TrainingConfig) -> Distribution:
+    """Sets the process up for a training: replicas, seeds, precision, determinism.
+
+    To be called before the model is built, which then happens in the scope of the distribution.
+
+    Raises:
+        ConfigError, TrainingError: the replicas are not there.
+    """
+    distribution = distribute(config.strategy)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    return distribution
 
 
 def train(
@@ -76,37 +87,56 @@ def train(
     inputs: InputConfig,
     checkpoint_dir: str,
     log_dir: str,
+    initialize: Callable[[], object] | None = None,
     progress: Progress | None = None,
+    distribution: Distribution | None = None,
 ) -> TrainingResult:
-    """Trains the model, from the newest checkpoint on if there is one.
+    """Trains a model in place: it ends with the weights of the best evaluation.
+
+    Without a validation split it ends with the last weights, averaged if `config.ema_decay` is set. If
+    `checkpoint_dir` holds a checkpoint of this training, it goes on from there.
+
+    Several workers train as one: all are started, with the same arguments, and when one has ended early the others
+    end, too. Started again, all of them go on from the last checkpoint.
 
     Args:
-        model: a built model, made after `prepare`. In the end it holds the weights of the best evaluation, or the last
-            ones where there is no validation split; with `ema_decay` the averaged ones in both cases.
-        config: how it is trained.
+        model: as `Learner` wants it.
+        config: how to train.
         data: the records.
         augmentation: crop and variation of the training pictures.
-        inputs: memory and buffers of the input.
-        checkpoint_dir: kept between runs; one folder for each combination of code, data and configuration.
-        log_dir: where TensorBoard looks.
-        progress: is told how far the training is.
+        inputs: memory and buffers.
+        checkpoint_dir: folder of this training's checkpoints, `state` (to resume) and `best`; one for all workers.
+        log_dir: folder of the curves.
+        initialize: sets the weights that the training starts from; called unless it goes on from a checkpoint.
+        progress: who is told, on the chief.
+        distribution: the replicas, of which `prepare` tells; None is one device.
 
     Raises:
-        DataError: a split without a record.
-        TrainingError: the loss is not finite, or no checkpoint of the best weights can be read.
+        ConfigError: the replicas cannot train this configuration.
+        DataError: a split has no record.
+        TrainingError: loss or gradient is not finite, no checkpoint can be read, or another worker has ended.
     """
-    run = _Run(model, config, data, checkpoint_dir, log_dir, progress or Silent())
+    distribution = distribution or distribute("one_device")
+    run = _Run(model, config, data, checkpoint_dir, log_dir, progress or Silent(), distribution)
     start = run.resume()
-    batches = training_batches(
-        data.train_files,
-        inputs,
-        augmentation,
-        batch_size=config.global_batch_size,
-        channel_mean=data.channel_mean,
-        seed=config.seed,
-        start_step=start,
-    )
-    return run.run(batches)
+    if not start and initialize:
+        initialize()
+        run.begin_anew()
+    run.describe({"training": config, "augment": augmentation, "input": inputs})
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return training_batches(
+            data.train_files,
+            inputs,
+            augmentation,
+            batch_size=config.global_batch_size,
+            channel_mean=data.channel_mean,
+            seed=config.seed,
+            start_step=start,
+            context=context,
+        )
+
+    return run.run(distribution.strategy.distribute_datasets_from_function(batches))
 
 
 class _Run:
@@ -120,45 +150,84 @@ class _Run:
         checkpoint_dir: str,
         log_dir: str,
         progress: Progress,
+        distribution: Distribution,
     ) -> None:
         self._config = config
-        self._progress = progress
-        self._board = TensorBoard(log_dir, data.label_names)
+        self._distribution = distribution
+        writes = distribution.is_chief
+        self._progress = progress if writes else Silent()
+        self._board = TensorBoard(log_dir, data.label_names) if writes else None
+        self._profiler = Profiler(log_dir, config.profile_step if writes else 0)
         weights = class_weights(data.class_pixels, config.class_balance, config.class_balance_strength)
-        self._learner = Learner(model, config, config.steps, weights)
+        self._learner = Learner(model, config, weights, distribution)
         self._examples = evaluation_examples(data.val_files) if data.val_files else None
         self._num_classes = len(data.label_names)
         self._predict = predictor(model)
         self._result = TrainingResult()
         # Travels in the checkpoints as JSON, so that a resumed run knows the best evaluation and its patience.
         self._record = tf.Variable("", dtype=tf.string)
-        self._states = Checkpoints(os.path.join(checkpoint_dir, "state"), [*self._learner.variables, self._record])
-        self._best = Checkpoints(os.path.join(checkpoint_dir, "best"), self._learner.weights)
-        self._pending: list[tuple[tf.Tensor, tf.Tensor]] = []
+        state = [*self._learner.variables, self._record]
+        self._states = Checkpoints(os.path.join(checkpoint_dir, "state"), state, writes=writes)
+        self._best = Checkpoints(os.path.join(checkpoint_dir, "best"), self._learner.weights, writes=writes)
+        self._pending: list[StepReport] = []
         self._clock = 0.0
 
     def resume(self) -> int:
         """Goes back to the newest checkpoint that can be read, if there is one; the steps done by then."""
         if self._states.restore_newest():
             self._result = TrainingResult.model_validate_json(self._record.numpy())
-        self._progress.begin(self._result.steps, self._config.steps)
-        return self._result.steps
+        steps = self._result.steps
+        distribution = self._distribution
+        found = distribution.sum_over_workers(np.eye(distribution.workers, dtype=np.int64)[distribution.worker] * steps)
+        if set(found.tolist()) != {steps}:
+            raise TrainingError(
+                f"the workers would resume after the steps {', '.join(map(str, found))}: the folder of "
+                f"{self._states.path(steps)} must be one and the same for all of them"
+            )
+        self._progress.begin(steps, self._config.steps)
+        return steps
 
-    def run(self, batches: tf.data.Dataset) -> TrainingResult:
+    def begin_anew(self) -> None:
+        """Takes the model's weights as those that the training starts from."""
+        self._learner.restart_average()
+
+    def describe(self, sections: Mapping[str, Section]) -> None:
+        """Writes down what this training was configured with."""
+        if self._board:
+            self._board.write_hparams(sections)
+
+    def run(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> TrainingResult:
         """Steps until the last one, or until nothing has become better for long; then takes the best weights."""
-        self._clock = time.perf_counter()
-        remaining = 0 if self._is_exhausted() else self._config.steps - self._result.steps
-        for images, masks in islice(batches, remaining):
-            self._pending.append(self._learner.step(images, masks))
-            self._result = self._result.model_copy(update={"steps": self._result.steps + 1})
-            self._after_step()
-            if self._is_exhausted():
-                break
+        try:
+            self._steps(batches)
+            self._distribution.wait()
+        except tf.errors.OpError as error:
+            if self._distribution.workers == 1:
+                raise
+            raise TrainingError(
+                f"worker {self._distribution.worker} lost the others after step {self._result.steps}: "
+                f"{str(error).splitlines()[0]} Start all workers again: they go on from the last checkpoint"
+            ) from error
         if self._result.best:
             self._best.restore(self._result.best.step)
         else:
             self._learner.keep_average()
+        if self._board and self._result.best:
+            self._board.write_result(self._result.steps, self._result.best.mean_iou)
         return self._result
+
+    def _steps(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> None:
+        self._clock = time.perf_counter()
+        remaining = 0 if self._is_exhausted() else self._config.steps - self._result.steps
+        with self._profiler:
+            for images, masks in islice(batches, remaining):
+                step = self._result.steps + 1
+                with self._profiler.step(step):
+                    self._pending.append(self._learner.step(images, masks))
+                self._result = self._result.model_copy(update={"steps": step})
+                self._after_step()
+                if self._is_exhausted():
+                    break
 
     def _after_step(self) -> None:
         examples = self._examples if self._is_due(self._config.eval_every) else None
@@ -182,39 +251,50 @@ class _Run:
 
     def _log(self) -> None:
         """Fetches what the steps since the last time gave; only here the loop waits for the device."""
-        losses, norms = np.asarray([[float(value) for value in step] for step in self._pending]).T
+        losses, norms, diverged = np.asarray([[float(value) for value in report] for report in self._pending]).T
         elapsed = time.perf_counter() - self._clock
-        first = self._result.steps - len(losses) + 1
-        for step, loss, norm in zip(range(first, first + len(losses)), losses, norms, strict=True):
-            if not np.isfinite([loss, norm]).all():
-                raise self._diverged(step, loss, norm)
+        step = self._result.steps
+        if diverged.any():
+            first = int(diverged.argmax())
+            raise self._diverged(step - len(losses) + 1 + first, losses[first], norms[first])
+        # Steps whose gradients overflowed in float16 were skipped.
+        norms = norms[np.isfinite(norms)]
         scalars = {
             "loss": float(losses.mean()),
-            "gradient_norm": float(norms.mean()),
-            "learning_rate": self._learner.learning_rate(self._result.steps - 1),
+            **({"gradient_norm": float(norms.mean())} if norms.size else {}),
+            **self._learner.scalars(step - 1),
             "images_per_second": len(losses) * self._config.global_batch_size / elapsed,
         }
-        self._board.write_step(self._result.steps, scalars)
-        self._progress.update(self._result.steps, scalars["loss"], scalars["images_per_second"])
+        if self._board:
+            self._board.write_step(step, scalars)
+        self._progress.update(step, scalars["loss"], scalars["images_per_second"])
         self._pending.clear()
         self._clock = time.perf_counter()
 
     def _evaluate(self, examples: tf.data.Dataset) -> None:
         """Evaluates the weights, averaged ones if there are such, and keeps them if they are the best so far."""
         step = self._result.steps
+        distribution = self._distribution
         with self._learner.averaged():
-            evaluation = evaluate(self._predict, examples, self._num_classes, step)
+            share = examples.shard(distribution.workers, distribution.worker)
+            matrix = distribution.sum_over_workers(count(self._predict, share, self._num_classes))
+            evaluation = judge(matrix, step)
             self._result = self._result.model_copy(update={"history": (*self._result.history, evaluation)})
             is_best = self._result.best is evaluation
             if is_best:
                 self._best.save(step)
-                self._write_predictions(examples, step)
-        self._board.write_evaluation(evaluation)
+            if self._board:
+                self._show(self._board, evaluation, matrix, examples if is_best else examples.take(0))
         self._progress.evaluated(evaluation, is_best)
 
-    def _write_predictions(self, examples: tf.data.Dataset, step: int) -> None:
+    def _show(
+        self, board: TensorBoard, evaluation: Evaluation, matrix: NDArray[np.int64], examples: tf.data.Dataset
+    ) -> None:
+        board.write_evaluation(evaluation)
+        board.write_confusion(evaluation.step, matrix)
         for number, (image, mask) in enumerate(examples.take(PICTURES)):
-            self._board.write_prediction(step, number, image.numpy(), mask.numpy(), self._predict(image).numpy())
+            predicted = self._predict(image).numpy()
+            board.write_prediction(evaluation.step, number, image.numpy(), mask.numpy(), predicted)
 
     def _diverged(self, step: int, loss: float, norm: float) -> TrainingError:
         saved = self._states.steps

@@ -6,12 +6,14 @@ Each section is defined beside the code that uses it. A YAML file holds differen
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from components.config import EvaluationConfig, InfraConfig, PushConfig, ValidationConfig
+from components.search_space import SECTIONS
+from components.tuning import TuningConfig, check_space
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.errors import ConfigError
@@ -49,12 +51,32 @@ class Config(Section):
     input: InputConfig = InputConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    tuning: TuningConfig = TuningConfig()
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     infra: InfraConfig = InfraConfig()
     push: PushConfig = PushConfig()
     beam: BeamConfig = BeamConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _search_can_train(self) -> Self:
+        if self.tuning.trials and self.training.strategy == "multi_worker":
+            raise ValueError(
+                f"tuning.trials={self.tuning.trials} does not go with training.strategy 'multi_worker', which "
+                "TensorFlow sets up once in a process; search with another strategy, then train with the values found"
+            )
+        check_space(self.tuning.space, {name: getattr(self, name) for name in SECTIONS})
+        return self
+
+    @model_validator(mode="after")
+    def _published_weights_see_what_they_expect(self) -> Self:
+        if self.training.initial_weights == "imagenet" and self.model.normalization != "backbone":
+            raise ValueError(
+                f"training.initial_weights 'imagenet' does not go with model.normalization {self.model.normalization!r}: "
+                "published weights expect the pixels that they were trained on; allowed: 'backbone'"
+            )
+        return self
 
     @property
     def labels(self) -> LabelMap:
@@ -128,7 +150,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _explain(source: str, item: Any) -> str:
     """One of pydantic's errors as one line: source, key, value, what is allowed."""
-    key = ".".join(str(part) for part in item["loc"])
+    key = ".".join(str(part) for part in item["loc"] if part != "[key]")  # pydantic's mark for the key of a mapping
     if item["type"] == "extra_forbidden":
         return f"{source}: unknown key {key}{_suggestion(item['loc'])}"
     if item["type"] == "missing":

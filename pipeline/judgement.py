@@ -9,13 +9,22 @@ from typing import Any
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
-from components import baseline, infra_check, pusher
+from components import baseline, infra_check, pusher, tuner
 from components.evaluation_results import Scores, read_scores
 from components.example_gen import read_counts
+from components.search_space import chosen_values, with_values
 from components.trainer import RESULT_FILE
 from pipeline.config import Config
 from pipeline.records import StageRecord
-from pipeline.summary import BaselineSummary, DataSummary, MetricsSummary, ModelSummary, Summary
+from pipeline.summary import (
+    BaselineSummary,
+    DataSummary,
+    MetricsSummary,
+    ModelSummary,
+    Summary,
+    TrialSummary,
+    TuningSummary,
+)
 
 
 def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> Summary:
@@ -25,13 +34,15 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
     scores = read_scores(evaluation.uri, config.labels.names) if evaluation else None
     served = artifacts.get(("ServedModel", "model"))
     baseline_summary = _baseline(served, scores)
+    tuning = _tuning(artifacts.get(("Tuner", "best_hyperparameters")), artifacts.get(("Tuner", "tuner_results")))
     summary = Summary(
         run_id=run_id,
         status="failed" if error else "succeeded",
         error=error,
         config=config.model_dump(mode="json"),
         data=_data(artifacts.get(("ImageExampleGen", "quarantine"))),
-        model=_model(artifacts.get(("Trainer", "model_run")), config),
+        tuning=tuning,
+        model=_model(artifacts.get(("Trainer", "model_run")), config, tuning),
         metrics=_metrics(scores) if scores else None,
         baseline=baseline_summary,
         timings={stage.name: round(stage.seconds, 3) for stage in stages.values()},
@@ -49,17 +60,33 @@ def _data(quarantine: Artifact | None) -> DataSummary | None:
     )
 
 
-def _model(model_run: Artifact | None, config: Config) -> ModelSummary | None:
+def _tuning(best: Artifact | None, results: Artifact | None) -> TuningSummary | None:
+    if best is None or results is None:
+        return None
+    trials = [
+        TrialSummary(mean_iou=trial["score"], values=chosen_values(trial))
+        for trial in _read_json(results, tuner.TRIALS_FILE)
+    ]
+    return TuningSummary(best=chosen_values(_read_json(best, tuner.BEST_FILE)["values"]), trials=trials)
+
+
+def _model(model_run: Artifact | None, config: Config, tuning: TuningSummary | None) -> ModelSummary | None:
     if model_run is None:
         return None
-    with fileio.open(os.path.join(model_run.uri, RESULT_FILE)) as file:
-        result = json.loads(file.read())
+    if tuning is not None:
+        config = Config.model_validate(with_values(config.model_dump(mode="json"), tuning.best))
+    result = _read_json(model_run, RESULT_FILE)
     return ModelSummary(
         backbone=config.model.backbone,
         output_stride=config.model.output_stride,
         params=result["parameters"],
         steps=result["steps"],
     )
+
+
+def _read_json(artifact: Artifact, name: str) -> Any:
+    with fileio.open(os.path.join(artifact.uri, name)) as file:
+        return json.loads(file.read())
 
 
 def _metrics(scores: Scores) -> MetricsSummary:

@@ -1,6 +1,7 @@
 """The pipeline: one definition for every runner."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import components.pusher
 import components.schema
 import components.trainer
 import components.transform
+import components.tuner
 import components.validation
 from data import features
 from data.layouts.base import SPLITS
@@ -75,13 +77,27 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
     )
     # Nothing that failed validation is trained on; Transform and ExampleValidator share no artifact.
     transform.add_upstream_node(validator)
+    training_inputs: dict[str, Any] = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "eval_args": trainer_pb2.EvalArgs(splits=[val]),
+    }
+    tuner = (
+        components.tuner.Tuner(
+            tuner_fn=_import_path(components.tuner.tuner_fn),
+            train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.tuning.steps),
+            custom_config=tuning_config(config, locations),
+            **training_inputs,
+        )
+        if config.tuning.trials
+        else None
+    )
     trainer = Trainer(
-        run_fn=f"{components.trainer.run_fn.__module__}.{components.trainer.run_fn.__name__}",
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
+        run_fn=_import_path(components.trainer.run_fn),
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.training.steps),
-        eval_args=trainer_pb2.EvalArgs(splits=[val]),
         custom_config=training_config(config, locations),
+        **training_inputs,
     )
     model = trainer.outputs["model"]
     evaluator = components.evaluator.SegmentationEvaluator(
@@ -117,6 +133,7 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         schema,
         validator,
         transform,
+        *([tuner] if tuner else []),
         trainer,
         evaluator,
         infra_check,
@@ -132,6 +149,10 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
     )
 
 
+def _import_path(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"
+
+
 def beam_arguments(config: Config) -> list[str]:
     """The options of the configuration, and how a remote worker gets this project's code.
 
@@ -144,10 +165,21 @@ def beam_arguments(config: Config) -> list[str]:
 
 def training_config(config: Config, locations: Locations) -> dict[str, Any]:
     """What `components.trainer.run_fn` gets: the JSON of its sections, recorded in metadata."""
-    sections = ("model", "training", "augment", "input", "preprocess")
+    sections = ("model", "training", "augment", "input", "preprocess", "inference")
     return {
         **{name: json.loads(getattr(config, name).model_dump_json()) for name in sections},
         "label_map": json.loads(config.labels.model_dump_json()),
         "code_hash": code_hash(components.trainer),
         "checkpoints": locations.checkpoints,
+    }
+
+
+def tuning_config(config: Config, locations: Locations) -> dict[str, Any]:
+    """What `components.tuner.tuner_fn` gets: what the Trainer trains with, and section `tuning`."""
+    custom = training_config(config, locations)
+    del custom["inference"]  # no trial exports anything
+    return {
+        **custom,
+        "tuning": json.loads(config.tuning.model_dump_json()),
+        "code_hash": code_hash(components.tuner),
     }

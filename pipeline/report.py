@@ -19,6 +19,7 @@ from tfx.utils import path_utils
 from components import infra_check
 from components.example_gen import read_bad
 from components.requests import test_examples
+from components.search_space import short
 from components.trainer import RESULT_FILE, TENSORBOARD
 from data.errors import WorkspaceError
 from data.labels import Color
@@ -34,6 +35,7 @@ from pipeline.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
 from pipeline.workspace import Workspace
 
 REPORT_FILE = "report.html"
+TRIALS = "trials"
 
 #: Longer side of a picture in the report, in pixels.
 PICTURE_SIDE = 320
@@ -120,11 +122,13 @@ def write_report(summary: Summary, stages: Mapping[str, StageRecord], folder: Pa
         stages=list(stages.values()),
         settings=yaml.safe_dump(summary.config, sort_keys=False, allow_unicode=True),
         files=[path.name for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")],
-        tensorboard=_tensorboard_command(folder),
+        tensorboard=_tensorboard_command(folder / TENSORBOARD),
+        trials_tensorboard=_tensorboard_command(folder / TRIALS),
         canvas=curves,
         most_numbered=MOST_NUMBERED_CLASSES,
         most_matrix=MOST_MATRIX_CLASSES,
         seconds_text=seconds_text,
+        short=short,
         void_color=css_color(VOID_COLOR),
     )
     path = folder / REPORT_FILE
@@ -277,6 +281,5 @@ def _picture(comparison: Comparison) -> Picture:
     )
 
 
-def _tensorboard_command(folder: Path) -> str:
-    logs = folder / TENSORBOARD
+def _tensorboard_command(logs: Path) -> str:
     return shlex.join(["tensorboard", "--logdir", str(logs)]) if logs.exists() else ""

@@ -13,7 +13,7 @@ from pipeline.judgement import summarize
 from pipeline.local import Span, compile_pipeline, metadata_config, run_options, run_pipeline, stage_names
 from pipeline.quiet import output_to
 from pipeline.records import StageRecord, read_run
-from pipeline.report import write_report
+from pipeline.report import TRIALS, write_report
 from pipeline.summary import SUMMARY_FILE, Summary
 from pipeline.workspace import Workspace
 
@@ -90,6 +90,6 @@ def record(run_id: str, config: Config, workspace: Workspace, folder: Path, erro
 
 
 def _link_tensorboard(stages: dict[str, StageRecord], folder: Path) -> None:
-    trainer = stages.get("Trainer")
-    if trainer and "model_run" in trainer.outputs:
-        (folder / TENSORBOARD).symlink_to(Path(trainer.outputs["model_run"][0].uri).resolve() / TENSORBOARD)
+    for link, stage, key in ((TENSORBOARD, "Trainer", "model_run"), (TRIALS, "Tuner", "tuner_results")):
+        if stage in stages and key in stages[stage].outputs:
+            (folder / link).symlink_to(Path(stages[stage].outputs[key][0].uri).resolve() / TENSORBOARD)

@@ -32,6 +32,24 @@ class ModelSummary(BaseModel):
     steps: int
 
 
+class TrialSummary(BaseModel):
+    """One trial of the hyperparameter search."""
+
+    mean_iou: float
+    """The best on the validation split."""
+    values: dict[str, bool | int | float | str]
+    """Field of the configuration -> value tried."""
+
+
+class TuningSummary(BaseModel):
+    """What the hyperparameter search found."""
+
+    best: dict[str, bool | int | float | str]
+    """Field of the configuration -> value that the model was trained with in its place."""
+    trials: list[TrialSummary]
+    """The best one first."""
+
+
 class MetricsSummary(BaseModel):
     """On the test split; a class that is neither in labels nor in predictions has no IoU."""
 
@@ -63,6 +81,8 @@ class Summary(BaseModel):
     error: str = ""
     config: dict[str, Any]
     data: DataSummary | None = None
+    tuning: TuningSummary | None = None
+    """None without a search."""
     model: ModelSummary | None = None
     metrics: MetricsSummary | None = None
     baseline: BaselineSummary | None = None

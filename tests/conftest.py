@@ -17,7 +17,7 @@ def test_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_records() -> Callable[[Path, Iterable[tuple[np.ndarray, np.ndarray]]], str]:
     """Writes (image, mask) pairs as a TFRecord file, GZIP where its name ends in `.gz`; gives its path."""
     import tensorflow as tf

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 from keras import initializers, layers
 
-from models.kernels import BatchNormalization
+from models.kernels import BatchNormalization, Conv2D, DepthwiseConv2D
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,40 @@ class BatchNorm:
 def truncated_normal(stddev: float) -> initializers.Initializer:
     """A new initialiser; one for each weight, since an instance that is used twice gives equal values."""
     return initializers.TruncatedNormal(stddev=stddev)
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor` that is not more than 10 % less (slim's `make_divisible`)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def mobile_conv(x: keras.KerasTensor, channels: int, name: str, kernel: int = 1, stride: int = 1) -> keras.KerasTensor:
+    """Convolution without bias, initialised as the MobileNets of research/deeplab are."""
+    return Conv2D(
+        channels,
+        kernel,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=truncated_normal(0.09),
+        name=name,
+    )(x)
+
+
+def mobile_depthwise(
+    x: keras.KerasTensor, name: str, kernel: int = 3, stride: int = 1, rate: int = 1
+) -> keras.KerasTensor:
+    """Depthwise convolution without bias, initialised as the MobileNets of research/deeplab are."""
+    return DepthwiseConv2D(
+        kernel,
+        strides=stride,
+        dilation_rate=rate,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=truncated_normal(0.09),
+        name=name,
+    )(x)
 
 
 def atrous_schedule(strides: Sequence[int], output_stride: int, stem_stride: int) -> list[tuple[int, int]]:

@@ -7,8 +7,7 @@ convolution and the classifier are left out, as research/deeplab does.
 import keras
 from keras import layers
 
-from models.backbones.blocks import BatchNorm, atrous_schedule, truncated_normal
-from models.kernels import Conv2D, DepthwiseConv2D
+from models.backbones.blocks import BatchNorm, atrous_schedule, mobile_conv, mobile_depthwise, round_channels
 
 #: (expansion, channels, units, stride of the first unit): table 2 of the paper.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -22,35 +21,9 @@ def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
     return images / 127.5 - 1.0
 
 
-def scaled(channels: int, width: float) -> int:
-    """`channels * width` as the nearest multiple of 8, never more than 10 % less (slim's `make_divisible`)."""
-    wanted = int(channels * width)
-    rounded = max(8, (wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
-
-
-def _conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    return Conv2D(
-        channels,
-        kernel,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=truncated_normal(0.09),
-        name=name,
-    )(x)
-
-
-def _depthwise(x: keras.KerasTensor, stride: int, rate: int, name: str) -> keras.KerasTensor:
-    return DepthwiseConv2D(
-        3,
-        strides=stride,
-        dilation_rate=rate,
-        padding="same",
-        use_bias=False,
-        depthwise_initializer=truncated_normal(0.09),
-        name=name,
-    )(x)
+def scaled(channels: int, width: float, divisor: int = 8) -> int:
+    """`channels * width`, rounded as `keras.applications` does: down to an integer, then to a multiple of `divisor`."""
+    return round_channels(int(channels * width), divisor)
 
 
 def _inverted_residual(
@@ -59,33 +32,34 @@ def _inverted_residual(
     """One unit (section 3.3 of the paper): the expanded depthwise features, and the linear bottleneck."""
     inputs = x
     if expansion > 1:
-        x = norm(f"{prefix}_expand_BN")(_conv(x, expansion * inputs.shape[-1], 1, 1, f"{prefix}_expand"))
+        x = norm(f"{prefix}_expand_BN")(mobile_conv(x, expansion * inputs.shape[-1], f"{prefix}_expand"))
         x = layers.ReLU(6.0, name=f"{prefix}_expand_relu")(x)
-    x = norm(f"{prefix}_depthwise_BN")(_depthwise(x, stride, rate, f"{prefix}_depthwise"))
+    x = norm(f"{prefix}_depthwise_BN")(mobile_depthwise(x, f"{prefix}_depthwise", 3, stride, rate))
     x = depthwise = layers.ReLU(6.0, name=f"{prefix}_depthwise_relu")(x)
-    x = norm(f"{prefix}_project_BN")(_conv(x, channels, 1, 1, f"{prefix}_project"))
+    x = norm(f"{prefix}_project_BN")(mobile_conv(x, channels, f"{prefix}_project"))
     if inputs.shape[-1] == channels and stride == 1:
         x = layers.Add(name=f"{prefix}_add")([inputs, x])
     return depthwise, x
 
 
-def build(output_stride: int, width: float, norm: BatchNorm) -> keras.Model:
+def build(divisor: int, output_stride: int, width: float, norm: BatchNorm) -> keras.Model:
     """The network from normalised images to {4: expanded features of unit 2, output_stride: the last bottleneck}.
 
     Args:
+        divisor: of the numbers of channels: 8, or 1 in research/deeplab, which does not round them.
         output_stride: 8, 16 or 32.
         width: multiplies the channels of every layer, 0.35 to 1.4; at 1.0 the features have 144 and 320 channels.
         norm: batch normalisation of every layer.
     """
     units = [
-        (expansion, scaled(channels, width), stride if first else 1)
+        (expansion, scaled(channels, width, divisor), stride if first else 1)
         for expansion, channels, count, stride in STAGES
         for first in [True] + [False] * (count - 1)
     ]
     schedule = atrous_schedule([stride for _, _, stride in units], output_stride, stem_stride=2)
 
     images = keras.Input((None, None, 3), name="normalized_images")
-    x = norm("bn_Conv1")(_conv(images, scaled(32, width), 3, 2, "Conv1"))
+    x = norm("bn_Conv1")(mobile_conv(images, scaled(32, width, divisor), "Conv1", 3, 2))
     x = layers.ReLU(6.0, name="Conv1_relu")(x)
     features = {}
     for index, ((expansion, channels, _), (stride, rate)) in enumerate(zip(units, schedule, strict=True)):

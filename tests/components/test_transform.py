@@ -19,7 +19,9 @@ from data.input import decode_example
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
 from data.preprocess import PreprocessConfig, decode_image, decode_mask, shrink_image, shrink_mask
+from models.config import InferenceConfig
 from models.export import IMAGE_BYTES, MASK_BYTES, SERVING_SIGNATURE, InferenceModule
+from models.inference import InferenceProtocol
 from tests.components.conftest import changed, channel, columns, read_split, run_node, write_examples
 
 WHOLE = PreprocessConfig()
@@ -152,18 +154,12 @@ def apply(graph: tft.TFTransformOutput, serialized: bytes) -> dict[str, tf.Tenso
     return graph.transform_features_layer()(tf.io.parse_example([serialized], graph.raw_feature_spec()))
 
 
-class Digest:
-    """Stands for a network whose one class everywhere is a digest of the pixels it is given."""
-
-    num_classes = 251
-    weights = ()
-
-    def coarse_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, 3) uint8 to (batch, 1, 1, 251) float32."""
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        factors = tf.reshape(tf.range(height * width * 3) * 7919 % 251 + 1, (height, width, 3))
-        digests = tf.reduce_sum(tf.cast(images, tf.int32) * factors, axis=(1, 2, 3)) % 251
-        return tf.one_hot(digests, 251)[:, None, None, :] * 100.0
+def digest_logits(images: tf.Tensor) -> tf.Tensor:
+    """A network whose one class everywhere is a digest of the pixels it is given: (batch, 1, 1, 251) float32."""
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    factors = tf.reshape(tf.range(height * width * 3) * 7919 % 251 + 1, (height, width, 3))
+    digests = tf.reduce_sum(tf.cast(images, tf.int32) * factors, axis=(1, 2, 3)) % 251
+    return tf.one_hot(digests, 251)[:, None, None, :] * 100.0
 
 
 def digest(image: np.ndarray) -> int:
@@ -174,8 +170,8 @@ def digest(image: np.ndarray) -> int:
 def test_an_image_takes_the_same_pixels_to_the_network_in_training_and_in_serving(
     transformed: dict[str, Artifact], mixed: Artifact, config: PreprocessConfig, tmp_path: Path
 ):
-    (tmp_path / "label_map.json").write_text("{}")
-    module = InferenceModule(Digest(), config, str(tmp_path / "label_map.json"))
+    protocol = InferenceProtocol(digest_logits, 251, InferenceConfig())
+    module = InferenceModule([], protocol, config, [])
     tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.signatures())
     served = tf.saved_model.load(str(tmp_path / "model"))
     graph = tft.TFTransformOutput(transformed["transform_graph"].uri)

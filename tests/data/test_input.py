@@ -19,6 +19,7 @@ PLAIN = AugmentConfig(crop=8, scale_min=1, scale_max=1, flip=False)
 VARIED = AugmentConfig(crop=16, contrast=0.3)
 
 Batch = tuple[np.ndarray, np.ndarray]
+InputContext = tf.distribute.InputContext
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def files(tmp_path: Path, write_records: Callable) -> list[str]:
 
 
 def batches(
-    files: list[str], config: InputConfig, augmentation: AugmentConfig, count: int, **options: int
+    files: list[str], config: InputConfig, augmentation: AugmentConfig, count: int, **options: object
 ) -> list[Batch]:
     options = {"batch_size": 3, "seed": 1, **options}
     dataset = training_batches(files, config, augmentation, channel_mean=[100.0, 100.0, 100.0], **options)
@@ -74,6 +75,32 @@ def test_a_set_smaller_than_the_batch_fills_it(files: list[str], config: InputCo
     (images, masks), *_ = batches(files[1:], config, PLAIN, 2, batch_size=8)
     assert images.shape == (8, 8, 8, 3) and masks.shape == (8, 8, 8)
     assert set(numbers([(images, masks)])) == {4, 5, 6}
+
+
+@pytest.mark.parametrize("config", [MEMORY, DISK], ids=["memory", "disk"])
+@pytest.mark.parametrize(("workers", "replicas"), [(1, 3), (2, 2), (3, 6)])
+def test_the_workers_slices_make_up_the_batch_of_one_process(
+    files: list[str], config: InputConfig, workers: int, replicas: int
+) -> None:
+    whole = batches(files, config, VARIED, 3, batch_size=6, start_step=2)
+    steps = 3 * replicas // workers
+    slices = [
+        batches(files, config, VARIED, steps, batch_size=6, start_step=2, context=InputContext(workers, w, replicas))
+        for w in range(workers)
+    ]
+    share = 6 // replicas
+    assert all(images.shape[0] == masks.shape[0] == share for found in slices for images, masks in found)
+    for part in (0, 1):
+        # Each step's batches, worker by worker.
+        rows = [np.concatenate([batch[part] for batch in found]).reshape(3, 6 // workers, -1) for found in slices]
+        expected = np.stack([batch[part].reshape(6, -1) for batch in whole])
+        np.testing.assert_array_equal(np.concatenate(rows, axis=1), expected)
+
+
+def test_batches_have_fixed_shapes_and_no_end(files: list[str]) -> None:
+    dataset = training_batches(files, DISK, VARIED, batch_size=3, channel_mean=[100.0] * 3, seed=1)
+    assert [spec.shape.as_list() for spec in dataset.element_spec] == [[3, 16, 16, 3], [3, 16, 16]]
+    assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
 def test_a_picture_varies_from_epoch_to_epoch(files: list[str]) -> None:

@@ -44,3 +44,11 @@ def test_an_error_inside_gives_the_weights_back() -> None:
     with pytest.raises(KeyError), average.applied():
         raise KeyError
     assert float(weight) == 5.0
+
+
+def test_a_restart_forgets_the_values_before() -> None:
+    weight = tf.Variable(1.0)
+    average = MovingAverage([weight], decay=0.9)
+    weight.assign(5.0)
+    average.restart()
+    assert float(average.averages[0]) == 5.0

@@ -82,3 +82,12 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_an_absent_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="step-7 cannot be read"):
         saved(tmp_path, [5])[0].restore(7)
+
+
+def test_who_does_not_write_reads_what_another_wrote(tmp_path: Path) -> None:
+    saved(tmp_path, [5])
+    vector, note = tf.Variable([0.0] * 100), tf.Variable("")
+    reader = Checkpoints(str(tmp_path), [vector, note], writes=False)
+    reader.save(10)
+    assert reader.steps == [5] and reader.restore_newest() == 5
+    assert note.numpy() == b"note 5"

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from data.features import IGNORE_LABEL
-from models.evaluation import evaluate, predictor
+from models.evaluation import count, judge, predictor
 
 
 def examples(*masks: list[list[int]]) -> tf.data.Dataset:
@@ -21,22 +21,30 @@ def examples(*masks: list[list[int]]) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(pairs, output_signature=specs)
 
 
+def all_first(image: tf.Tensor) -> tf.Tensor:
+    """Predicts class 0 everywhere."""
+    return tf.zeros(tf.shape(image)[:2], tf.uint8)
+
+
 def test_pictures_of_any_size_count_by_their_pixels() -> None:
-    # Everything is predicted as class 0 of 3. Labels: 3 of class 0, 2 of class 1, none of class 2.
-    found = evaluate(
-        lambda image: tf.zeros(tf.shape(image)[:2], tf.uint8),
-        examples([[0, 0, 1]], [[0, IGNORE_LABEL], [1, IGNORE_LABEL]]),
-        num_classes=3,
-        step=7,
-    )
+    # Labels: 3 of class 0, 2 of class 1, none of class 2.
+    matrix = count(all_first, examples([[0, 0, 1]], [[0, IGNORE_LABEL], [1, IGNORE_LABEL]]), num_classes=3)
+    assert matrix.tolist() == [[3, 0, 0], [2, 0, 0], [0, 0, 0]]
+    found = judge(matrix, step=7)
     assert found.step == 7
     assert found.iou == (pytest.approx(3 / 5), 0.0, None)
     assert found.mean_iou == pytest.approx(3 / 10)
 
 
+def test_shares_of_a_split_add_up_to_the_whole() -> None:
+    split = examples([[0, 0, 1]], [[0, 1]], [[1, 1]])
+    shares = [count(all_first, split.shard(2, worker), 2) for worker in range(2)]
+    np.testing.assert_array_equal(sum(shares), count(all_first, split, 2))
+
+
 def test_a_split_without_a_labelled_pixel_is_an_error() -> None:
     with pytest.raises(DataError, match="no labelled pixel"):
-        evaluate(lambda image: tf.zeros(tf.shape(image)[:2], tf.uint8), examples([[IGNORE_LABEL]]), 2, 0)
+        judge(count(all_first, examples([[IGNORE_LABEL]]), 2), 0)
 
 
 def test_the_predictor_gives_the_class_with_the_highest_logit_at_any_size() -> None:

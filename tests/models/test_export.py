@@ -1,6 +1,7 @@
 """The SavedModel answers from encoded bytes, for any size, and agrees with itself and with the network."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from data.errors import DataError, WorkspaceError
 from data.features import IGNORE_LABEL, IMAGE, MASK
 from data.labels import ClassLabel, LabelMap
 from models import export
-from models.config import ModelConfig
+from models.config import InferenceConfig, ModelConfig
 from models.deeplab import DeepLabV3Plus, build_model
-from models.export import export_saved_model, load_label_map, load_segmenter
+from models.export import export_saved_model, load_description, load_label_map, load_segmenter
 
 LABELS = LabelMap(
     classes=(ClassLabel(name="sky", values=(3,)), ClassLabel(name="straße"), ClassLabel(name="tree")),
@@ -155,6 +156,26 @@ def test_the_label_map_travels_with_the_model(saved, tmp_path):
     moved = saved.rename(tmp_path / "moved")
     assert load_label_map(moved) == LABELS
     moved.rename(saved)
+
+
+def test_the_description_names_the_weights_in_their_order(saved, loaded, model):
+    description = load_description(saved)
+    assert description.model == CONFIG
+    assert description.preprocess == PreprocessConfig()
+    assert description.inference == InferenceConfig()
+    assert description.weights == tuple(weight.path for weight in model.weights)
+    assert len(set(description.weights)) == len(description.weights)
+    for found, weight in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(found, weight)
+
+
+def test_a_description_that_is_not_understood_is_an_error_that_names_file_and_place(saved, tmp_path):
+    (tmp_path / "assets").mkdir()
+    description = json.loads((saved / "assets" / "model.json").read_text())
+    description["model"]["backbone"] = "vgg"
+    (tmp_path / "assets" / "model.json").write_text(json.dumps(description))
+    with pytest.raises(WorkspaceError, match=rf"{tmp_path}/assets/model.json: model.backbone: Input should be"):
+        load_description(tmp_path)
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):

@@ -19,6 +19,7 @@ from data.errors import TrainingError
 from models import training
 from models.config import TrainingConfig
 from models.evaluation import Evaluation
+from models.strategies import Distribution
 from models.training import TrainingData, TrainingResult, prepare, train
 
 AUGMENTATION = AugmentConfig(crop=24, scale_min=0.8, scale_max=1.25)
@@ -80,6 +81,8 @@ def run(
     *,
     val: bool = True,
     progress: Notes | None = None,
+    initialize: Callable[[], None] | None = None,
+    distribution: Distribution | None = None,
     **options: object,
 ) -> TrainingResult:
     config = TrainingConfig.model_validate({"global_batch_size": 4, "log_every": 5, "weight_decay": 0, **options})
@@ -91,7 +94,9 @@ def run(
         inputs=InputConfig(),
         checkpoint_dir=str(folder / "checkpoints"),
         log_dir=str(folder / "log"),
+        initialize=initialize,
         progress=progress,
+        distribution=distribution,
     )
 
 
@@ -167,17 +172,44 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path, records: str) -> No
         np.testing.assert_array_equal(weight, expected)
 
 
+def test_initial_weights_are_set_once_and_averaged_from(tmp_path: Path, records: str) -> None:
+    model, calls = network(), []
+
+    def initialize() -> None:
+        calls.append(1)
+        model.set_weights([np.full_like(weight, 0.5) for weight in model.get_weights()])
+
+    for _ in range(2):
+        run(model, tmp_path, records, val=False, steps=2, ema_decay=0.9, initialize=initialize, **STILL)
+    assert calls == [1]
+    for weight in model.get_weights():
+        np.testing.assert_allclose(weight, 0.5, rtol=1e-6)
+
+
+class Apart(Distribution):
+    """Two workers, of which the other one found a checkpoint of step 4."""
+
+    def sum_over_workers(self, values: np.ndarray) -> np.ndarray:
+        return values + np.array([0, 4])
+
+
+def test_workers_that_see_different_folders_are_told(tmp_path: Path, records: str) -> None:
+    distribution = Apart("one_device", tf.distribute.get_strategy(), 0, 2)
+    with pytest.raises(TrainingError, match=r"would resume after the steps 0, 4: the folder of .* one and the same"):
+        run(network(), tmp_path, records, steps=2, distribution=distribution)
+
+
 @pytest.mark.parametrize("ema_decay", [0.0, 0.5])
 def test_the_model_ends_with_the_weights_of_the_best_evaluation(
     tmp_path: Path, records: str, monkeypatch: pytest.MonkeyPatch, ema_decay: float
 ) -> None:
     model, seen, scores = network(), {}, {2: 0.3, 4: 0.8, 6: 0.5, 8: 0.8}
 
-    def judged(predict: object, examples: object, num_classes: int, step: int) -> Evaluation:
+    def judged(matrix: np.ndarray, step: int) -> Evaluation:
         seen[step] = model.get_weights()
         return Evaluation(step=step, mean_iou=scores[step], iou=(scores[step], scores[step]))
 
-    monkeypatch.setattr(training, "evaluate", judged)
+    monkeypatch.setattr(training, "judge", judged)
     notes = Notes()
     result = run(
         model, tmp_path, records, steps=8, eval_every=2, learning_rate=0.1, ema_decay=ema_decay, progress=notes

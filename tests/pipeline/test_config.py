@@ -37,6 +37,7 @@ def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: 
         ("training.steps=many", "training.steps='many': Input should be a valid integer"),
         ("model.output_stride=12", "model.output_stride=12: Input should be 8, 16 or 32"),
         ("model.zzz=1", "unknown key model.zzz; allowed: backbone, "),
+        ("training.initial_weights=imagenet", "does not go with model.normalization 'dataset'"),
         ("training.steps", "must look like section.key=value"),
         ("name.first=x", "name={'first': 'x'}: Input should be a valid string"),
         ("push.model_name=../escape", "push.model_name='../escape'"),

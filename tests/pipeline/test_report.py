@@ -28,7 +28,15 @@ from pipeline.comparisons import MOST_IMAGES, Comparison, compare, select
 from pipeline.config import ReportConfig
 from pipeline.records import StageRecord
 from pipeline.report import class_scores, confusions, rewrite_report, row_shares, seconds_text, verdict, write_report
-from pipeline.summary import BaselineSummary, DataSummary, MetricsSummary, ModelSummary, Summary
+from pipeline.summary import (
+    BaselineSummary,
+    DataSummary,
+    MetricsSummary,
+    ModelSummary,
+    Summary,
+    TrialSummary,
+    TuningSummary,
+)
 from pipeline.workspace import Workspace
 
 EVIL = "<script>alert(1)</script>"
@@ -50,12 +58,23 @@ def make_summary(**changes: Any) -> Summary:
         "name": "demo",
         "data": {"label_map": {"classes": classes}},
         "evaluation": {"min_mean_iou": 0.5},
+        "tuning": {"algorithm": "bayesian", "steps": 1200},
         "report": {"pictures": True},
     }
     return Summary.model_validate({"run_id": "20260101-000000-000", "status": "succeeded", "config": config} | changes)
 
 
+RATE, WEIGHTS = "training.learning_rate", "training.initial_weights"
+TUNING = TuningSummary(
+    best={RATE: 0.00123456, WEIGHTS: EVIL},
+    trials=[
+        TrialSummary(mean_iou=0.5, values={RATE: 0.00123456, WEIGHTS: EVIL}),
+        TrialSummary(mean_iou=0.25, values={RATE: 0.5, WEIGHTS: "random"}),
+    ],
+)
+
 BLESSED = {
+    "tuning": TUNING,
     "data": DataSummary(images={"train": 1240, "val": 3, "test": 4}, quarantined=1, reasons={"size": 1}, spans=[0]),
     "model": ModelSummary(backbone="resnet50", output_stride=16, params=26_000_000, steps=900),
     "metrics": METRICS,
@@ -180,6 +199,7 @@ def test_a_pushed_model_is_announced_first_with_version_reasons_and_path(page: C
         "What is taken for what",
         "Mean IoU by slice",
         "Predictions",
+        "Hyperparameter search",
         "Training",
         "Data",
         "Stages",
@@ -290,6 +310,17 @@ def test_artifacts_deleted_since_are_left_out(page: Callable[..., str], stages: 
 def test_files_set_aside_have_their_reasons(page: Callable[..., str]):
     html = page(make_summary(**BLESSED))
     assert "images/&lt;i&gt;odd&lt;/i&gt;.png" in html and "size mismatch: image 3x2, mask 2x3" in html
+
+
+def test_trials_of_a_search_stand_in_a_table_the_best_first(page: Callable[..., str]):
+    section = page(make_summary(**BLESSED)).split("Hyperparameter search")[1].split("</section>")[0]
+    assert "The bayesian search made 2 trials of at most" in section and "1,200 steps" in section
+    cells = [unescape(cell) for cell in re.findall(r'<t[dh][^>]* ?class="number">(.*?)</t[dh]>', section)]
+    assert cells == [RATE, WEIGHTS, "mean IoU", "0.001235", EVIL, "0.5000", "0.5", "random", "0.2500"]
+
+
+def test_a_run_without_a_search_has_no_trials(page: Callable[..., str]):
+    assert "Hyperparameter search" not in page(make_summary(**BLESSED | {"tuning": None}))
 
 
 def test_stages_have_times_and_cached_marks(page: Callable[..., str]):

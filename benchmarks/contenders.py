@@ -1,0 +1,85 @@
+"""The networks that `speed.py` compares, each with its own way to take a step of training."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from models.config import ModelConfig, TrainingConfig
+from models.deeplab import build_model
+from models.learner import Learner
+
+CLASSES = 21
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network that is ready to be timed."""
+
+    model: keras.Model
+    """(batch, height, width, 3) pixels in [0, 255] to (batch, height, width, CLASSES) logits."""
+    train: Callable[[tf.Tensor, tf.Tensor], object]
+    """One update from (batch, height, width, 3) float32 images and (batch, height, width) uint8 masks."""
+
+
+def _network(backbone: str) -> ModelConfig:
+    # KerasHub's head has plain convolutions; ResNet-50 takes the same here, so that the work is the same.
+    return ModelConfig.model_validate({"backbone": backbone, "separable": backbone == "mobilenet_v2"})
+
+
+def this_project(backbone: str, batch: int) -> Contender:
+    """The network and the step that the Trainer runs."""
+    model = build_model(_network(backbone), CLASSES)
+    learner = Learner(model, TrainingConfig(global_batch_size=batch), np.ones(CLASSES, np.float32))
+    return Contender(model, lambda images, masks: learner.step(images, masks)[0].numpy())
+
+
+def plain_keras(backbone: str, batch: int) -> Contender:
+    """The same network of Keras' own layers, trained by `train_on_batch` with Keras' own loss."""
+    del batch
+    with ExitStack() as stack:
+        for module in ("models.heads", "models.backbones.mobilenet_v2", "models.backbones.resnet"):
+            for name in ("Conv2D", "DepthwiseConv2D"):
+                stack.enter_context(patch(f"{module}.{name}", getattr(layers, name), create=True))
+        stack.enter_context(patch("models.backbones.blocks.BatchNormalization", layers.BatchNormalization))
+        return _compiled(build_model(_network(backbone), CLASSES))
+
+
+def keras_hub(backbone: str, batch: int) -> Contender:
+    """KerasHub's DeepLabV3+ at output stride 16, trained by `train_on_batch`; it has ResNet-50 alone of the two."""
+    del batch, backbone
+    from keras_hub.models import DeepLabV3Backbone, DeepLabV3ImageSegmenter, ResNetBackbone
+
+    encoder = ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[3, 4, 6, 3],
+        stackwise_num_strides=[1, 2, 2, 1],
+        block_type="bottleneck_block",
+    )
+    network = DeepLabV3Backbone(
+        image_encoder=encoder,
+        low_level_feature_key="P2",
+        spatial_pyramid_pooling_key="P5",
+        upsampling_size=4,
+        dilation_rates=[6, 12, 18],
+    )
+    return _compiled(DeepLabV3ImageSegmenter(backbone=network, num_classes=CLASSES, activation=None))
+
+
+def _compiled(model: keras.Model) -> Contender:
+    model.compile(optimizer="adamw", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return Contender(model, model.train_on_batch)
+
+
+CONTENDERS: Mapping[str, Callable[[str, int], Contender]] = {
+    "this project": this_project,
+    "plain Keras": plain_keras,
+    "KerasHub": keras_hub,
+}
