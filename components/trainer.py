@@ -16,7 +16,7 @@ from components.transform import DatasetStatistics, read_statistics
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.errors import DataError
 from data.labels import LabelMap
-from models.config import ModelConfig, TrainingConfig
+from models.config import InferenceConfig, ModelConfig, TrainingConfig
 from models.console import terminal
 from models.deeplab import DeepLabV3Plus, build_model
 from models.export import export_saved_model
@@ -55,6 +55,7 @@ def _export(
         fn_args.serving_model_dir,
         label_map=LabelMap.model_validate(custom["label_map"]),
         preprocess=PreprocessConfig.model_validate(custom["preprocess"]),
+        inference=InferenceConfig.model_validate(custom["inference"]),
     )
     io_utils.copy_dir(str(folder / TENSORBOARD), os.path.join(fn_args.model_run_dir, TENSORBOARD))
     summary = {"parameters": model.count_params(), **result.model_dump(mode="json")}
@@ -138,8 +139,12 @@ def record_files(patterns: list[str], split: str) -> list[str]:
 
 
 def checkpoint_folder(custom_config: dict[str, Any], train_files: list[str]) -> Path:
-    """One folder for each combination of configuration, code (its hash is in the configuration) and data."""
-    key = json.dumps([custom_config, train_files], sort_keys=True)
+    """One folder for each combination of configuration, code (its hash is in the configuration) and data.
+
+    How the exported model predicts is not part of it: a change of that exports anew from the finished training.
+    """
+    trained = {name: value for name, value in custom_config.items() if name != "inference"}
+    key = json.dumps([trained, train_files], sort_keys=True)
     folder = Path(custom_config["checkpoints"], hashlib.sha256(key.encode()).hexdigest()[:16])
     folder.mkdir(parents=True, exist_ok=True)
     return folder

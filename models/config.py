@@ -111,9 +111,9 @@ class OptimizerConfig(Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of SGD."""
     weight_decay: float = Field(default=4e-5, ge=0)
-    """For SGD as in the paper's code: weight_decay / 2 * |w|^2 is added to the loss. For AdamW decoupled: each step
-    takes the fraction learning rate * weight_decay off the weights. Kernels of convolutions decay; depthwise ones,
-    biases and batch normalisation do not."""
+    """For SGD as in the paper's code: the gradient of weight_decay / 2 * |w|^2 is added, after clipping. For AdamW
+    decoupled: each step takes the fraction learning rate * weight_decay off the weights. Kernels of convolutions decay;
+    depthwise ones, biases and batch normalisation do not."""
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest global norm of the gradient; 0 is no limit."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)

@@ -205,8 +205,9 @@ class _Run:
             if self._distribution.workers == 1:
                 raise
             raise TrainingError(
-                f"worker {self._distribution.worker} lost the others after step {self._result.steps}: "
-                f"{str(error).splitlines()[0]} Start all workers again: they go on from the last checkpoint"
+                f"worker {self._distribution.worker} lost the others after step {self._result.steps}: one has ended or "
+                f"cannot be reached ({type(error).__name__}). Start all workers again: they go on from the last "
+                "checkpoint"
             ) from error
         if self._result.best:
             self._best.restore(self._result.best.step)

@@ -1,8 +1,8 @@
 """ResNet v1 (He et al., arXiv 1512.03385) as a dense feature extractor, in two forms.
 
 - As published: layers bear the names of `keras.applications.ResNet50` and `ResNet101`, so that weights can be copied by
-  name. The stride of a stage stands in the first 1x1 convolution of its first unit, so that the 3x3 convolution after it
-  is the first to be dilated where that stride is lost; every convolution has a bias.
+  name. The stride of a stage stands in the first 1x1 convolution of its first unit, so the 3x3 convolution after it is
+  the first to be dilated where that stride is lost; every convolution has a bias.
 - "beta", as in research/deeplab (core/resnet_v1_beta.py): three 3x3 convolutions at the root, the stride of a stage in
   the 3x3 convolution of its last unit, and multi-grid rates in the last stage (DeepLabV3, section 3.2.1). Its
   convolutions have no bias, and shortcuts with a stride only drop pixels.

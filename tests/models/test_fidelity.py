@@ -1,19 +1,30 @@
 """Each network costs what papers and official repositories publish for it."""
 
+import functools
 import math
 import re
+from collections.abc import Iterator
 
 import keras
 import pytest
 
-from models import complexity
+from models import complexity, deeplab
+from models.backbones import build_backbone
 from models.complexity import PUBLISHED, LayerCost, Published, layer_costs
 from models.config import ModelConfig
 from models.deeplab import DeepLabV3Plus, build_model
 
-pytestmark = pytest.mark.usefixtures("blank_weights")
+pytestmark = pytest.mark.usefixtures("blank_weights", "shared_backbones")
 
 TINY = {"width": 0.35, "aspp_channels": 8, "decoder_channels": 8, "low_level_channels": 4}
+
+
+@pytest.fixture(scope="module")
+def shared_backbones() -> Iterator[None]:
+    """Networks that differ in their heads alone stand on one backbone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deeplab, "build_backbone", functools.cache(build_backbone))
+        yield
 
 
 def label(row: Published) -> str:
