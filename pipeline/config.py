@@ -73,8 +73,9 @@ class Config(Section):
     def _published_weights_see_what_they_expect(self) -> Self:
         if self.training.initial_weights == "imagenet" and self.model.normalization != "backbone":
             raise ValueError(
-                f"training.initial_weights 'imagenet' does not go with model.normalization {self.model.normalization!r}: "
-                "published weights expect the pixels that they were trained on; allowed: 'backbone'"
+                "training.initial_weights 'imagenet' does not go with model.normalization "
+                f"{self.model.normalization!r}: published weights expect the pixels that they were trained on; "
+                "allowed: 'backbone'"
             )
         return self
 
