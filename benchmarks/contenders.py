@@ -27,14 +27,9 @@ class Contender:
     """One update from (batch, height, width, 3) float32 images and (batch, height, width) uint8 masks."""
 
 
-def _network(backbone: str) -> ModelConfig:
-    # KerasHub's head has plain convolutions; ResNet-50 takes the same here, so that the work is the same.
-    return ModelConfig.model_validate({"backbone": backbone, "separable": backbone == "mobilenet_v2"})
-
-
 def this_project(backbone: str, batch: int) -> Contender:
     """The network and the step that the Trainer runs."""
-    model = build_model(_network(backbone), CLASSES)
+    model = build_model(ModelConfig.model_validate({"backbone": backbone}), CLASSES)
     learner = Learner(model, TrainingConfig(global_batch_size=batch), np.ones(CLASSES, np.float32))
     return Contender(model, lambda images, masks: learner.step(images, masks)[0].numpy())
 
@@ -47,11 +42,14 @@ def plain_keras(backbone: str, batch: int) -> Contender:
             for name in ("Conv2D", "DepthwiseConv2D"):
                 stack.enter_context(patch(f"{module}.{name}", getattr(layers, name), create=True))
         stack.enter_context(patch("models.backbones.blocks.BatchNormalization", layers.BatchNormalization))
-        return _compiled(build_model(_network(backbone), CLASSES))
+        return _compiled(build_model(ModelConfig.model_validate({"backbone": backbone}), CLASSES))
 
 
 def keras_hub(backbone: str, batch: int) -> Contender:
-    """KerasHub's DeepLabV3+ at output stride 16, trained by `train_on_batch`; it has ResNet-50 alone of the two."""
+    """KerasHub's DeepLabV3+, trained by `train_on_batch`; it has ResNet-50 alone of the two, and only output stride 32.
+
+    Its ASPP has plain convolutions, where that of the others is separable; its decoder is a single 1x1 convolution.
+    """
     del batch, backbone
     from keras_hub.models import DeepLabV3Backbone, DeepLabV3ImageSegmenter, ResNetBackbone
 
@@ -60,14 +58,14 @@ def keras_hub(backbone: str, batch: int) -> Contender:
         input_conv_kernel_sizes=[7],
         stackwise_num_filters=[64, 128, 256, 512],
         stackwise_num_blocks=[3, 4, 6, 3],
-        stackwise_num_strides=[1, 2, 2, 1],
+        stackwise_num_strides=[1, 2, 2, 2],
         block_type="bottleneck_block",
     )
     network = DeepLabV3Backbone(
         image_encoder=encoder,
         low_level_feature_key="P2",
         spatial_pyramid_pooling_key="P5",
-        upsampling_size=4,
+        upsampling_size=8,
         dilation_rates=[6, 12, 18],
     )
     return _compiled(DeepLabV3ImageSegmenter(backbone=network, num_classes=CLASSES, activation=None))

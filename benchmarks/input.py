@@ -1,6 +1,6 @@
 """Whether the input pipeline starves the training step: images/s of the input alone, and idle share in training.
 
-Usage: python benchmarks/input.py [DATASET]   (default: the sample dataset, written to a temporary folder)
+Usage: PYTHONPATH=. python benchmarks/input.py [DATASET]   (default: the sample dataset, written to a temporary folder)
 """
 
 import statistics

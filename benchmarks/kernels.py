@@ -1,6 +1,6 @@
 """Each kernel of `models/kernels.py` against what Keras or TensorFlow would run, in ms.
 
-Usage: python benchmarks/kernels.py   (a minute; on an idle machine)
+Usage: PYTHONPATH=. python benchmarks/kernels.py   (a minute; on an idle machine)
 """
 
 import statistics

@@ -2,7 +2,7 @@
 
 Each measurement is a process of its own; the rounds are interleaved, so that a busy spell of the machine meets all.
 
-Usage: python benchmarks/speed.py [--rounds 3]      (about ten minutes; on an idle machine)
+Usage: PYTHONPATH=. python benchmarks/speed.py [--rounds 3]      (about ten minutes; on an idle machine)
 KerasHub is compared when it is installed beside the project: see benchmarks/requirements.txt.
 """
 

@@ -1,6 +1,6 @@
 """What Transform should materialise: encoded images or raw pixels. Bytes a picture, and time to get its pixels back.
 
-Usage: python benchmarks/storage.py [DATASET]   (default: the sample dataset, written to a temporary folder)
+Usage: PYTHONPATH=. python benchmarks/storage.py [DATASET]   (default: the sample dataset, in a temporary folder)
 """
 
 import sys
