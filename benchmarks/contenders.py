@@ -15,6 +15,16 @@ from models.deeplab import build_model
 from models.learner import Learner
 
 CLASSES = 21
+#: Where the networks take this project's kernels from; a name that is no longer there is an error.
+KERNELS = (
+    ("models.backbones.blocks", "BatchNormalization"),
+    ("models.backbones.blocks", "Conv2D"),
+    ("models.backbones.blocks", "DepthwiseConv2D"),
+    ("models.backbones.resnet", "Conv2D"),
+    ("models.heads", "Conv2D"),
+    ("models.heads", "DepthwiseConv2D"),
+    ("models.deeplab", "Conv2D"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,8 @@ def plain_keras(backbone: str, batch: int) -> Contender:
     """The same network of Keras' own layers, trained by `train_on_batch` with Keras' own loss."""
     del batch
     with ExitStack() as stack:
-        for module in ("models.heads", "models.backbones.mobilenet_v2", "models.backbones.resnet"):
-            for name in ("Conv2D", "DepthwiseConv2D"):
-                stack.enter_context(patch(f"{module}.{name}", getattr(layers, name), create=True))
-        stack.enter_context(patch("models.backbones.blocks.BatchNormalization", layers.BatchNormalization))
+        for module, name in KERNELS:
+            stack.enter_context(patch(f"{module}.{name}", getattr(layers, name)))
         return _compiled(build_model(ModelConfig.model_validate({"backbone": backbone}), CLASSES))
 
 

@@ -65,8 +65,24 @@ def upsample(features: keras.KerasTensor, like: keras.KerasTensor, align_corners
     return resize_bilinear(features, (height, width), align_corners)
 
 
+class HeadPart(layers.Layer):
+    """A layer that remembers the arguments it was made with, so that Keras can make it again.
+
+    Args:
+        arguments: the constructor's own, by name.
+        options: those of every Keras layer.
+    """
+
+    def __init__(self, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+        super().__init__(**options)
+        self._arguments = arguments
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self._arguments}
+
+
 @keras.saving.register_keras_serializable("deeplab")
-class ASPP(layers.Layer):
+class ASPP(HeadPart):
     """Atrous spatial pyramid pooling (DeepLabV3, section 3.3).
 
     (batch, height, width, c) features of any size to (batch, height, width, channels).
@@ -91,8 +107,7 @@ class ASPP(layers.Layer):
         epsilon: float = HEAD_EPSILON,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self._arguments: dict[str, Any] = {
+        arguments = {
             "channels": channels,
             "rates": tuple(rates),
             "separable": separable,
@@ -100,6 +115,7 @@ class ASPP(layers.Layer):
             "momentum": momentum,
             "epsilon": epsilon,
         }
+        super().__init__(arguments, kwargs)
         norm = BatchNorm(momentum, epsilon)
         self.branches = [conv_unit(channels, 1, norm, "pointwise_branch")] + [
             conv3x3_unit(channels, norm, f"atrous_branch_{index}", separable=separable, rate=rate)
@@ -125,12 +141,9 @@ class ASPP(layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self._arguments["channels"])
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._arguments}
-
 
 @keras.saving.register_keras_serializable("deeplab")
-class Decoder(layers.Layer):
+class Decoder(HeadPart):
     """The decoder (section 3.1; two 3x3 convolutions, table 2), up to the features that the classifier reads.
 
     (low-level features at stride 4, ASPP features) to (batch, ceil(height / 4), ceil(width / 4), channels).
@@ -154,8 +167,7 @@ class Decoder(layers.Layer):
         epsilon: float = HEAD_EPSILON,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self._arguments: dict[str, Any] = {
+        arguments = {
             "channels": channels,
             "low_level_channels": low_level_channels,
             "separable": separable,
@@ -163,6 +175,7 @@ class Decoder(layers.Layer):
             "momentum": momentum,
             "epsilon": epsilon,
         }
+        super().__init__(arguments, kwargs)
         norm = BatchNorm(momentum, epsilon)
         self.reduction = conv_unit(low_level_channels, 1, norm, "low_level")
         self.refinement = [
@@ -191,12 +204,9 @@ class Decoder(layers.Layer):
     ) -> tuple[int | None, ...]:
         return (*low_level_shape[:-1], self._arguments["channels"])
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._arguments}
-
 
 @keras.saving.register_keras_serializable("deeplab")
-class LRASPP(layers.Layer):
+class LRASPP(HeadPart):
     """Lite reduced ASPP (MobileNetV3, section 6.4 and figure 10), up to the features that the classifier reads.
 
     (features at stride 8, last features) to (batch, ceil(height / 8), ceil(width / 8), c8 + channels). The paper adds
@@ -220,13 +230,13 @@ class LRASPP(layers.Layer):
         epsilon: float = HEAD_EPSILON,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self._arguments: dict[str, Any] = {
+        arguments = {
             "channels": channels,
             "align_corners": align_corners,
             "momentum": momentum,
             "epsilon": epsilon,
         }
+        super().__init__(arguments, kwargs)
         self.reduction = conv_unit(channels, 1, BatchNorm(momentum, epsilon), "reduction")
         self.gate = Conv2D(channels, 1, activation="hard_sigmoid", name="gate")
 
@@ -243,6 +253,3 @@ class LRASPP(layers.Layer):
         self, middle_shape: Sequence[int | None], features_shape: Sequence[int | None]
     ) -> tuple[int | None, ...]:
         return (*middle_shape[:-1], middle_shape[-1] + self._arguments["channels"])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._arguments}

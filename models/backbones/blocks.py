@@ -23,6 +23,11 @@ class BatchNorm:
         return BatchNormalization(momentum=self.momentum, epsilon=self.epsilon, name=name)
 
 
+def symmetric(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Float RGB in [0, 255] to [-1, 1], as most published weights expect, all of research/deeplab's among them."""
+    return images / 127.5 - 1.0
+
+
 def truncated_normal(stddev: float) -> initializers.Initializer:
     """A new initialiser; one for each weight, since an instance that is used twice gives equal values."""
     return initializers.TruncatedNormal(stddev=stddev)

@@ -16,11 +16,6 @@ LOW_LEVEL_UNIT = 2
 EPSILON = 1e-3
 
 
-def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Float RGB in [0, 255] to [-1, 1], as the published weights expect."""
-    return images / 127.5 - 1.0
-
-
 def scaled(channels: int, width: float, divisor: int = 8) -> int:
     """`channels * width`, rounded as `keras.applications` does: down to an integer, then to a multiple of `divisor`."""
     return round_channels(int(channels * width), divisor)

@@ -71,11 +71,6 @@ SMALL = _units(
 )
 
 
-def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Float RGB in [0, 255] to [-1, 1], as the published weights expect."""
-    return images / 127.5 - 1.0
-
-
 def reduced(units: tuple[Unit, ...]) -> tuple[Unit, ...]:
     """The units with half the channels in the last block: "RF2" in table 7 of the paper, `mobilenet_v3_*_seg` of
     research/deeplab, which also halves the expansion of the block's first unit.

@@ -53,11 +53,6 @@ def units(depth: int) -> list[Unit]:
     ]
 
 
-def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Float RGB in [0, 255] to [-1, 1], as the published weights expect."""
-    return images / 127.5 - 1.0
-
-
 def _conv(
     x: keras.KerasTensor, channels: int, kernel: int, name: str, norm: BatchNorm, stride: int = 1
 ) -> keras.KerasTensor:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.backbones import xception
+from models.backbones import BACKBONES, xception
 from models.backbones.blocks import BatchNorm
 
 
@@ -124,4 +124,4 @@ def test_the_parameters_are_those_of_the_units(networks):
 
 def test_pixels_are_mapped_to_one_around_zero():
     pixels = np.float32([0.0, 127.5, 255.0])
-    np.testing.assert_allclose(xception.preprocess(pixels), [-1.0, 0.0, 1.0])
+    np.testing.assert_allclose(BACKBONES["xception65"].preprocess(pixels), [-1.0, 0.0, 1.0])
