@@ -130,7 +130,7 @@ def status_command(workspace: Path, last: int, *, as_json: bool) -> None:
 def report_command(workspace: Path, *, verbose: bool) -> None:
     """`report`: the newest run's report, written again."""
     with quietly(verbose):
-        from pipeline.report import rewrite_report
+        from pipeline.report.page import rewrite_report
 
         path = rewrite_report(Workspace(workspace.absolute()))
     Console().print(f"report        {path}", markup=False)
@@ -146,9 +146,9 @@ def inspect_command(
     settings = [f"data.path={json.dumps(data)}"] + ([] if layout == "auto" else [f"data.layout={layout}"])
     config = load_config(config_file, settings).data
     with quietly(verbose=False):
-        from pipeline.config_writer import write_config
-        from pipeline.inspection import inspect_dataset
-        from pipeline.inspection_console import show_inspection
+        from pipeline.inspection.config_writer import write_config
+        from pipeline.inspection.console import show_inspection
+        from pipeline.inspection.dataset import inspect_dataset
 
         with Progress(console=terminal(), transient=True) as bar:
             task = bar.add_task("looking at images", total=None)

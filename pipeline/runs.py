@@ -13,7 +13,7 @@ from pipeline.judgement import summarize
 from pipeline.local import Span, compile_pipeline, metadata_config, run_options, run_pipeline, stage_names
 from pipeline.quiet import output_to
 from pipeline.records import StageRecord, read_run
-from pipeline.report import TRIALS, write_report
+from pipeline.report.page import TRIALS, write_report
 from pipeline.summary import SUMMARY_FILE, Summary
 from pipeline.workspace import Workspace
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from models.balance import Balance, class_weights
-from pipeline.findings import Advice, ClassCount, Inspection
+from pipeline.inspection.findings import Advice, ClassCount, Inspection
 
 #: Classes more unequal than this deserve weights in the loss.
 IMBALANCE = 10.0

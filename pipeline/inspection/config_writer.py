@@ -6,8 +6,8 @@ import yaml
 
 from data.errors import ConfigError
 from data.features import IGNORE_LABEL
-from pipeline.findings import Inspection
-from pipeline.proposal import Proposal, label_map_yaml, scalar_yaml
+from pipeline.inspection.findings import Inspection
+from pipeline.inspection.proposal import Proposal, label_map_yaml, scalar_yaml
 
 HEAD = (
     "# Written by `local_runner.py inspect`. Check the label map, then train with",

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.findings import Inspection
+from pipeline.inspection.findings import Inspection
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "red"}
 MOST_BAD = 10

@@ -22,10 +22,10 @@ from data.layouts import open_layout
 from data.layouts.base import SPLITS, BadEntry, Layout, Sample
 from data.masks import overlay, palette, read_mask
 from data.splits import SplitPlan, plan_splits
-from pipeline.advice import advise
-from pipeline.findings import ClassCount, Duplicate, Inspection, SplitCount
+from pipeline.inspection.advice import advise
+from pipeline.inspection.findings import ClassCount, Duplicate, Inspection, SplitCount
+from pipeline.inspection.proposal import Proposal, propose
 from pipeline.pages import photo_uri, render
-from pipeline.proposal import Proposal, propose
 
 #: Two images are near-duplicates if at most this many of the 128 bits of their hashes differ. Unrelated photos differ
 #: in about 64, neighbouring frames of a video taken at 1 Hz in 20 to 40, copies at other sizes or qualities in 0 to 10.

@@ -7,7 +7,7 @@ from data.dataset import DataConfig
 from data.errors import DataError
 from data.labels import LabelMap
 from data.layouts.base import BadEntry
-from pipeline.proposal import Proposal
+from pipeline.inspection.proposal import Proposal
 
 
 @dataclass(frozen=True)

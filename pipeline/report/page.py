@@ -25,12 +25,12 @@ from data.errors import WorkspaceError
 from data.labels import Color
 from data.masks import VOID_COLOR, palette
 from models.training import TrainingResult
-from pipeline import curves
-from pipeline.comparisons import MOST_IMAGES, Comparison, Selection, compare, select
 from pipeline.config import ReportConfig
 from pipeline.local import metadata_config
 from pipeline.pages import mask_uri, photo_uri, render
 from pipeline.records import StageRecord, read_run
+from pipeline.report import curves
+from pipeline.report.comparisons import MOST_IMAGES, Comparison, Selection, compare, select
 from pipeline.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
 from pipeline.workspace import Workspace
 

@@ -18,13 +18,13 @@ from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
 from data.layouts.base import MaskFile
 from data.synthetic import render
-from pipeline.advice import on_balance
 from pipeline.config import load_config
-from pipeline.config_writer import write_config
-from pipeline.findings import ClassCount, Inspection
-from pipeline.inspection import inspect_dataset
-from pipeline.inspection_console import show_inspection
-from pipeline.proposal import codes_of
+from pipeline.inspection.advice import on_balance
+from pipeline.inspection.config_writer import write_config
+from pipeline.inspection.console import show_inspection
+from pipeline.inspection.dataset import inspect_dataset
+from pipeline.inspection.findings import ClassCount, Inspection
+from pipeline.inspection.proposal import codes_of
 
 FILES = LocalFiles()
 SPLITS = ("train", "val", "test")

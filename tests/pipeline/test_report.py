@@ -23,11 +23,19 @@ from data import features
 from data.errors import WorkspaceError
 from data.labels import LabelMap
 from models.evaluation import Evaluation
-from pipeline import curves
-from pipeline.comparisons import MOST_IMAGES, Comparison, compare, select
 from pipeline.config import ReportConfig
 from pipeline.records import StageRecord
-from pipeline.report import class_scores, confusions, rewrite_report, row_shares, seconds_text, verdict, write_report
+from pipeline.report import curves
+from pipeline.report.comparisons import MOST_IMAGES, Comparison, compare, select
+from pipeline.report.page import (
+    class_scores,
+    confusions,
+    rewrite_report,
+    row_shares,
+    seconds_text,
+    verdict,
+    write_report,
+)
 from pipeline.summary import (
     BaselineSummary,
     DataSummary,
