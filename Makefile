@@ -1,7 +1,7 @@
 # setup takes two settings: GPU=1 for the CUDA build of TensorFlow, PYTHON=/path/to/python3.11 (scripts/setup.sh).
 .PHONY: setup demo test check bench lock clean
 PY := .venv/bin/python
-COMPILE := $(PY) -m uv pip compile setup.py --extra s3 --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+COMPILE := $(PY) -m uv pip compile setup.py --extra s3 --extra kubeflow --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	--override overrides.txt --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
 
 setup:
