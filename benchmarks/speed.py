@@ -18,14 +18,20 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from contenders import CLASSES, CONTENDERS
+from contenders import CLASSES, CONTENDERS, OURS
 from rich.console import Console
 from rich.table import Table
+
+from models.complexity import layer_costs
+from models.config import ModelConfig
+from models.deeplab import build_model
 
 BENCH = Path(__file__).parent.parent / ".bench"
 POLICIES = ("float32", "mixed_bfloat16")
 #: backbone -> batch of training at 256x256.
-TRAINING = {"mobilenet_v2": 8, "resnet50": 4}
+TRAINING = {"mobilenet_v2": 8, "resnet18": 8, "resnet50": 4}
+#: Multiplications and additions of a training step by those of the forward pass: it, and two products backward.
+STEP_FLOPS = 2 * 3
 CROP, WHOLE = 256, 513
 STEPS, INFERENCES = 5, 5
 MATRIX = 2048
@@ -131,6 +137,17 @@ def report(medians: dict[tuple[str, ...], float]) -> None:
                 if None not in rows:
                     table.add_row(backbone, name, *(f"{value:.1f}" for value in rows))
         console.print(table)
+    for backbone in TRAINING:
+        shares = (share_of_peak(medians, policy, backbone) for policy in POLICIES)
+        text = ", ".join(f"{share:.0%} in {policy}" for share, policy in zip(shares, POLICIES, strict=True))
+        console.print(f"{backbone}: this project's training reaches {text} of the matrix peak")
+
+
+def share_of_peak(medians: dict[tuple[str, ...], float], policy: str, backbone: str) -> float:
+    """The multiply-adds of this project's training as a fraction of what a product of matrices reaches."""
+    costs = layer_costs(build_model(ModelConfig(backbone=backbone), CLASSES), (CROP, CROP))
+    flops = STEP_FLOPS * sum(cost.multiply_adds for cost in costs)
+    return flops * medians["train", policy, OURS, backbone] / (1e9 * medians["peak", policy])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ BackboneName = Literal[
     "mobilenet_v3_large",
     "mobilenet_v3_small_seg",
     "mobilenet_v3_large_seg",
+    "resnet18",
+    "resnet34",
     "resnet50",
     "resnet101",
     "resnet50_beta",
@@ -37,6 +39,8 @@ WIDTHS = {
     "mobilenet_v3_large": (0.35, 1.4),
     "mobilenet_v3_small_seg": (0.35, 1.4),
     "mobilenet_v3_large_seg": (0.35, 1.4),
+    "resnet18": (0.25, 1.0),
+    "resnet34": (0.25, 1.0),
 }
 
 
@@ -50,7 +54,8 @@ class ModelConfig(Section):
     """"v3plus" has a decoder; "v3" has none; "lite" is v3 without the 3x3 branches of ASPP, as published for
     MobileNetV2; "lraspp" is the head of the MobileNetV3 paper."""
     width: float = 1.0
-    """Multiplies the channels of the backbone: 0.35 to 1.4 for the MobileNets, 1.0 for the others."""
+    """Multiplies the channels of the backbone: 0.35 to 1.4 for the MobileNets, 0.25 to 1.0 for ResNet-18
+    and 34, 1.0 for the others."""
     output_stride: Literal[8, 16, 32] = 16
     """Ratio of the image's resolution to that of the last features. The same weights serve at each of them."""
     aspp_channels: int = Field(default=256, ge=8)

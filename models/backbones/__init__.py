@@ -7,7 +7,7 @@ from functools import partial
 import keras
 
 from models.backbones import convnext, mobilenet_v2, mobilenet_v3, resnet, xception
-from models.backbones.blocks import BatchNorm
+from models.backbones.blocks import BatchNorm, symmetric
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,13 @@ class Backbone:
 
 
 def _mobilenet_v2(divisor: int) -> Backbone:
-    return Backbone(
-        partial(mobilenet_v2.build, divisor), mobilenet_v2.preprocess, mobilenet_v2.EPSILON, "block_5_depthwise_relu"
-    )
+    return Backbone(partial(mobilenet_v2.build, divisor), symmetric, mobilenet_v2.EPSILON, "block_5_depthwise_relu")
 
 
 def _mobilenet_v3(units: tuple[mobilenet_v3.Unit, ...], low_level_unit: int, middle_unit: int) -> Backbone:
     return Backbone(
         partial(mobilenet_v3.build, units, low_level_unit),
-        mobilenet_v3.preprocess,
+        symmetric,
         mobilenet_v3.EPSILON,
         f"expanded_conv_{middle_unit}_depthwise_act",
     )
@@ -43,16 +41,20 @@ def _mobilenet_v3(units: tuple[mobilenet_v3.Unit, ...], low_level_unit: int, mid
 def _resnet(depth: int, beta: bool) -> Backbone:
     return Backbone(
         partial(resnet.build, depth, beta),
-        resnet.preprocess_beta if beta else resnet.preprocess,
+        symmetric if beta else resnet.preprocess,
         resnet.BETA_EPSILON if beta else resnet.EPSILON,
         "conv3_block3_3_bn",
     )
 
 
+def _shallow_resnet(depth: int) -> Backbone:
+    return Backbone(partial(resnet.build_shallow, depth), resnet.preprocess, resnet.BETA_EPSILON, "conv3_block2_2_bn")
+
+
 def _xception(depth: int, middle_block: int) -> Backbone:
     return Backbone(
         partial(xception.build, depth),
-        xception.preprocess,
+        symmetric,
         xception.EPSILON,
         f"entry_flow_block{middle_block}_unit_1_separable_conv2_pointwise_norm",
     )
@@ -65,6 +67,8 @@ BACKBONES: Mapping[str, Backbone] = {
     "mobilenet_v3_large": _mobilenet_v3(mobilenet_v3.LARGE, 2, 5),
     "mobilenet_v3_small_seg": _mobilenet_v3(mobilenet_v3.reduced(mobilenet_v3.SMALL), 0, 2),
     "mobilenet_v3_large_seg": _mobilenet_v3(mobilenet_v3.reduced(mobilenet_v3.LARGE), 2, 5),
+    "resnet18": _shallow_resnet(18),
+    "resnet34": _shallow_resnet(34),
     "resnet50": _resnet(50, beta=False),
     "resnet101": _resnet(101, beta=False),
     "resnet50_beta": _resnet(50, beta=True),

@@ -1,4 +1,4 @@
-"""ResNet v1 (He et al., arXiv 1512.03385) as a dense feature extractor, in two forms.
+"""ResNet v1 (He et al., arXiv 1512.03385) as a dense feature extractor, in three forms.
 
 - As published: layers bear the names of `keras.applications.ResNet50` and `ResNet101`, so that weights can be copied by
   name. The stride of a stage stands in the first 1x1 convolution of its first unit, so the 3x3 convolution after it is
@@ -6,20 +6,22 @@
 - "beta", as in research/deeplab (core/resnet_v1_beta.py): three 3x3 convolutions at the root, the stride of a stage in
   the 3x3 convolution of its last unit, and multi-grid rates in the last stage (DeepLabV3, section 3.2.1). Its
   convolutions have no bias, and shortcuts with a stride only drop pixels.
+- The shallow networks of 18 and 34 layers, of units of two 3x3 convolutions without bias. Few of their operations are
+  anything but wide convolutions, which makes them the quickest to train on a CPU (docs/performance.md).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 from keras import layers, ops
 
-from models.backbones.blocks import BatchNorm, atrous_schedule
+from models.backbones.blocks import BatchNorm, atrous_schedule, round_channels
 from models.kernels import Conv2D
 
 #: Units of each stage by depth: table 1 of the paper.
-UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-#: Channels of the 3x3 convolutions of each stage; the units put out four times as many.
+UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+#: Channels of the 3x3 convolutions of each stage; bottleneck units put out four times as many.
 CHANNELS = (64, 128, 256, 512)
 #: The decoder reads the third convolution of this unit (stage, unit), before the sum, as research/deeplab does.
 LOW_LEVEL_UNIT = (2, 2)
@@ -50,11 +52,6 @@ class Unit:
 def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
     """Float RGB in [0, 255] to BGR less the mean of ImageNet, as the published weights expect."""
     return ops.flip(images, axis=-1) - ops.convert_to_tensor(IMAGENET_MEAN_BGR, dtype="float32")
-
-
-def preprocess_beta(images: keras.KerasTensor) -> keras.KerasTensor:
-    """Float RGB in [0, 255] to [-1, 1], as research/deeplab does for the beta form."""
-    return images / 127.5 - 1.0
 
 
 def units(depth: int) -> Iterator[Unit]:
@@ -91,9 +88,9 @@ def _conv(
     )(x)
 
 
-def _root(x: keras.KerasTensor, norm: BatchNorm) -> keras.KerasTensor:
+def _root(x: keras.KerasTensor, norm: BatchNorm, channels: int = 64, bias: bool = True) -> keras.KerasTensor:
     """7x7 convolution and 3x3 maximum, each of stride 2, with symmetric padding."""
-    x = norm("conv1_bn")(_conv(x, 64, 7, "conv1_conv", stride=2))
+    x = norm("conv1_bn")(_conv(x, channels, 7, "conv1_conv", stride=2, bias=bias))
     x = layers.ReLU(name="conv1_relu")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     return layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
@@ -127,6 +124,43 @@ def _bottleneck(
     residual = norm(f"{prefix}_3_bn")(_conv(x, 4 * channels, 1, f"{prefix}_3_conv", bias=bias))
     x = layers.Add(name=f"{prefix}_add")([shortcut, residual])
     return residual, layers.ReLU(name=f"{prefix}_out")(x)
+
+
+def _basic(x: keras.KerasTensor, unit: Unit, stride: int, rate: int, norm: BatchNorm) -> keras.KerasTensor:
+    """One unit of the shallow networks: the rectified sum of two 3x3 convolutions and the shortcut."""
+    prefix = f"conv{unit.stage}_block{unit.number}"
+    shortcut = x
+    if unit.stride > 1:
+        shortcut = norm(f"{prefix}_0_bn")(_conv(x, unit.channels, 1, f"{prefix}_0_conv", stride, bias=False))
+    x = norm(f"{prefix}_1_bn")(_conv(x, unit.channels, 3, f"{prefix}_1_conv", stride, rate, bias=False))
+    x = layers.ReLU(name=f"{prefix}_1_relu")(x)
+    rate *= unit.stride // stride  # a stride that is lost dilates what follows it, within the unit too
+    x = norm(f"{prefix}_2_bn")(_conv(x, unit.channels, 3, f"{prefix}_2_conv", 1, rate, bias=False))
+    x = layers.Add(name=f"{prefix}_add")([shortcut, x])
+    return layers.ReLU(name=f"{prefix}_out")(x)
+
+
+def build_shallow(depth: int, output_stride: int, width: float, norm: BatchNorm) -> keras.Model:
+    """The network of 18 or 34 layers, to {4: features of stage 2, output_stride: features of stage 5}.
+
+    Args:
+        depth: 18 or 34 layers.
+        output_stride: 8, 16 or 32.
+        width: multiplies the channels: 64 in stage 2, 512 in stage 5.
+        norm: batch normalisation of every layer.
+    """
+    plan = [replace(unit, channels=round_channels(unit.channels * width)) for unit in units(depth)]
+    schedule = atrous_schedule([unit.stride for unit in plan], output_stride, stem_stride=4)
+
+    images = keras.Input((None, None, 3), name="normalized_images")
+    x = _root(images, norm, plan[0].channels, bias=False)
+    features = {}
+    for unit, (stride, rate) in zip(plan, schedule, strict=True):
+        x = _basic(x, unit, stride, rate, norm)
+        if unit.stage == LOW_LEVEL_UNIT[0]:
+            features[4] = x
+    features[output_stride] = x
+    return keras.Model(images, features, name=f"resnet{depth}")
 
 
 def build(depth: int, beta: bool, output_stride: int, width: float, norm: BatchNorm) -> keras.Model:

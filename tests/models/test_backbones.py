@@ -110,6 +110,7 @@ def test_resnet_beta_strides_in_the_last_unit_and_ends_with_a_multi_grid(output_
         ("mobilenet_v2", 144, 192, 320),
         ("mobilenet_v3_small", 16, 88, 576),
         ("mobilenet_v3_large", 72, 120, 960),
+        ("resnet18", 64, 128, 512),
         ("resnet50", 256, 512, 2048),
         ("resnet50_beta", 256, 512, 2048),
         ("xception71", 256, 728, 2048),
@@ -146,6 +147,21 @@ def test_every_layer_has_the_name_and_shape_of_the_published_one(name, width):
         if layer.weights:
             shapes = [weight.shape for weight in layer.weights]
             assert shapes == [weight.shape for weight in reference.get_layer(layer.name).weights], layer.name
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(18, 11.69), (34, 21.80)])
+def test_the_shallow_resnets_have_the_published_number_of_parameters(depth, millions):
+    trained = sum(
+        np.prod(weight.shape) for weight in build_backbone(f"resnet{depth}", output_stride=32).trainable_weights
+    )
+    classifier = 512 * 1000 + 1000
+    assert round((trained + classifier) / 1e6, 2) == millions
+
+
+def test_a_narrow_resnet_has_fewer_channels_in_every_stage():
+    model = build_backbone("resnet18", output_stride=16, width=0.5)
+    assert [model.get_layer(f"conv{stage}_block2_2_conv").filters for stage in (2, 3, 4, 5)] == [32, 64, 128, 256]
+    assert model.get_layer("conv1_conv").filters == 32
 
 
 @pytest.mark.parametrize(
@@ -206,7 +222,7 @@ def test_features_equal_the_published_networks_when_weights_are_copied_by_name(n
     np.testing.assert_allclose(model(images)[32], expected, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet50_beta"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "resnet50_beta"])
 def test_a_smaller_output_stride_adds_places_between_the_same_features(name):
     # Sides of a multiple of 32 plus 1 put the features of all strides on one grid. Squeeze and excitation, which
     # MobileNetV3 has, depends on all places, and so on their number.
