@@ -9,4 +9,23 @@ class Quarantine(Artifact):
     `bad.jsonl-*`: one JSON object a line, {"path", "reason"}; `counts.json`: images per split and per reason.
     """
 
-    TYPE_NAME = "Quarantine"
+    TYPE_NAME = "deeplab.Quarantine"  # Kubeflow wants a namespace before the names of types that are not its own.
+
+
+class Spans(Artifact):
+    """The spans that a run looked at.
+
+    `spans.json`: a `components.window.WindowRecord`; `pictures/<number>.parquet`: the scalar columns of each span's
+    images, split by split.
+    """
+
+    TYPE_NAME = "deeplab.Spans"
+
+
+class Drift(Artifact):
+    """How the newest span differs from those before it.
+
+    `drift.json`: a `components.drift.DriftRecord`; `statistics.pb`: TFDV's statistics, one data set for each span.
+    """
+
+    TYPE_NAME = "deeplab.Drift"

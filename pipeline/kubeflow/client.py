@@ -1,0 +1,255 @@
+"""Calls to a Kubeflow Pipelines server: how long to wait, what to repeat, what went wrong.
+
+Requests go through `kfp_server_api`, the REST client that the kfp SDK generates from the server's API and is itself
+built on. The SDK's `kfp.Client` around it is left out for what it does on its own (kfp 2.16.1, `kfp/client/client.py`):
+it sets no timeout, asks an absent server five times with a stack trace each, waits for ever on a cancelled run, takes a
+login page for an empty answer, keeps settings in the home directory, and costs seconds to import.
+
+ServerError             the server, or the way to it, does not do what was asked
+├── ServerUnavailable   it may do so later: not reached, no answer in time, overloaded, 5xx
+├── ServerRefused       it will not: 4xx, or an answer that is none of Kubeflow Pipelines
+└── NotFound            what was asked for is not there
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+import kfp_server_api as api
+import tenacity
+import urllib3
+
+from data.errors import ConfigError, ProjectError
+from pipeline.kubeflow.connection import SERVICE_ACCOUNT_TOKEN, TOKEN_VARIABLE, Connection, read_token
+
+_PAGE_SIZE = 100
+_TEMPORARY = frozenset({408, 425, 429})
+
+
+class ServerError(ProjectError):
+    """The server, or the way to it, does not do what was asked."""
+
+
+class ServerUnavailable(ServerError):
+    """The server may do it later."""
+
+
+class ServerRefused(ServerError):
+    """The server will not do it."""
+
+
+class NotFound(ServerError):
+    """What was asked for is not on the server."""
+
+
+def connect(
+    host: str,
+    *,
+    token_file: Path | None = None,
+    in_cluster: bool = False,
+    namespace: str = "",
+    ca_file: Path | None = None,
+    timeout: float = 30.0,
+) -> "Server":
+    """The server at `host`. Without `token_file` or `in_cluster`, the token is that of the environment, if any."""
+    if in_cluster and token_file:
+        raise ConfigError("--in-cluster and --token-file both say where the token is; allowed: one of them")
+    file = SERVICE_ACCOUNT_TOKEN if in_cluster else token_file
+    token = "" if file else os.environ.get(TOKEN_VARIABLE, "").strip()
+    return Server(Connection(host, token, file, namespace, ca_file, timeout))
+
+
+class _ApiClient(api.ApiClient):
+    """The generated client, with time-outs, repeated attempts where those are safe, and errors in words."""
+
+    def __init__(self, connection: Connection) -> None:
+        configuration = api.Configuration(host=connection.host.rstrip("/"))
+        configuration.retries = urllib3.Retry(total=False)  # nor are redirects followed
+        configuration.client_side_validation = False
+        if connection.ca_file:
+            configuration.ssl_ca_cert = str(connection.ca_file)
+        if connection.token or connection.token_file:
+            configuration.api_key = {"authorization": connection.token}
+            configuration.api_key_prefix = {"authorization": "Bearer"}
+        if connection.token_file:
+            configuration.refresh_api_key_hook = _refresher(connection.token_file)
+        super().__init__(configuration)
+        self.connection = connection
+
+    def call_api(self, resource_path: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        kwargs["_request_timeout"] = (self.connection.timeout, self.connection.timeout)
+        call = super().call_api
+        if method == "POST" and not resource_path.endswith((":enable", ":disable")):
+            return call(resource_path, method, *args, **kwargs)
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.connection.attempts),
+            wait=tenacity.wait_exponential(self.connection.pause),
+            retry=tenacity.retry_if_exception_type(ServerUnavailable),
+            reraise=True,
+        )
+        return attempts(call, resource_path, method, *args, **kwargs)
+
+    def request(self, method: str, url: str, **kwargs: Any) -> Any:
+        try:
+            return super().request(method, url, **kwargs)
+        except api.ApiException as error:
+            if not error.status:  # the REST client's way to pass on an SSLError
+                raise ServerRefused(_insecure(f"{method} {url}", error.reason.rpartition("\n")[2])) from None
+            text = _message(error)
+            token = self.configuration.api_key.get("authorization")
+            _raise_answer(
+                error.status, f"{method} {url}: {error.status} {text.replace(token, '***') if token else text}"
+            )
+        except urllib3.exceptions.HTTPError as error:
+            _raise_transport(error, f"{method} {url}", self.connection.timeout)
+
+    def deserialize(self, response: Any, response_type: Any) -> Any:
+        try:
+            if isinstance(json.loads(response.data), dict):
+                return super().deserialize(response, response_type)
+        except (ValueError, api.ApiException):
+            pass
+        raise ServerRefused(
+            f"{self.connection.host}: the answer is none of Kubeflow Pipelines, perhaps a login page; "
+            "allowed for --host: the address of the API, such as https://kubeflow.example/pipeline"
+        )
+
+
+def _raise_answer(status: int, text: str) -> NoReturn:
+    """Raises what an answer other than 2xx means."""
+    if status == 401 or 300 <= status < 400:
+        raise ServerRefused(
+            f"{text}\nthe server wants to know who asks: put a token into {TOKEN_VARIABLE}, or give --token-file "
+            "or, in a pod, --in-cluster; one that was given is wrong or has expired"
+        ) from None
+    if status == 404:
+        raise NotFound(text) from None
+    if status >= 500 or status in _TEMPORARY:
+        raise ServerUnavailable(text) from None
+    raise ServerRefused(text) from None
+
+
+def _refresher(file: Path) -> Callable[[api.Configuration], None]:
+    def refresh(configuration: api.Configuration) -> None:
+        configuration.api_key["authorization"] = read_token(file)
+
+    return refresh
+
+
+def _message(error: api.ApiException) -> str:
+    """What the server says: the sentence meant for users, where there is one, else the whole."""
+    try:
+        body = json.loads(error.body or "")
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        target = (error.headers or {}).get("Location")
+        return (
+            f"{error.reason}, redirected to {urlsplit(target)._replace(query='').geturl()}"
+            if target
+            else str(error.reason)
+        )
+    details = body.get("details") or []
+    for_users = [detail.get("message") or detail.get("error_message") for detail in details if isinstance(detail, dict)]
+    return next(filter(None, for_users), None) or body.get("message") or body.get("error") or str(error.reason)
+
+
+def _raise_transport(error: urllib3.exceptions.HTTPError, request: str, timeout: float) -> NoReturn:
+    """Raises what it means that there was no answer."""
+    if isinstance(error, urllib3.exceptions.LocationValueError):
+        raise ServerRefused(f"{request}: the address cannot be used: {error}") from None
+    if isinstance(error, urllib3.exceptions.SSLError):
+        raise ServerRefused(_insecure(request, error)) from None
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        raise ServerUnavailable(f"{request}: the server is not reached: {str(error).rpartition(': ')[2]}") from None
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        raise ServerUnavailable(f"{request}: no answer within {timeout:g} s") from None
+    raise ServerUnavailable(f"{request}: the connection broke: {error}") from None
+
+
+def _insecure(request: str, reason: object) -> str:
+    return f"{request}: no secure connection: {reason}; a private authority's certificate goes into --ca-file"
+
+
+class Server:
+    """The calls that this project makes, each in terms of the API's own models."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        client = _ApiClient(connection)
+        self._to_json = client.sanitize_for_serialization
+        self._experiments = api.ExperimentServiceApi(client)
+        self._runs = api.RunServiceApi(client)
+        self._recurring_runs = api.RecurringRunServiceApi(client)
+
+    def find_experiment(self, name: str) -> str | None:
+        """Id of the experiment of that name, if there is one."""
+        found = self._experiments.experiment_service_list_experiments(
+            filter=self._named(name), namespace=self.connection.namespace, page_size=_PAGE_SIZE
+        ).experiments
+        return found[0].experiment_id if found else None
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment of that name, which is made if there is none."""
+        found = self.find_experiment(name)
+        if found:
+            return found
+        experiment = api.V2beta1Experiment(display_name=name, namespace=self.connection.namespace or None)
+        return self._experiments.experiment_service_create_experiment(experiment).experiment_id
+
+    def create_run(self, run: api.V2beta1Run) -> api.V2beta1Run:
+        """Starts a run. Sent once: if no answer comes, the run may have started all the same."""
+        return self._runs.run_service_create_run(run)
+
+    def get_run(self, run_id: str) -> api.V2beta1Run:
+        """A run as it stands."""
+        return self._runs.run_service_get_run(run_id)
+
+    def create_recurring_run(self, recurring_run: api.V2beta1RecurringRun) -> api.V2beta1RecurringRun:
+        """Makes a recurring run. Sent once."""
+        return self._recurring_runs.recurring_run_service_create_recurring_run(recurring_run)
+
+    def recurring_runs(self, experiment_id: str | None, name: str | None) -> list[api.V2beta1RecurringRun]:
+        """Recurring runs, oldest first: all of the namespace, or those of an experiment, or those of a name."""
+        place = {"experiment_id": experiment_id} if experiment_id else {"namespace": self.connection.namespace}
+        if name is not None:
+            place["filter"] = self._named(name)
+        return list(self._pages(place))
+
+    def _pages(self, query: dict[str, str]) -> Iterator[api.V2beta1RecurringRun]:
+        token = ""
+        while True:
+            page = self._recurring_runs.recurring_run_service_list_recurring_runs(
+                page_token=token, page_size=_PAGE_SIZE, sort_by="created_at", **query
+            )
+            yield from page.recurring_runs or []
+            token = page.next_page_token
+            if not token:
+                return
+
+    def enable(self, recurring_run_id: str) -> None:
+        """Lets a recurring run start runs."""
+        self._recurring_runs.recurring_run_service_enable_recurring_run(recurring_run_id)
+
+    def disable(self, recurring_run_id: str) -> None:
+        """Stops a recurring run from starting more; what runs goes on."""
+        self._recurring_runs.recurring_run_service_disable_recurring_run(recurring_run_id)
+
+    def delete(self, recurring_run_id: str) -> None:
+        """Deletes a recurring run, if it is still there; its runs stay."""
+        try:
+            self._recurring_runs.recurring_run_service_delete_recurring_run(recurring_run_id)
+        except NotFound:
+            return
+
+    def _named(self, name: str) -> str:
+        """The filter for things of that name. The server decodes it once more than the URL (kubeflow/pipelines
+        `backend/src/apiserver/server/list_request_util.go`, `parseAPIFilter`), hence the quoting.
+        """
+        predicate = api.V2beta1Predicate(
+            operation=api.V2beta1PredicateOperation.EQUALS, key="display_name", string_value=name
+        )
+        return quote(json.dumps(self._to_json(api.V2beta1Filter(predicates=[predicate]))))

@@ -1,0 +1,116 @@
+"""Section `kubeflow`: what each stage gets from the cluster. Imports neither kfp nor tfx."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from data.section import Section
+
+Quantity = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(m|[kMGTPE]|[KMGTPE]i)?)?$")]
+"""A Kubernetes quantity, such as "500m", "4" or "16Gi"; empty leaves it to the cluster."""
+Label = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+"""A name of a Kubernetes object that also names a volume of the pod (RFC 1123 label)."""
+SubdomainName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+"""A name of any other Kubernetes object (RFC 1123 subdomain)."""
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""A name of an environment variable."""
+
+
+class Toleration(Section):
+    """Lets a stage run on nodes with a taint, such as those with GPUs."""
+
+    key: str = ""
+    """Of the taint; empty with operator "Exists" tolerates every taint."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Empty matches every effect."""
+
+    @model_validator(mode="after")
+    def _kubernetes_accepts_it(self) -> Self:
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"operator 'Exists' goes without a value, here {self.value!r}")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("operator 'Equal' needs a key; allowed without one: 'Exists'")
+        return self
+
+
+class Volume(Section):
+    """A persistent volume claim that exists on the cluster, and where a stage sees it."""
+
+    claim: Label
+    path: str = Field(pattern=r"^/.")
+    """Absolute folder in the container."""
+
+
+class SecretVariable(Section):
+    """An environment variable whose value is a key of a secret on the cluster."""
+
+    secret: SubdomainName
+    key: str = Field(min_length=1)
+    variable: Variable
+
+
+class StageConfig(Section):
+    """What the container of one stage gets."""
+
+    cpu: Quantity = ""
+    """Limit of processor cores."""
+    memory: Quantity = ""
+    """Limit of main memory."""
+    accelerator: str = Field(default="", pattern=r"^([a-z0-9.-]+/[A-Za-z0-9._-]+)?$")
+    """Resource name of the accelerator: nvidia.com/gpu, amd.com/gpu, google.com/tpu, ...; empty is none."""
+    accelerators: int = Field(default=1, ge=1)
+    """How many of them; training on several in one pod also needs training.strategy 'mirrored'."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the nodes that may run it, such as cloud.google.com/gke-accelerator: nvidia-tesla-t4."""
+    tolerations: tuple[Toleration, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    secrets: tuple[SecretVariable, ...] = ()
+    env: dict[Variable, str] = Field(default_factory=dict)
+    """Environment variables that are no secrets."""
+    retries: int = Field(default=0, ge=0)
+    """How often a failed stage is started again."""
+    retry_seconds: int = Field(default=30, ge=0)
+    """Time before the first new start; it doubles with each, up to an hour."""
+
+    @model_validator(mode="after")
+    def _each_claim_once(self) -> Self:
+        claims = [volume.claim for volume in self.volumes]
+        twice = sorted({claim for claim in claims if claims.count(claim) > 1})
+        if twice:
+            raise ValueError(
+                f"volumes: claim {', '.join(twice)} stands twice; Kubeflow names the pod's volume after it"
+            )
+        return self
+
+    def mounts(self, place: str) -> bool:
+        """Whether an absolute path lies on one of the volumes."""
+        return any(PurePosixPath(place).is_relative_to(volume.path) for volume in self.volumes)
+
+
+class TrainingJobConfig(Section):
+    """Training on several pods, as a job of Kubeflow's Training Operator (training.strategy 'multi_worker')."""
+
+    workers: int = Field(default=2, ge=2)
+    """Pods that train together; each gets what stage Trainer gets."""
+
+
+class KubeflowConfig(Section):
+    """How the pipeline runs on Kubeflow Pipelines."""
+
+    service_account: str = Field(default="", pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$")
+    """Kubernetes service account of a run's pods; empty is the server's."""
+    default: StageConfig = StageConfig()
+    """What a stage gets that `stages` does not say otherwise."""
+    stages: dict[str, StageConfig] = Field(default_factory=dict)
+    """Stage -> what it gets; fields that are not given are those of `default`."""
+    training_job: TrainingJobConfig = TrainingJobConfig()
+
+    def stage(self, name: str) -> StageConfig:
+        """What a stage gets: its own fields over those of `default`."""
+        own = self.stages.get(name)
+        if own is None:
+            return self.default
+        return self.default.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})

@@ -1,0 +1,150 @@
+"""Run parameters: what a person may set anew for each run of a compiled pipeline.
+
+A parameter is an input of the whole pipeline with a default. The steps that it concerns get it as an extra input
+`parameter_<name>`, and the entry point writes its value to where it stands in the step's execution properties.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+PREFIX = "parameter_"
+
+#: The parameter that no step reads: it says in a run's record which configuration was compiled.
+CONFIG_HASH = "config_hash"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter stands in a step's execution properties."""
+
+    node: str
+    property: str
+    path: tuple[str | int, ...] = ()
+    """Keys into the property's JSON; empty if the property is the value itself."""
+    parent: bool = False
+    """Whether the parameter is the folder in which the present value lies: the last part of that stays."""
+
+
+Value = str | int | float
+
+
+def _span(text: Value) -> Value | None:
+    """Number or date of a span; empty is none."""
+    return int(text) if str(text).isdecimal() else text or None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One value that a run may set."""
+
+    name: str
+    key: str
+    """Of the configuration; "serving" is the serving directory, which the runner is given."""
+    type: Literal["STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE"]
+    places: tuple[Place, ...]
+    convert: Callable[[Value], Value | None] = str
+    """Makes the configuration's value of what Kubeflow hands over: a string or, for every number, a double."""
+
+    @property
+    def description(self) -> str:
+        """What people read beside it in Kubeflow's user interface."""
+        return "Serving directory" if self.key == "serving" else f"Configuration key {self.key}"
+
+
+def _training(field: str) -> tuple[Place, ...]:
+    return tuple(Place(node, "custom_config", ("training", field)) for node in ("Trainer", "Tuner"))
+
+
+_FLOOR = ("metrics_specs", 0, "metrics", 0, "per_slice_thresholds", 0, "threshold", "value_threshold", "lower_bound")
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("data_path", "data.path", "STRING", (Place("ImageExampleGen", "config", ("path",)),)),
+    Parameter("span", "data.spans.span", "STRING", (Place("ImageExampleGen", "config", ("spans", "span")),), _span),
+    Parameter(
+        "train_steps",
+        "training.steps",
+        "NUMBER_INTEGER",
+        (*_training("steps"), Place("Trainer", "train_args", ("num_steps",))),
+        int,
+    ),
+    Parameter("batch_size", "training.global_batch_size", "NUMBER_INTEGER", _training("global_batch_size"), int),
+    Parameter("learning_rate", "training.learning_rate", "NUMBER_DOUBLE", _training("learning_rate"), float),
+    Parameter("seed", "training.seed", "NUMBER_INTEGER", _training("seed"), int),
+    Parameter(
+        "min_mean_iou",
+        "evaluation.min_mean_iou",
+        "NUMBER_DOUBLE",
+        (Place("SegmentationEvaluator", "eval_config", _FLOOR),),
+        float,
+    ),
+    Parameter(
+        "serving",
+        "serving",
+        "STRING",
+        (Place("ServedModel", "serving_dir", parent=True), Place("ModelPusher", "serving_dir", parent=True)),
+    ),
+)
+
+
+def of_pipeline(config: Config) -> list[Parameter]:
+    """The parameters of a pipeline: `span` only where its data come in spans."""
+    return [p for p in PARAMETERS if p.name != "span" or config.data.has_spans]
+
+
+def defaults(config: Config, serving: str) -> dict[str, Value]:
+    """Name -> value at compile time, in the form in which Kubeflow takes it."""
+    return {p.name: serving if p.key == "serving" else _default(config, p.key) for p in of_pipeline(config)}
+
+
+def _default(config: Config, key: str) -> Value:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    if value is None:
+        return ""
+    return value if isinstance(value, int | float) else str(value)
+
+
+def of_node(node: str) -> list[Parameter]:
+    """The parameters that a step gets."""
+    return [p for p in PARAMETERS if any(place.node == node for place in p.places)]
+
+
+def apply(node: str, exec_properties: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
+    """Execution properties with the values of a run in them, and without the extra inputs.
+
+    Args:
+        node: Id of the step.
+        exec_properties: As compiled; the extra inputs may be among them.
+        values: Name of a parameter -> its value, with or without `PREFIX`.
+    """
+    given = {name.removeprefix(PREFIX): value for name, value in values.items()}
+    properties = {name: value for name, value in exec_properties.items() if not name.startswith(PREFIX)}
+    for parameter in of_node(node):
+        if parameter.name in given:
+            for place in parameter.places:
+                if place.node == node:
+                    old = properties[place.property]
+                    properties[place.property] = _replaced(old, place, parameter.convert(given[parameter.name]))
+    return properties
+
+
+def _replaced(old: Any, place: Place, value: Value | None) -> Any:
+    if place.parent:
+        return posixpath.join(str(value), posixpath.basename(old))
+    if not place.path:
+        return value
+    tree = json.loads(old)
+    inner = tree
+    for key in place.path[:-1]:
+        inner = inner[key]
+    inner[place.path[-1]] = value
+    return json.dumps(tree)

@@ -1,0 +1,167 @@
+"""Schedules: recurring runs of a Kubeflow Pipelines server, found by experiment and name.
+
+The server cannot change a recurring run, so a new one takes the old one's place:
+
+1. create the new one, disabled      the old one is enabled
+2. disable the old ones              none is enabled
+3. enable the new one                the new one is enabled
+4. delete the old ones
+
+At no time are two enabled. Between 2 and 3 lies one request; a time of the schedule that falls between loses no run,
+because a recurring run counts from its creation and makes up for the latest time missed
+(kubeflow/pipelines `backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go`). For the same reason a time
+that falls between 1 and 2 gives a run of each.
+
+When 2 or 3 fails, the new one is deleted, and only when it is known to be gone is the old one enabled again: a request
+without an answer may have been carried out. If that fails too, the error says so, and running the same command again
+ends with exactly one enabled, from whatever state: it needs nothing but what the server lists. Old ones are disabled
+whatever the list says of them, because the server changes its list last (`ChangeJobMode` of
+`backend/src/apiserver/resource/resource_manager.go`). Two people who replace the same schedule at the same moment are
+not kept apart, for the server has no lock; one more replacement tidies up.
+"""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import kfp_server_api as api
+
+from data.errors import ProjectError
+from pipeline.kubeflow.client import Server, ServerError
+from pipeline.kubeflow.cron import server_cron
+from pipeline.kubeflow.submission import Submission
+
+ENABLED = api.RecurringRunMode.ENABLE
+
+
+class ScheduleError(ProjectError):
+    """A schedule is missing, is in the way, or could not be brought into the state that was asked for."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What identifies a schedule."""
+
+    experiment: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"schedule {self.name!r} of experiment {self.experiment!r}"
+
+
+def find(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
+    """The recurring runs of a schedule, oldest first. More than one is left over from a replacement cut short."""
+    experiment = server.find_experiment(place.experiment)
+    return server.recurring_runs(experiment, place.name) if experiment else []
+
+
+def require(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
+    """As `find`, but there must be one."""
+    found = find(server, place)
+    if not found:
+        raise ScheduleError(f"{place}: there is none on {server.connection.host}")
+    return found
+
+
+def create(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
+    """Makes a schedule that is not there yet, enabled."""
+    place = Place(submission.experiment, submission.name)
+    if find(server, place):
+        raise ScheduleError(f"{place}: is there already; allowed: replace")
+    return replace(server, submission, cron)
+
+
+def replace(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
+    """Makes a schedule, enabled, in the place of what is there by its name.
+
+    Args:
+        server: Where.
+        submission: What each run is; `name` is the schedule's.
+        cron: Five fields.
+    """
+    place = Place(submission.experiment, submission.name)
+    recurring_run = _described(server, submission, cron)
+    old = server.recurring_runs(recurring_run.experiment_id, submission.name)
+    try:
+        new = server.create_recurring_run(recurring_run)
+    except ServerError as error:
+        raise ScheduleError(f"{place}: not made; what was there is unchanged\n{error}") from None
+    try:
+        for each in old:
+            server.disable(each.recurring_run_id)
+        server.enable(new.recurring_run_id)
+    except (ServerError, KeyboardInterrupt) as error:
+        _put_back(server, place, new, old, str(error) or "interrupted")
+    _delete_old(server, new, old)
+    return new
+
+
+def _described(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
+    expression = server_cron(cron)
+    return api.V2beta1RecurringRun(
+        experiment_id=server.experiment(submission.experiment),
+        display_name=submission.name,
+        description=f"{cron} (minute, hour, day of month, month, day of week; the server's time zone)",
+        pipeline_spec=submission.document,
+        runtime_config=api.V2beta1RuntimeConfig(
+            parameters=submission.parameters, pipeline_root=submission.pipeline_root
+        ),
+        service_account=submission.service_account or None,
+        trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=expression)),
+        mode=api.RecurringRunMode.DISABLE,
+        max_concurrency="1",
+        no_catchup=True,
+    )
+
+
+def _put_back(
+    server: Server, place: Place, new: api.V2beta1RecurringRun, old: list[api.V2beta1RecurringRun], reason: str
+) -> NoReturn:
+    """Undoes a replacement that failed, and raises."""
+    enabled = [each for each in old if each.mode == ENABLED]
+    try:
+        server.delete(new.recurring_run_id)
+        for each in enabled[-1:]:
+            server.enable(each.recurring_run_id)
+    except ServerError as second:
+        raise ScheduleError(
+            f"{place}: not replaced, and the old state could not be put back, so perhaps none is enabled now; "
+            f"run the same command again when the server answers\n{reason}\n{second}"
+        ) from None
+    state = "the old one is in place" if enabled else "none is enabled, as before"
+    raise ScheduleError(f"{place}: not replaced; {state}\n{reason}") from None
+
+
+def _delete_old(server: Server, new: api.V2beta1RecurringRun, old: list[api.V2beta1RecurringRun]) -> None:
+    try:
+        for each in old:
+            server.delete(each.recurring_run_id)
+    except ServerError as error:
+        raise ScheduleError(
+            f"the new schedule {new.recurring_run_id} is enabled, but an old one is still listed, disabled; "
+            f"run the same command again to be rid of it\n{error}"
+        ) from None
+
+
+def pause(server: Server, place: Place) -> None:
+    """Disables a schedule; what runs goes on."""
+    for each in require(server, place):
+        server.disable(each.recurring_run_id)
+
+
+def resume(server: Server, place: Place) -> None:
+    """Enables a schedule: of several, the one that is enabled or else the newest, alone.
+
+    If a time of it came while it was paused, the server starts one run at once.
+    """
+    found = require(server, place)
+    kept = [each for each in found if each.mode == ENABLED] or found
+    for each in found:
+        if each is not kept[-1]:
+            server.disable(each.recurring_run_id)
+    server.enable(kept[-1].recurring_run_id)
+
+
+def delete(server: Server, place: Place) -> None:
+    """Deletes a schedule; its runs stay."""
+    for each in require(server, place):
+        server.delete(each.recurring_run_id)

@@ -1,0 +1,482 @@
+"""The simulation of a Kubeflow Pipelines server, on pipelines written by hand."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp.pipeline_spec.pipeline_spec_pb2 import ExecutorInput
+
+from data.errors import ProjectError
+from pipeline.kubeflow.simulation.conditions import DriverError, holds
+from pipeline.kubeflow.simulation.driver import SimulatedRun
+from tests.pipeline.kubeflow.hand_made import ROOT, Pipeline, constant, log, of_run, of_task, states
+
+PARAMETER = "{{$.outputs.parameters['%s'].output_file}}"
+PATH = "{{$.outputs.artifacts['%s'].path}}"
+INPUT = "{{$.inputs.artifacts['%s'].path}}"
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path, steps=("NUMBER_INTEGER", 3), rate=("NUMBER_DOUBLE", 0.00001), name=("STRING", "rug"))
+
+
+def reason(run: SimulatedRun, step: str) -> str:
+    """Why a step went as it did."""
+    return next(s.reason for s in run.steps if s.name == step)
+
+
+def stored(run: SimulatedRun, task: str) -> list[str]:
+    """Objects of a task, by their key below the task's own root."""
+    folder = run.store.folder / "bucket/root/hand-made" / run.run_id / task
+    return sorted(str(path.relative_to(folder)).split("/", 1)[1] for path in folder.rglob("*") if path.is_file())
+
+
+def test_parameters_reach_a_step_from_constants_defaults_the_run_and_other_steps(pipeline: Pipeline) -> None:
+    pipeline.shell("first", "printf %s made > $1", PARAMETER % "word", returns={"word": "STRING"})
+    pipeline.shell(
+        "second",
+        "echo $@",
+        *(f"{{{{$.inputs.parameters['{key}']}}}}" for key in "csrnw"),
+        parameters={
+            "c": constant("fixed"),
+            "s": of_run("steps"),
+            "r": of_run("rate"),
+            "n": of_run("name"),
+            "w": of_task("first", "word"),
+        },
+        types={"s": "NUMBER_INTEGER", "r": "NUMBER_DOUBLE"},
+    )
+    assert log(pipeline.run(), "second") == "fixed 3 0.00001 rug made\n"
+    assert log(pipeline.run("steps=7", "name=ball", "rate=0.5"), "second") == "fixed 7 0.5 ball made\n"
+
+
+def test_the_executor_input_is_what_the_server_hands_over(pipeline: Pipeline) -> None:
+    pipeline.shell("maker", "mkdir $1; echo 1 > $1/data", PATH % "made", writes=("made",))
+    pipeline.shell(
+        "reader", "echo \"$1\"", "{{$}}", artifacts={"given": ("maker", "made")}, parameters={"s": of_run("steps")},
+        types={"s": "NUMBER_INTEGER"}, writes=("page",), returns={"score": "NUMBER_DOUBLE"},
+    )  # fmt: skip
+    run = pipeline.run()
+    given = json.loads(log(run, "reader"))
+    (artifact,) = given["inputs"]["artifacts"]["given"]["artifacts"]
+    assert artifact["name"].isdecimal(), "the id in ML Metadata"
+    assert artifact["uri"].startswith(f"{ROOT}/hand-made/{run.run_id}/maker/")
+    assert artifact["uri"].endswith("/made")
+    assert artifact["metadata"]["display_name"] == "made"
+    assert "type" not in artifact, "the server does not hand the type of an input over"
+    assert given["inputs"]["parameterValues"] == {"s": 3}
+    outputs = given["outputs"]
+    assert outputs["artifacts"].keys() == {"page", "executor-logs"}
+    assert outputs["artifacts"]["page"]["artifacts"][0]["type"]["schemaTitle"] == "system.Artifact"
+    assert outputs["artifacts"]["executor-logs"]["artifacts"][0]["uri"].endswith("/executor-logs-0")
+    assert outputs["outputFile"].endswith("/output_metadata.json")
+    assert outputs["parameters"]["score"]["outputFile"].endswith("/outputs/score")
+
+
+def test_a_string_takes_every_value_and_other_types_only_their_own(pipeline: Pipeline) -> None:
+    words = [f"{{{{$.inputs.parameters['{key}']}}}}" for key in "nbl"]
+    values = {"n": constant(2.0), "b": constant(True), "l": constant([1, {"a": 0.5}])}
+    pipeline.shell("takes", 'printf "%s|" "$@"', *words, parameters=values)
+    pipeline.shell("refuses", "true", parameters={"n": constant("2")}, types={"n": "NUMBER_INTEGER"})
+    run = pipeline.run()
+    assert log(run, "takes") == '2|true|[1,{"a":0.5}]|'
+    assert states(run) == {"refuses": "error", "takes": "succeeded"}
+    assert reason(run, "refuses") == "input n: '2' is no NUMBER_INTEGER"
+
+
+def test_the_launcher_adds_a_components_defaults_which_the_driver_does_not_see(pipeline: Pipeline) -> None:
+    pipeline.shell("whole", 'echo "$1"', "{{$}}")
+    pipeline.shell("part", "true", "{{$.inputs.parameters['n']}}")
+    default = {"parameters": {"n": {"parameterType": "NUMBER_INTEGER", "defaultValue": 4, "isOptional": True}}}
+    for name in ("whole", "part"):
+        pipeline.components[name]["inputDefinitions"] = default
+    run = pipeline.run()
+    assert json.loads(log(run, "whole"))["inputs"]["parameterValues"] == {"n": 4}
+    assert states(run)["part"] == "error"
+    assert "there is no 'n'; there are none" in reason(run, "part")
+
+
+def test_inputs_are_downloaded_outputs_uploaded_and_the_mounts_removed(pipeline: Pipeline) -> None:
+    pipeline.shell("maker", "mkdir -p $1/deep; echo 42 > $1/deep/data", PATH % "made", writes=("made",))
+    pipeline.shell(
+        "reader",
+        "cat $1/deep/data; ls $DEEPLAB_MOUNT_ROOT/minio/bucket/root/hand-made/*; echo page > $2",
+        INPUT % "given",
+        PATH % "page",
+        artifacts={"given": ("maker", "made")},
+        writes=("page",),
+    )
+    pipeline.shell("other", "ls $DEEPLAB_MOUNT_ROOT/minio/bucket/root/hand-made/*", dependentTasks=["maker"])
+    run = pipeline.run()
+    assert run.succeeded
+    assert stored(run, "maker") == ["executor-logs-0", "made/deep/data"]
+    assert stored(run, "reader") == ["executor-logs-0", "page"]
+    assert log(run, "reader").split() == ["42", "maker", "reader"]
+    assert log(run, "other").split() == ["other"], "what is no input of a step is not there"
+    assert sorted(path.name for path in run.logs.rglob("*")) == ["0.log"] * 3 + ["maker", "other", "reader"]
+
+
+def test_a_step_starts_in_a_clean_environment(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAKED", "1")
+    monkeypatch.setenv("PASSWORD", "open")
+    pipeline.shell("look", "env; test -f pipeline/pipeline.py; python -c 'import data.errors'; touch here")
+    pipeline.executors["exec-look"]["container"]["env"] = [{"name": "SIZE", "value": "9"}]
+    key = {"secretKey": "word", "envVar": "PASSWORD"}
+    pipeline.settings["exec-look"] = {"secretAsEnv": [{"secretName": "vault", "keyToEnv": [key]}]}
+    run = pipeline.run()
+    assert run.succeeded, log(run, "look")
+    found = dict(line.split("=", 1) for line in log(run, "look").splitlines())
+    assert found.keys() - {"PWD", "OLDPWD", "SHLVL", "_"} == {
+        "PATH", "HOME", "TMPDIR", "PYTHONPATH", "DEEPLAB_MOUNT_ROOT", "SIZE", "PASSWORD",
+    }  # fmt: skip
+    assert found["SIZE"] == "9"
+    assert found["PASSWORD"] == "open"
+    assert not Path("here").exists(), "the working directory is the step's own"
+    monkeypatch.delenv("PASSWORD")
+    assert reason(pipeline.run(), "look") == "variable PASSWORD is not set; it stands in for key word of a secret"
+
+
+def test_the_log_is_an_artifact_even_of_a_step_that_fails(pipeline: Pipeline) -> None:
+    pipeline.shell("noisy", "echo out; echo err >&2; exit 3", writes=("made",))
+    run = pipeline.run()
+    assert not run.succeeded
+    assert reason(run, "noisy") == "exit status 3"
+    assert stored(run, "noisy") == ["executor-logs-0"]
+    (kept,) = (run.store.folder / "bucket").rglob("executor-logs-0")
+    assert kept.read_text() == "out\nerr\n"
+
+
+def test_what_depends_on_a_failed_step_is_omitted_and_the_rest_goes_on(pipeline: Pipeline) -> None:
+    pipeline.shell("bad", "exit 1")
+    pipeline.shell("after", "true", dependentTasks=["bad"])
+    pipeline.shell("later", "true", dependentTasks=["after"])
+    pipeline.shell("other", "true")
+    run = pipeline.run()
+    assert states(run) == {"bad": "failed", "after": "omitted", "later": "omitted", "other": "succeeded"}
+    assert not run.succeeded
+
+
+def test_a_false_condition_skips_a_task_and_what_needs_it_but_fails_nothing(pipeline: Pipeline) -> None:
+    policy = {"triggerPolicy": {"condition": "int(inputs.parameter_values['n']) > 5"}}
+    pipeline.shell("gated", "true", parameters={"n": of_run("steps")}, types={"n": "NUMBER_INTEGER"}, **policy)
+    pipeline.shell("after", "true", dependentTasks=["gated"])
+    run = pipeline.run()
+    assert states(run) == {"gated": "skipped", "after": "omitted"}
+    assert run.succeeded
+    assert states(pipeline.run("steps=6")) == {"gated": "succeeded", "after": "succeeded"}
+
+
+def test_a_condition_on_an_input_that_is_not_there_fails_the_driver(pipeline: Pipeline) -> None:
+    pipeline.shell("gated", "true", triggerPolicy={"condition": "inputs.parameter_values['n'] == 1.0"})
+    run = pipeline.run()
+    assert states(run) == {"gated": "error"}
+    assert "KeyError: 'n'" in reason(run, "gated")
+    assert not run.succeeded
+
+
+def test_a_step_that_is_killed_once_succeeds_by_a_retry(pipeline: Pipeline, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    script = f"if [ -e {mark} ]; then echo second; else touch {mark}; echo first; kill -9 $$; fi"
+    pipeline.shell("shaky", script, retryPolicy={"maxRetryCount": 2, "backoffDuration": "30s"})
+    run = pipeline.run()
+    assert run.succeeded
+    assert run.steps[0].attempts == 2
+    assert (log(run, "shaky", 0), log(run, "shaky", 1)) == ("first\n", "second\n")
+    assert stored(run, "shaky") == ["executor-logs-0", "executor-logs-1"]
+
+
+def test_retries_end(pipeline: Pipeline) -> None:
+    pipeline.shell("lost", "kill -9 $$", retryPolicy={"maxRetryCount": 1})
+    run = pipeline.run()
+    assert not run.succeeded
+    assert run.steps[0].attempts == 2
+    assert reason(run, "lost") == "killed by SIGKILL"
+
+
+def test_without_a_policy_nothing_is_tried_again(pipeline: Pipeline) -> None:
+    pipeline.shell("lost", "kill -9 $$")
+    assert pipeline.run().steps[0].attempts == 1
+
+
+def exit_handler(pipeline: Pipeline, script: str) -> None:
+    """A nested graph of one step, and a task that runs after it however it ends."""
+    pipeline.shell("work", script, "{{$.inputs.parameters['n']}}", parameters={"n": of_run("inner")})
+    pipeline.shell("tidy", "echo tidied; exit 1")
+    pipeline.components["group"] = {
+        "inputDefinitions": {"parameters": {"inner": {"parameterType": "STRING"}}},
+        "dag": {"tasks": {"work": pipeline.tasks.pop("work")}},
+    }
+    pipeline.tasks["group"] = {
+        "taskInfo": {"name": "group"},
+        "componentRef": {"name": "group"},
+        "inputs": {"parameters": {"inner": of_run("name")}},
+        "retryPolicy": {"maxRetryCount": 1},
+    }
+    last = {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    pipeline.tasks["tidy"] |= {"dependentTasks": ["group"], "triggerPolicy": last}
+
+
+def test_the_exit_task_runs_after_a_failure_which_remains_one(pipeline: Pipeline) -> None:
+    exit_handler(pipeline, "echo $1; exit 1")
+    run = pipeline.run()
+    assert [(s.name, s.state, s.attempts) for s in run.steps] == [
+        ("group/work", "failed", 2),  # the graph's retries are its tasks'
+        ("group", "failed", 0),
+        ("tidy", "failed", 1),
+    ]
+    assert log(run, "group/work") == "rug\n"
+    assert log(run, "tidy") == "tidied\n"
+    assert not run.succeeded
+
+
+def test_the_exit_task_runs_after_a_success_and_its_own_failure_fails_no_run(pipeline: Pipeline) -> None:
+    exit_handler(pipeline, "true")
+    run = pipeline.run()
+    assert states(run) == {"group/work": "succeeded", "group": "succeeded", "tidy": "failed"}
+    assert run.succeeded
+
+
+EXECUTOR_OUTPUT = "printf '%s' \"$1\" > $(dirname $2)/output_metadata.json; echo 1 > $2"
+
+
+def says(pipeline: Pipeline, output: dict[str, Any], returns: dict[str, str] | None = None) -> SimulatedRun:
+    """A run of a step that writes one file and this executor output."""
+    pipeline.shell("step", EXECUTOR_OUTPUT, json.dumps(output), PATH % "made", writes=("made",), returns=returns or {})
+    return pipeline.run()
+
+
+def artifact(**fields: Any) -> dict[str, Any]:
+    """An executor output of one artifact."""
+    return {"artifacts": {"made": {"artifacts": [fields]}}}
+
+
+def test_metadata_reaches_the_next_step_in_the_form_of_ml_metadata(pipeline: Pipeline) -> None:
+    pipeline.shell("next", 'echo "$1"', "{{$}}", artifacts={"given": ("step", "made")})
+    run = says(pipeline, artifact(metadata={"n": 2, "word": "w", "yes": True, "many": [1], "deep": {"a": 1}}))
+    metadata = json.loads(log(run, "next"))["inputs"]["artifacts"]["given"]["artifacts"][0]["metadata"]
+    assert {key: metadata[key] for key in ("n", "word", "yes", "many", "deep")} == {
+        "n": 2,
+        "word": "w",
+        "yes": 1,
+        "many": {"list": [1]},
+        "deep": {"struct": {"a": 1}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (artifact(uri="minio://bucket/elsewhere"), "the executor output moves it from"),
+        ({"artifacts": {"stranger": {}}}, "names undeclared outputs: stranger"),
+        ({"parameterValues": {"stranger": 1}}, "names undeclared outputs: stranger"),
+        ({"parameterValues": {"count": "three"}}, "output parameter count was not written: 'three' is no NUMBER_INT"),
+        ({"parameterValues": {"count": 0.5}}, "output parameter count was not written: '0.5' is no NUMBER_INTEGER"),
+        ({}, "output parameter count was not written: [Errno 2] No such file"),
+        ({"outputs": {}}, "is no executor output"),
+    ],
+)
+def test_an_executor_output_that_is_wrong_fails_the_step(
+    pipeline: Pipeline, output: dict[str, Any], message: str
+) -> None:
+    run = says(pipeline, {"parameterValues": {"count": 3}} | output, {"count": "NUMBER_INTEGER"})
+    if output:
+        assert states(run) == {"step": "failed"}
+        assert message in reason(run, "step")
+    else:
+        assert run.succeeded
+
+
+def test_an_output_parameter_that_is_not_written_fails_the_step(pipeline: Pipeline) -> None:
+    pipeline.shell("step", "true", returns={"count": "NUMBER_INTEGER"})
+    assert "output parameter count was not written" in reason(pipeline.run(), "step")
+
+
+def test_an_output_parameter_of_the_wrong_type_fails_the_step(pipeline: Pipeline) -> None:
+    pipeline.shell("step", "echo many > $1", PARAMETER % "count", returns={"count": "NUMBER_INTEGER"})
+    assert "'many\\n' is no NUMBER_INTEGER" in reason(pipeline.run(), "step")
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("true", "output made: nothing was written where minio://bucket/root/"),
+        ('mkdir -p "$1"; echo 1 > "$1/data"', "it wrote to a folder 'minio:'"),
+        (
+            "mkdir -p $DEEPLAB_MOUNT_ROOT/minio/b; echo 1 > $DEEPLAB_MOUNT_ROOT/minio/b/made",
+            "nothing was written where",
+        ),
+    ],
+)
+def test_a_step_that_writes_to_a_wrong_place_fails_the_run(pipeline: Pipeline, script: str, message: str) -> None:
+    pipeline.shell("step", script, "{{$.outputs.artifacts['made'].uri}}", PATH % "made", writes=("made",))
+    run = pipeline.run()
+    assert not run.succeeded
+    assert message in reason(run, "step")
+    assert stored(run, "step") == ["executor-logs-0"]
+
+
+@pytest.mark.parametrize(("metadata", "stands"), [({"present": 0}, True), ({"tfx_version": "1"}, False), ({}, False)])
+def test_an_output_without_files_stands_if_the_step_says_why(
+    pipeline: Pipeline, metadata: dict[str, Any], stands: bool
+) -> None:
+    script = 'printf "%s" "$1" > $(dirname $2)/output_metadata.json'
+    pipeline.shell("step", script, json.dumps(artifact(metadata=metadata)), PATH % "made", writes=("made",))
+    pipeline.shell("next", 'test ! -e "$1"', INPUT % "given", artifacts={"given": ("step", "made")})
+    assert pipeline.run().succeeded is stands
+
+
+def test_a_command_that_is_not_there_is_named(pipeline: Pipeline) -> None:
+    pipeline.step("step", ["no-such-program"], [])
+    assert reason(pipeline.run(), "step").startswith("cannot start no-such-program")
+
+
+def test_processes_that_a_step_leaves_behind_end_with_it(pipeline: Pipeline) -> None:
+    pipeline.shell("step", "sleep 600 & echo $!")
+    run = pipeline.run()
+    process = int(log(run, "step"))
+    status = Path(f"/proc/{process}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+def cached_pipeline(pipeline: Pipeline) -> None:
+    """Two steps, one after the other, both cached."""
+    pipeline.shell(
+        "maker", "echo $3 > $1; printf %s $3 > $2", PATH % "made", PARAMETER % "word", "{{$.inputs.parameters['n']}}",
+        parameters={"n": of_run("name")}, writes=("made",), returns={"word": "STRING"}, cache=True,
+    )  # fmt: skip
+    pipeline.shell(
+        "reader",
+        "cat $1",
+        INPUT % "given",
+        artifacts={"given": ("maker", "made")},
+        parameters={"w": of_task("maker", "word")},
+        cache=True,
+    )
+    pipeline.shell("always", "cat $1", INPUT % "given", artifacts={"given": ("maker", "made")})
+
+
+def test_a_second_run_takes_steps_from_the_cache_and_their_outputs_serve(pipeline: Pipeline) -> None:
+    cached_pipeline(pipeline)
+    assert set(states(pipeline.run()).values()) == {"succeeded"}
+    again = pipeline.run()
+    assert states(again) == {"maker": "cached", "reader": "cached", "always": "succeeded"}
+    assert log(again, "always") == "rug\n"
+    assert again.succeeded
+
+
+def test_a_changed_parameter_misses_the_cache_and_so_does_what_comes_after(pipeline: Pipeline) -> None:
+    cached_pipeline(pipeline)
+    pipeline.run()
+    assert set(states(pipeline.run("name=ball")).values()) == {"succeeded"}
+    assert states(pipeline.run())["reader"] == "cached", "the first result is still there"
+
+
+def test_a_changed_command_misses_the_cache_for_everything_after_it(pipeline: Pipeline) -> None:
+    cached_pipeline(pipeline)
+    pipeline.run()
+    pipeline.executors["exec-maker"]["container"]["image"] = "newer"
+    assert states(pipeline.run()) == dict.fromkeys(("maker", "reader", "always"), "succeeded"), (
+        "equal content under a new id is another artifact"
+    )
+
+
+def test_a_failed_step_is_not_cached(pipeline: Pipeline) -> None:
+    pipeline.shell("bad", "exit 1", cache=True)
+    pipeline.run()
+    assert states(pipeline.run()) == {"bad": "failed"}
+
+
+def test_what_the_server_refuses_is_refused_before_anything_runs(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.shell("step", f"touch {tmp_path}/ran")
+    pipeline.tasks["step"]["componentRef"] = {"name": "missing"}
+    with pytest.raises(ProjectError, match="missing"):
+        pipeline.run()
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("speed=1", "no parameter speed"), ("steps=many", "'many' is not of type NUMBER_INTEGER")],
+)
+def test_a_wrong_parameter_is_refused(pipeline: Pipeline, setting: str, message: str) -> None:
+    pipeline.shell("step", "true")
+    with pytest.raises(ProjectError, match=message):
+        pipeline.run(setting)
+
+
+def test_what_is_not_simulated_is_refused_by_name(pipeline: Pipeline) -> None:
+    iterator = {"items": {"raw": "[1]"}, "itemInput": "n"}
+    pipeline.shell("loop", "true", parameterIterator=iterator)
+    pipeline.shell("select", "true", parameters={"n": {**of_run("name"), "parameterExpressionSelector": "x"}})
+    last = {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    pipeline.shell("tidy", '{"IfPresent": {}}', triggerPolicy=last)
+    pipeline.executors["exec-import"] = {"importer": {}}
+    with pytest.raises(ProjectError) as error:
+        pipeline.run()
+    assert str(error.value).splitlines()[1:] == [
+        "  executor exec-import: is an importer",
+        "  executor exec-tidy: has an optional argument (IfPresent)",
+        "  task root.loop: has an iterator",
+        "  task root.select: input n is a selector, a final status or a fact of the run",
+        "  task root.tidy: is an exit task that does not wait for one task",
+    ]
+
+
+def executor_input(**parameters: Any) -> ExecutorInput:
+    given = ExecutorInput()
+    for name, value in parameters.items():
+        kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+        setattr(given.inputs.parameter_values[name], kind, value)
+    blessing = given.inputs.artifacts["blessing"].artifacts.add(uri="minio://b/x")
+    blessing.metadata.update({"blessed": 1})
+    return given
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("inputs.parameter_values['word'] == 'a && !b'", True),
+        ("inputs.parameter_values['word'] != 'x'", True),
+        ("int(inputs.parameter_values['n']) >= 3 && double(int(inputs.parameter_values['n'])) < 3.5", True),
+        ("inputs.parameter_values['yes'] == true", True),
+        ("inputs.parameter_values['yes'] == false || inputs.parameter_values['n'] < 4", True),
+        ("!(inputs.parameter_values['yes'] == true)", False),
+        ("!(inputs.parameter_values['n'] == 3.0) == false", True),
+        ("(inputs.artifacts['blessing'].artifacts[0].metadata['blessed'] == 1.0)", True),
+        ("inputs.artifacts['blessing'].artifacts[0].uri == 'minio://b/y'", False),
+    ],
+)
+def test_conditions_mean_what_they_mean_in_cel(condition: str, expected: bool) -> None:
+    assert holds(condition, executor_input(word="a && !b", n=3, yes=True)) is expected
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "inputs.parameter_values['n']",  # no boolean
+        "inputs.parameter_values['yes'] == 1",  # in Python, True == 1
+        "inputs.parameter_values['n'] < 'x'",
+        "inputs.parameter_values['missing'] == 1.0",
+        "inputs.artifacts['blessing'].artifacts[1].uri == ''",
+        "inputs.parameter_values['n'] in [3.0]",
+        "inputs.parameter_values['n'] > 1 > 0",
+        "!inputs.parameter_values['yes']",
+        "__import__('os').system('true') == 0",
+        "inputs.__class__ == 1",
+        "",
+    ],
+)
+def test_other_expressions_are_refused(condition: str) -> None:
+    with pytest.raises(DriverError, match="condition"):
+        holds(condition, executor_input(n=3, yes=True))
+
+
+def test_a_caller_that_is_interrupted_leaves_no_process(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.shell("step", f"echo $$ > {tmp_path}/pid; sleep 0.5; kill -INT {os.getpid()}; sleep 600")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()

@@ -1,0 +1,83 @@
+"""The pipeline of the tiny dataset, compiled and rehearsed twice, against the same pipeline on the local runner.
+
+Each step is a process that imports TFX: several minutes on two cores.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.conftest import ROOT, TINY, command_line, overrides, run_arguments
+from tests.pipeline.kubeflow.test_simulation_command import rows
+
+pytestmark = pytest.mark.long
+
+#: Two trainings of one configuration give the same numbers.
+SETTINGS = {"training.deterministic": "true"}
+#: What a second run does anew: the state steps, and what depends on which model is served.
+ANEW = {"ImageExampleGen-state", "ServedModel-state", "ServedModel", "SegmentationEvaluator", "ModelPusher"}
+
+
+@pytest.fixture(scope="module")
+def config(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a tiny run, as a file."""
+    tree: dict[str, dict[str, object]] = {"data": {"path": str(tiny_dataset)}}
+    for key, value in {**TINY, **SETTINGS}.items():
+        section, field = key.split(".")
+        tree.setdefault(section, {})[field] = yaml.safe_load(value)
+    path = tmp_path_factory.mktemp("rehearsal") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def rehearse(config: Path, store: Path) -> dict[str, list[str]]:
+    """Step -> state, attempts, seconds, reason."""
+    result = subprocess.run(
+        [sys.executable, "kubeflow_runner.py", "simulate", "--config", str(config), "--store", str(store)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "250"},
+        check=False,
+    )
+    logs = "".join(path.read_text(errors="replace")[-3000:] for path in store.rglob(".simulation/*/*/*.log"))
+    assert result.returncode == 0, result.stdout + result.stderr + logs
+    return rows(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def store(config: Path) -> Path:
+    """A store after the first run."""
+    folder = config.parent / "store"
+    states = {step: cells[0] for step, cells in rehearse(config, folder).items()}
+    assert len(states) == 12
+    assert set(states.values()) == {"succeeded"}
+    return folder
+
+
+def predicted(workspace: Path, picture: Path, out: Path) -> bytes:
+    """The mask that the pushed model gives."""
+    result = command_line("predict", str(picture), "--out", str(out), "--workspace", str(workspace))
+    assert result.returncode == 0, result.stderr
+    return (out / f"{picture.stem}_mask.png").read_bytes()
+
+
+def test_the_rehearsal_ends_in_a_pushed_model_that_predicts_what_the_local_runners_does(
+    tiny_dataset: Path, store: Path, tmp_path: Path
+) -> None:
+    assert [path.name for path in (store / "serving" / "tiny").iterdir() if path.name.isdecimal()] == ["1"]
+    workspace = tmp_path / "workspace"
+    result = command_line(*run_arguments(workspace, overrides(tiny_dataset, **SETTINGS)))
+    assert result.returncode == 0, result.stderr
+    picture = next(tiny_dataset.rglob("*.jpg"))
+    assert predicted(store, picture, tmp_path / "rehearsed") == predicted(workspace, picture, tmp_path / "local")
+
+
+def test_a_second_rehearsal_repeats_only_what_depends_on_the_served_model(config: Path, store: Path) -> None:
+    states = {step: cells[0] for step, cells in rehearse(config, store).items()}
+    assert {step for step, state in states.items() if state == "succeeded"} == ANEW
+    assert set(states.values()) == {"succeeded", "cached"}

@@ -1,0 +1,55 @@
+"""The files of deploy/ that docs/kubeflow.md applies to a cluster."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from pipeline.kubeflow.config import KubeflowConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+STORAGE = list(yaml.safe_load_all((ROOT / "deploy/storage.yaml").read_text()))
+
+
+@pytest.mark.parametrize("document", STORAGE, ids=lambda document: document["kind"])
+def test_kubernetes_takes_the_manifest(document: dict[str, Any]):
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_configuration_loads_and_mounts_the_claim_everywhere():
+    section = yaml.safe_load((ROOT / "deploy/kubeflow.yaml").read_text())["kubeflow"]
+    kubeflow = KubeflowConfig.model_validate(section)
+    for stage in ("ImageExampleGen", "Trainer"):
+        (volume,) = kubeflow.stage(stage).volumes
+        assert (volume.claim, volume.path) == (STORAGE[0]["metadata"]["name"], "/mnt/pipeline")
+    assert kubeflow.stage("Trainer").accelerator and not kubeflow.stage("ImageExampleGen").accelerator
+
+
+def commands_of_the_guide() -> list[str]:
+    """`python kubeflow_runner.py ...` in docs/kubeflow.md, continued lines joined."""
+    text = (ROOT / "docs/kubeflow.md").read_text().replace("\\\n", " ")
+    return sorted({line.partition("#")[0].strip() for line in text.splitlines() if line.startswith("python kubeflow_")})
+
+
+@pytest.mark.parametrize("command", sorted({line.split()[2] for line in commands_of_the_guide()}))
+def test_the_guide_uses_options_that_exist(command: str):
+    shown = subprocess.run(
+        [sys.executable, "kubeflow_runner.py", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200"},
+    ).stdout
+    used = {
+        word
+        for line in commands_of_the_guide()
+        if line.split()[2] == command
+        for word in line.split()[3:]
+        if word.startswith("-")
+    }
+    assert used <= {word.strip(",") for word in shown.split()}
