@@ -1,0 +1,357 @@
+"""`lineage`: what stands behind a pushed version, from ML Metadata alone; and which versions came from a file.
+
+`Lineage` and `FileUse` are stable interfaces; other tools may rely on their JSON. Imports nothing of TFX.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+from pydantic import BaseModel
+
+from components.files import file_system
+from data.errors import WorkspaceError
+from data.manifest import ImageFile, digests, read_manifest
+from data.spans import has_pattern, parse_pattern
+from pipeline.provenance import REASONS, Provenance, Step, properties
+
+SCHEMA_VERSION = 1
+
+#: Written by TFX into every artifact; says nothing of one.
+_UNINTERESTING = {"is_external", "tfx_version", "split_names", "stats_dashboard_link", "sample_rate_by_split", REASONS}
+
+
+class ArtifactLineage(BaseModel):
+    """One artifact."""
+
+    id: int
+    """In ML Metadata."""
+    type: str
+    uri: str
+    properties: dict[str, Any]
+
+
+class StageLineage(BaseModel):
+    """One stage as it really ran, which may have been in an earlier run."""
+
+    name: str
+    run_id: str
+    execution_id: int
+    started_at: datetime
+    seconds: float
+    code_hash: str | None
+    """Of this project's code that ran; None for a stage that records none, as TFX's own do."""
+    inputs: dict[str, list[int]]
+    """Key -> ids of artifacts."""
+    outputs: dict[str, list[int]]
+
+
+class DataLineage(BaseModel):
+    """The labelled images."""
+
+    config: dict[str, Any]
+    """Section `data` of the configuration, the label map included."""
+    spans: list[str]
+    """Folders of the spans, oldest first; empty for data that are all in one folder."""
+    fingerprint: str | None
+    """Of names, sizes and times of the dataset's files."""
+    examples: ArtifactLineage
+    """What was made of them."""
+
+
+class EvaluationLineage(BaseModel):
+    """The judgement that let the model be pushed."""
+
+    blessed: bool
+    reasons: list[str]
+    """As in the run's summary; empty where the run was killed before it wrote one."""
+    config: dict[str, Any]
+    """TFMA's: metrics, thresholds, slices."""
+    baseline_version: int | None
+    """The version that was served then; None where none was comparable."""
+    infra_blessed: bool
+    evaluation: ArtifactLineage | None
+
+
+class Lineage(BaseModel):
+    """What stands behind one pushed version."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    version: int
+    path: str
+    """Where it was pushed to."""
+    pipeline: str
+    run_id: str
+    pushed_at: datetime
+    tfx_version: str
+    data: list[DataLineage]
+    statistics: list[ArtifactLineage]
+    anomalies: list[ArtifactLineage]
+    data_schema: list[ArtifactLineage]
+    transform_graph: list[ArtifactLineage]
+    hyperparameters: dict[str, Any]
+    """What the Trainer was given: the sections of the configuration, and the label map."""
+    trained_model: list[ArtifactLineage]
+    """The candidate; the baseline is not among them."""
+    evaluation: EvaluationLineage
+    stages: list[StageLineage]
+    """In the order in which they ran."""
+
+
+class FileUse(BaseModel):
+    """A pushed version that came from a file."""
+
+    model: str
+    version: int
+    split: Literal["train", "val", "test"]
+    """train: it was fitted to the file; val: selected by it; test: judged on it."""
+    key: str
+    """Path of the file in the dataset, as it was then."""
+    matched_by: Literal["content", "path"]
+    """'path': only the path is the same; the content was another."""
+
+
+class FileUses(BaseModel):
+    """Which pushed versions came from a file."""
+
+    schema_version: int = SCHEMA_VERSION
+    file: str
+    uses: list[FileUse]
+    unknown: list[str]
+    """`model/version` of those whose examples hold no manifest, or are gone."""
+
+
+class Push(NamedTuple):
+    """One version, as ML Metadata knows it."""
+
+    model: str
+    version: int
+    path: str
+    artifact_id: int
+
+
+def pushes(store: MetadataStore) -> list[Push]:
+    """All versions that were ever pushed, oldest first.
+
+    A run that was killed right after it had published left no record; the next one, which found its own model being
+    served, recorded the version in its place. Whoever pushed comes first.
+    """
+    found = []
+    for artifact in store.get_artifacts_by_type("PushedModel"):
+        values = properties(artifact)
+        if "pushed_version" in values:
+            path = str(values["pushed_destination"])
+            push = Push(PurePosixPath(path).parent.name, int(values["pushed_version"]), path, artifact.id)
+            found.append((not values["pushed"], artifact.id, push))
+    newest: dict[tuple[str, int, str], Push] = {}
+    for _, _, push in sorted(found):
+        newest.setdefault((push.model, push.version, push.path), push)
+    return sorted(newest.values(), key=lambda push: push.artifact_id)
+
+
+def find_push(known: Iterable[Push], version: int, model: str | None, serving: Path) -> Push:
+    """The push of a version; in a store that several workspaces share, this workspace's comes first.
+
+    Raises:
+        WorkspaceError: There is none, or several models have this version.
+    """
+    known = list(known)
+    found = [push for push in known if push.version == version and model in (None, push.model)]
+    found = [push for push in found if Path(push.path).is_relative_to(serving)] or found
+    if not found:
+        versions = ", ".join(f"{push.model}/{push.version}" for push in known) or "none"
+        wanted = f"version {version}" + (f" of model {model}" if model else "")
+        raise WorkspaceError(f"ML Metadata knows of no {wanted}; pushed were: {versions}")
+    if len({push.model for push in found}) > 1:
+        names = ", ".join(sorted({push.model for push in found}))
+        raise WorkspaceError(f"several models have a version {version}; name one with --model: {names}")
+    return found[-1]
+
+
+def lineage(store: MetadataStore, push: Push) -> Lineage:
+    """Walks back from a pushed version."""
+    provenance = Provenance(store, [push.artifact_id])
+    steps = list(provenance.behind(push.artifact_id))[::-1]
+    pusher = steps[-1]
+    (candidate,) = pusher.inputs["model"]
+    trained_from = list(provenance.behind(candidate))
+    made = [artifact for step in trained_from for artifact in step.made]
+    ingested = [step for step in trained_from if _ingests(step, provenance)]
+    checks = _checks(provenance, [artifact for step in ingested for artifact in step.made], before=pusher)
+    checked = [artifact for step in checks for artifact in step.made]
+    stages = sorted({step.execution.id: step for step in (*steps, *checks)}.items())
+    pushed = provenance.artifacts[push.artifact_id]
+    described = {execution: _describe_stage(store, step) for execution, step in stages}
+
+    def described_artifacts(ids: Iterable[int], kind: str) -> list[ArtifactLineage]:
+        return [_describe(artifact) for artifact in provenance.all_of(ids, kind)]
+
+    return Lineage(
+        model=push.model,
+        version=push.version,
+        path=push.path,
+        pipeline=_contexts(store, pusher)["pipeline"],
+        run_id=described[pusher.execution.id].run_id,
+        pushed_at=_time(pushed.last_update_time_since_epoch),
+        tfx_version=str(properties(pushed).get("tfx_version", "")),
+        data=[_data(step, provenance) for step in ingested],
+        statistics=described_artifacts(checked, "ExampleStatistics"),
+        anomalies=described_artifacts(checked, "ExampleAnomalies"),
+        data_schema=described_artifacts(made, "Schema"),
+        transform_graph=described_artifacts(made, "TransformGraph"),
+        hyperparameters=_hyperparameters(trained_from[0]),
+        trained_model=described_artifacts([candidate], "Model"),
+        evaluation=_evaluation(pusher, provenance),
+        stages=list(described.values()),
+    )
+
+
+def file_uses(store: MetadataStore, file: Path) -> FileUses:
+    """Which pushed versions came from an image file, by its content, or else by its path in the dataset."""
+    known = pushes(store)
+    provenance = Provenance(store, [push.artifact_id for push in known])
+    wanted = digests(file.read_bytes()) if file.is_file() else set()
+    found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
+    uses, unknown = [], []
+    for push in known:
+        for step in provenance.behind(push.artifact_id):
+            if not _ingests(step, provenance):
+                continue
+            if step.execution.id not in found:
+                found[step.execution.id] = _search(step, provenance, file.absolute(), wanted)
+            matches = found[step.execution.id]
+            if matches is None:
+                unknown.append(f"{push.model}/{push.version}")
+            uses += [_use(push, entry, how) for entry, how in matches or []]
+    return FileUses(file=str(file), uses=uses, unknown=unknown)
+
+
+def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileUse:
+    return FileUse.model_validate(
+        {"model": push.model, "version": push.version, "split": entry.split, "key": entry.key, "matched_by": how}
+    )
+
+
+def _search(
+    step: Step, provenance: Provenance, file: Path, wanted: set[str]
+) -> list[tuple[ImageFile, Literal["content", "path"]]] | None:
+    """The entries of an ingestion that are the file; None where it left no manifest."""
+    path = str(_json(properties(step.execution).get("config"))["path"])
+    root = parse_pattern(path).root if has_pattern(path) else path
+    below = str(file.relative_to(root)) if file.is_relative_to(root) else None
+    found: list[tuple[ImageFile, Literal["content", "path"]]] = []
+    for examples in step.outputs["examples"]:
+        uri = provenance.artifacts[examples].uri
+        try:
+            for entry in read_manifest(uri, file_system(uri)):
+                if entry.sha256 in wanted:
+                    found.append((entry, "content"))
+                elif entry.key == below:
+                    found.append((entry, "path"))
+        except FileNotFoundError:
+            return None
+    return found
+
+
+def _ingests(step: Step, provenance: Provenance) -> bool:
+    """Whether a step makes examples out of files, not out of other examples."""
+    return "examples" in step.outputs and not provenance.all_of(step.read, "Examples")
+
+
+def _checks(provenance: Provenance, ingested: list[int], before: Step) -> list[Step]:
+    """The steps that looked at what was ingested: for statistics, for drift, and against the schema."""
+    statistics = _makers_of("ExampleStatistics", ingested, provenance, before)
+    drift = _makers_of("deeplab.Drift", ingested, provenance, before)
+    made = [artifact for step in statistics for artifact in step.made]
+    return [*statistics, *drift, *_makers_of("ExampleAnomalies", made, provenance, before)]
+
+
+def _makers_of(kind: str, from_ids: list[int], provenance: Provenance, before: Step) -> list[Step]:
+    """The newest step before another one that made an artifact of a type from some artifacts."""
+    steps = [step for step in provenance.readers(from_ids) if step.execution.id < before.execution.id]
+    return [step for step in steps if provenance.all_of(step.made, kind)][-1:]
+
+
+def _data(step: Step, provenance: Provenance) -> DataLineage:
+    examples = _describe(provenance.artifacts[step.outputs["examples"][0]])
+    fingerprint = examples.properties.get("input_fingerprint")
+    return DataLineage(
+        config=_json(properties(step.execution).get("config")),
+        spans=json.loads(examples.properties.get("spans", "[]")),
+        fingerprint=None if fingerprint is None else str(fingerprint),
+        examples=examples,
+    )
+
+
+def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
+    def values(key: str) -> dict[str, Any]:
+        return properties(provenance.artifacts[pusher.inputs[key][0]])
+
+    blessing, infra = values("blessing"), values("infra_blessing")
+    evaluator = provenance.maker(pusher.inputs["blessing"][0])
+    evaluations: list[metadata_store_pb2.Artifact] = []
+    config: dict[str, Any] = {}
+    baseline: dict[str, Any] = {}
+    if evaluator is not None:
+        evaluations = provenance.all_of(evaluator.outputs.get("evaluation", []), "ModelEvaluation")
+        config = _json(properties(evaluator.execution).get("eval_config"))
+        (served,) = evaluator.inputs.get("baseline_model", [None])
+        baseline = {} if served is None else properties(provenance.artifacts[served])
+    return EvaluationLineage(
+        blessed=bool(blessing["blessed"]),
+        reasons=json.loads(_property(evaluations, REASONS, "[]")),
+        config=config,
+        baseline_version=int(baseline["version"]) if baseline.get("present") else None,
+        infra_blessed=bool(infra["blessed"]),
+        evaluation=_describe(evaluations[0]) if evaluations else None,
+    )
+
+
+def _property(artifacts: list[metadata_store_pb2.Artifact], name: str, default: str) -> str:
+    return str(next((properties(artifact).get(name, default) for artifact in artifacts), default))
+
+
+def _hyperparameters(trainer: Step) -> dict[str, Any]:
+    custom = _json(properties(trainer.execution).get("custom_config"))
+    return {name: value for name, value in custom.items() if name not in ("code_hash", "checkpoints")}
+
+
+def _describe(artifact: metadata_store_pb2.Artifact) -> ArtifactLineage:
+    values = {name: value for name, value in properties(artifact).items() if name not in _UNINTERESTING}
+    return ArtifactLineage(id=artifact.id, type=artifact.type, uri=artifact.uri, properties=values)
+
+
+def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:
+    contexts, values = _contexts(store, step), properties(step.execution)
+    began, ended = step.execution.create_time_since_epoch, step.execution.last_update_time_since_epoch
+    custom_config = _json(values.get("custom_config"))
+    code_hash = values.get("code_hash", custom_config.get("code_hash"))
+    return StageLineage(
+        name=contexts["node"].removeprefix(f"{contexts['pipeline']}."),
+        run_id=contexts["pipeline_run"],
+        execution_id=step.execution.id,
+        started_at=_time(began),
+        seconds=(ended - began) / 1000,
+        code_hash=None if code_hash is None else str(code_hash),
+        inputs=step.inputs,
+        outputs=step.outputs,
+    )
+
+
+def _contexts(store: MetadataStore, step: Step) -> dict[str, str]:
+    """Type -> name of the contexts of an execution: pipeline, pipeline_run, node."""
+    return {context.type: context.name for context in store.get_contexts_by_execution(step.execution.id)}
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _json(value: str | None) -> dict[str, Any]:
+    """An execution property that holds a JSON object; TFX writes 'null' for none."""
+    return (json.loads(value) or {}) if value else {}

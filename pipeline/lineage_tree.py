@@ -1,0 +1,81 @@
+"""Lineage for people: trees on the terminal."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.tree import Tree
+
+from pipeline.lineage import ArtifactLineage, FileUses, Lineage, StageLineage
+
+_MEANING = {"train": "trained on it", "val": "selected by it", "test": "judged on it"}
+
+
+def lineage_tree(found: Lineage) -> Tree:
+    """What stands behind a version."""
+    root = Tree(f"[bold]{escape(found.model)} version {found.version}[/bold]: {escape(found.path)}")
+    root.add(
+        f"pushed {found.pushed_at:%Y-%m-%d %H:%M:%S %Z} by run {found.run_id} of pipeline {escape(found.pipeline)}"
+    )
+    for data in found.data:
+        branch = root.add(f"data: {escape(str(data.config['path']))} (layout {escape(str(data.config['layout']))})")
+        _add_artifacts(branch, "examples", [data.examples])
+    _add_artifacts(root, "statistics", found.statistics)
+    _add_artifacts(root, "validation", found.anomalies)
+    _add_artifacts(root, "schema", found.data_schema)
+    _add_artifacts(root, "transform graph", found.transform_graph)
+    _add_values(root.add("hyperparameters"), _without_labels(found.hyperparameters))
+    _add_artifacts(root, "trained model", found.trained_model)
+    _add_evaluation(root, found)
+    stages = root.add("stages as they ran")
+    for stage in found.stages:
+        stages.add(_stage(stage))
+    return root
+
+
+def uses_tree(found: FileUses) -> Tree:
+    """Which versions came from a file."""
+    root = Tree(f"[bold]{escape(found.file)}[/bold]")
+    for use in found.uses:
+        other = "" if use.matched_by == "content" else "; the path is the same, the content was another"
+        where = f"{_MEANING[use.split]} (split {use.split}, as {use.key}{other})"
+        root.add(escape(f"{use.model} version {use.version}: {where}"))
+    if not found.uses:
+        root.add("no pushed version came from it")
+    for version in found.unknown:
+        root.add(escape(f"{version}: not known; its examples hold no list of files, or are gone"))
+    return root
+
+
+def _add_artifacts(parent: Tree, name: str, artifacts: Iterable[ArtifactLineage]) -> None:
+    for artifact in artifacts:
+        branch = parent.add(escape(f"{name}: {artifact.uri}"))
+        _add_values(branch, artifact.properties)
+
+
+def _add_values(parent: Tree, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        text = ", ".join(f"{key}={item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        parent.add(escape(f"{name}: {text}"))
+
+
+def _without_labels(values: Mapping[str, Any]) -> dict[str, Any]:
+    classes = ", ".join(str(label["name"]) for label in values.get("label_map", {}).get("classes", []))
+    return {**values, "label_map": classes}
+
+
+def _add_evaluation(root: Tree, found: Lineage) -> None:
+    judged = found.evaluation
+    branch = root.add("blessed" if judged.blessed else "not blessed")
+    for reason in judged.reasons:
+        branch.add(escape(reason))
+    served = "none was comparable" if judged.baseline_version is None else f"version {judged.baseline_version}"
+    branch.add(f"baseline: {served}")
+    branch.add(f"infra check: {'passed' if judged.infra_blessed else 'failed'}")
+    _add_artifacts(branch, "evaluation", [judged.evaluation] if judged.evaluation else [])
+
+
+def _stage(stage: StageLineage) -> str:
+    code = f"code {stage.code_hash}" if stage.code_hash else "no code hash"
+    when = f"{stage.started_at:%Y-%m-%d %H:%M:%S}, {stage.seconds:.1f} s"
+    return escape(f"{stage.name}: {code}, run {stage.run_id}, {when}")

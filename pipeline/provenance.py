@@ -1,0 +1,128 @@
+"""Walks ML Metadata backwards, from artifacts to the executions that made them and to what these read.
+
+A cached execution points at the outputs of the one that really ran; only the latter are walked, so that the walk does
+not grow with the number of runs. Queries are made for whole levels, not for single nodes. Imports nothing of TFX.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from google.protobuf import json_format
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+
+COMPLETE = metadata_store_pb2.Execution.COMPLETE
+#: Property of an evaluation: why its model was blessed or not, as a JSON list. It stands there and not with the
+#: blessing, because TFX's cache keys cover the properties of what a stage reads, and none reads the evaluation.
+REASONS = "reasons"
+
+INPUT, OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
+
+
+@dataclass(frozen=True)
+class Step:
+    """One execution that ran to its end."""
+
+    execution: metadata_store_pb2.Execution
+    inputs: dict[str, list[int]]
+    """Key -> ids of artifacts."""
+    outputs: dict[str, list[int]]
+
+    @property
+    def read(self) -> list[int]:
+        """Ids of all artifacts that it read."""
+        return list(chain(*self.inputs.values()))
+
+    @property
+    def made(self) -> list[int]:
+        """Ids of all artifacts that it made."""
+        return list(chain(*self.outputs.values()))
+
+
+class Provenance:
+    """What stands behind some artifacts.
+
+    Attributes:
+        steps: Execution id -> step.
+        artifacts: Every artifact that a step read or made, by id.
+    """
+
+    def __init__(self, store: MetadataStore, artifact_ids: Collection[int]):
+        self._store = store
+        self.steps: dict[int, Step] = {}
+        self.artifacts: dict[int, metadata_store_pb2.Artifact] = {}
+        self._makers: dict[int, int] = {}
+        seen: set[int] = set()
+        waiting = set(artifact_ids)
+        while waiting:
+            seen |= waiting
+            made = self._read_steps(self._executions(waiting, OUTPUT))
+            waiting = {artifact for step in made for artifact in step.read} - seen
+
+    def maker(self, artifact_id: int) -> Step | None:
+        """The step that made an artifact."""
+        execution = self._makers.get(artifact_id)
+        return None if execution is None else self.steps[execution]
+
+    def readers(self, artifact_ids: Collection[int]) -> list[Step]:
+        """The steps that read any of some artifacts, oldest first."""
+        steps = self._read_steps(self._executions(artifact_ids, INPUT))
+        return sorted(steps, key=lambda step: step.execution.id)
+
+    def behind(self, artifact_id: int) -> Iterator[Step]:
+        """The steps that an artifact came from, directly or not, latest first."""
+        found: dict[int, Step] = {}
+        waiting = [artifact_id]
+        while waiting:
+            step = self.maker(waiting.pop())
+            if step is not None and step.execution.id not in found:
+                found[step.execution.id] = step
+                waiting += step.read
+        return (found[execution] for execution in sorted(found, reverse=True))
+
+    def all_of(self, ids: Iterable[int], kind: str) -> list[metadata_store_pb2.Artifact]:
+        """Those of some artifacts that are of a type."""
+        return [artifact for artifact in map(self.artifacts.__getitem__, ids) if artifact.type == kind]
+
+    def _executions(self, artifact_ids: Collection[int], kind: int) -> set[int]:
+        if not artifact_ids:
+            return set()
+        return {e.execution_id for e in self._store.get_events_by_artifact_ids(artifact_ids) if e.type == kind}
+
+    def _read_steps(self, execution_ids: Collection[int]) -> list[Step]:
+        """Reads those executions that are not known yet and ran to their end."""
+        new = set(execution_ids) - self.steps.keys()
+        executions = [e for e in self._store.get_executions_by_id(new) if e.last_known_state == COMPLETE] if new else []
+        if executions:
+            self._add_steps(executions)
+        return [self.steps[execution] for execution in execution_ids if execution in self.steps]
+
+    def _add_steps(self, executions: list[metadata_store_pb2.Execution]) -> None:
+        steps = {execution.id: Step(execution, {}, {}) for execution in executions}
+        events = self._store.get_events_by_execution_ids(steps)
+        for event in sorted(events, key=lambda e: [(step.key, step.index) for step in e.path.steps]):
+            if event.type in (INPUT, OUTPUT):
+                step = steps[event.execution_id]
+                side = step.inputs if event.type == INPUT else step.outputs
+                side.setdefault(event.path.steps[0].key, []).append(event.artifact_id)
+                if event.type == OUTPUT:
+                    self._makers[event.artifact_id] = event.execution_id
+        unknown = {event.artifact_id for event in events} - self.artifacts.keys()
+        self.artifacts.update({a.id: a for a in self._store.get_artifacts_by_id(unknown)} if unknown else {})
+        self.steps.update(steps)
+
+
+def properties(node: metadata_store_pb2.Artifact | metadata_store_pb2.Execution) -> dict[str, Any]:
+    """The properties of a node, those of its type and its own, by name; a structure as plain lists and mappings."""
+    values = {**node.properties, **node.custom_properties}
+    return {name: _plain(value) for name, value in sorted(values.items())}
+
+
+def _plain(value: metadata_store_pb2.Value) -> Any:
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    plain = getattr(value, kind)
+    return json_format.MessageToDict(plain) if kind in ("struct_value", "proto_value") else plain

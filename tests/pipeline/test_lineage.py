@@ -1,0 +1,211 @@
+"""Lineage over hand-made runs: what stands behind a version, and which versions came from a file, on either backend."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from data.errors import WorkspaceError
+from data.manifest import ImageFile, image_file, pack_part, part_name
+from pipeline.config import MetadataConfig
+from pipeline.lineage import FileUse, Lineage, file_uses, find_push, lineage, pushes
+from pipeline.lineage_tree import lineage_tree, uses_tree
+from pipeline.metadata_store import PASSWORD as PASSWORD_VARIABLE
+from pipeline.metadata_store import existing_store, metadata_config, open_store
+from pipeline.provenance import REASONS, Provenance
+from pipeline.workspace import Workspace
+from tests.pipeline.history import OUTPUTS, History
+from tests.pipeline.mysql_server import PASSWORD, Server
+
+ALL_BUT = {
+    "judged": tuple(set(OUTPUTS) - {"ServedModel", "SegmentationEvaluator", "ModelPusher"}),
+    "trained": ("ImageExampleGen", "StatisticsGen", "DataSchema", "StrictExampleValidator", "ImageTransform"),
+}
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def history(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
+    """An empty store."""
+    config = MetadataConfig()
+    if request.param == "mysql":
+        server: Server = request.getfixturevalue("mysql")
+        monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+        monkeypatch.setenv("MYSQL_PWD", "")  # restored afterwards
+        config = server.database(f"lineage_{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]}")
+    workspace = Workspace(tmp_path)
+    return History(open_store(metadata_config(workspace, config)), str(workspace.serving))
+
+
+def trace(history: History, version: int, model: str | None = None) -> Lineage:
+    return lineage(history.store, find_push(pushes(history.store), version, model, Path(history.serving)))
+
+
+def write_manifest(folder: Path, *entries: ImageFile) -> None:
+    """A manifest as ExampleGen leaves it."""
+    for digit in {entry.sha256[0] for entry in entries}:
+        path = folder / part_name(digit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pack_part(entry for entry in entries if entry.sha256[0] == digit))
+
+
+def printed(tree: object) -> str:
+    console = Console(file=io.StringIO(), width=300)
+    console.print(tree)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_walk_names_everything_behind_the_first_version(history: History) -> None:
+    history.push(
+        "run-1",
+        "cars",
+        1,
+        ImageExampleGen__examples={"input_fingerprint": "files:3", "spans": '["span-1", "span-2"]', "uri": "/e/1"},
+        SegmentationEvaluator__evaluation={"uri": "/evaluation", REASONS: json.dumps(["mean IoU 0.9 reaches 0.5"])},
+    )
+    found = trace(history, 1)
+    assert (found.model, found.version, found.run_id) == ("cars", 1, "run-1")
+    assert found.path == f"{history.serving}/cars/1"
+    assert (found.data[0].spans, found.data[0].fingerprint) == (["span-1", "span-2"], "files:3")
+    assert (found.data[0].config["path"], found.data[0].examples.uri) == ("/data", "/e/1")
+    kinds = (found.statistics, found.anomalies, found.data_schema, found.transform_graph, found.trained_model)
+    assert [[a.type for a in artifacts] for artifacts in kinds] == [
+        ["ExampleStatistics"],
+        ["ExampleAnomalies"],
+        ["Schema"],
+        ["TransformGraph"],
+        ["Model"],
+    ]
+    assert found.hyperparameters == {"training": {"steps": 6}}
+    assert found.evaluation.blessed
+    assert found.evaluation.infra_blessed
+    assert found.evaluation.reasons == ["mean IoU 0.9 reaches 0.5"]
+    assert found.evaluation.baseline_version is None
+    assert found.evaluation.evaluation is not None
+    assert found.evaluation.evaluation.uri == "/evaluation"
+    assert {stage.name: stage.code_hash for stage in found.stages} == {
+        name: None if name == "StatisticsGen" else f"hash of {name}" for name in OUTPUTS
+    }
+
+
+def test_cached_stages_are_told_by_the_run_in_which_they_really_ran(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    history.push("run-2", "cars", 2, *ALL_BUT["trained"], ServedModel__model={"present": 1, "version": 1})
+    history.run("run-3", ALL_BUT["judged"], ModelPusher__pushed_model={"pushed": 0, "reason": "not blessed"})
+    found = trace(history, 2)
+    assert found.evaluation.baseline_version == 1
+    runs = {stage.name: stage.run_id for stage in found.stages}
+    assert {name for name, run in runs.items() if run == "run-1"} == set(ALL_BUT["trained"])
+    assert {name for name, run in runs.items() if run == "run-2"} == set(OUTPUTS) - set(ALL_BUT["trained"])
+    assert found.statistics[0].id == trace(history, 1).statistics[0].id
+
+
+def test_the_walk_does_not_grow_with_the_runs_that_changed_nothing(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    before = len(Provenance(history.store, [pushes(history.store)[0].artifact_id]).steps)
+    for number in range(2, 8):
+        history.run(f"run-{number}", tuple(OUTPUTS))
+    assert len(Provenance(history.store, [pushes(history.store)[0].artifact_id]).steps) == before
+
+
+def test_a_push_whose_run_was_killed_is_known_by_the_run_that_found_its_model_served(history: History) -> None:
+    history.push("run-2", "cars", 1, pushed=0)
+    history.push("run-3", "cars", 1, *ALL_BUT["judged"], pushed=0)
+    assert trace(history, 1).run_id == "run-2"
+    history.push("run-4", "cars", 2, *ALL_BUT["trained"])
+    history.push("run-5", "cars", 2, *ALL_BUT["judged"], pushed=0)
+    assert trace(history, 2).run_id == "run-4", "who pushed comes first"
+
+
+def test_an_unknown_version_is_an_error_that_names_the_known_ones(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    with pytest.raises(WorkspaceError, match="no version 7; pushed were: cars/1"):
+        trace(history, 7)
+    with pytest.raises(WorkspaceError, match="no version 1 of model boats"):
+        trace(history, 1, "boats")
+
+
+def test_a_version_of_several_models_wants_a_name(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    history.push("run-2", "boats", 1)
+    with pytest.raises(WorkspaceError, match="several models have a version 1; name one with --model: boats, cars"):
+        trace(history, 1)
+    assert trace(history, 1, "boats").run_id == "run-2"
+
+
+def test_of_two_workspaces_in_one_store_each_finds_its_own(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    other = History(history.store, "/elsewhere/serving")
+    other.push("run-2", "cars", 1)
+    assert (trace(history, 1).run_id, trace(other, 1).run_id) == ("run-1", "run-2")
+
+
+def test_a_file_is_found_under_another_name_by_its_content(history: History, tmp_path: Path) -> None:
+    (tmp_path / "renamed.jpg").write_bytes(b"picture")
+    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"), image_file(b"other", "b.jpg", "test"))
+    history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    history.push("run-2", "cars", 2, *ALL_BUT["trained"])
+    write_manifest(tmp_path / "f", image_file(b"other", "b.jpg", "train"))
+    history.push("run-3", "cars", 3, ImageExampleGen__examples={"uri": str(tmp_path / "f")})
+    found = file_uses(history.store, tmp_path / "renamed.jpg")
+    use = FileUse(model="cars", version=1, split="train", key="a.jpg", matched_by="content")
+    assert found.uses == [use, use.model_copy(update={"version": 2})]
+    assert found.unknown == []
+
+
+@pytest.mark.parametrize("pattern", ["", "span-{SPAN}"])
+def test_a_changed_file_is_found_by_its_path_and_said_to_have_changed(
+    tmp_path: Path, pattern: str, sqlite_history: History
+) -> None:
+    key = "span-1/images/a.png"
+    sqlite_history.data = str(tmp_path / "data" / pattern)
+    (tmp_path / "data/span-1/images").mkdir(parents=True)
+    (tmp_path / "data" / key).write_bytes(b"new content")
+    write_manifest(tmp_path / "e", image_file(b"old content", key, "val"))
+    sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    found = file_uses(sqlite_history.store, tmp_path / "data" / key)
+    assert found.uses == [FileUse(model="cars", version=1, split="val", key=key, matched_by="path")]
+    assert "selected by it (split val" in printed(uses_tree(found))
+    (tmp_path / "data" / key).unlink()
+    assert file_uses(sqlite_history.store, tmp_path / "data" / key).uses == found.uses, "a deleted file, too"
+
+
+@pytest.fixture
+def sqlite_history(tmp_path: Path) -> History:
+    return History(open_store(metadata_config(Workspace(tmp_path), MetadataConfig())), str(tmp_path / "serving"))
+
+
+def test_a_converted_picture_is_found_by_the_file_that_it_came_from(sqlite_history: History, tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    picture.save(tmp_path / "a.bmp")
+    stored = io.BytesIO()
+    picture.save(stored, "PNG")
+    write_manifest(tmp_path / "e", image_file(stored.getvalue(), "a.bmp", "train"))
+    sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    (use,) = file_uses(sqlite_history.store, tmp_path / "a.bmp").uses
+    assert use.matched_by == "content"
+
+
+def test_versions_whose_examples_are_gone_are_said_to_be_unknown(sqlite_history: History, tmp_path: Path) -> None:
+    sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "gone")})
+    found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
+    assert (found.uses, found.unknown) == ([], ["cars/1"])
+    assert "cars/1: not known" in printed(uses_tree(found))
+
+
+def test_the_tree_reads_from_the_version_down_to_the_stages(sqlite_history: History) -> None:
+    spans = {"spans": '["span-4"]', "uri": "/e/[1]"}
+    sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples=spans)
+    text = printed(lineage_tree(trace(sqlite_history, 1)))
+    for line in ("cars version 1", "span-4", "/e/[1]", "training: steps=6", "blessed", "Trainer: code hash of Trainer"):
+        assert line in text
+
+
+def test_a_workspace_in_which_nothing_ran_has_no_lineage(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="nothing has run in this workspace yet"):
+        existing_store(Workspace(tmp_path), MetadataConfig())
+    assert list(tmp_path.iterdir()) == []
