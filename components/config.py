@@ -3,7 +3,7 @@
 They stand apart from the executors so that a command line can check a configuration without importing TFX.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,30 @@ from data import features
 from data.section import Section
 
 OnLabelChange = Literal["refuse", "floor"]
+
+
+Distance = Annotated[float, Field(ge=0, le=1)]
+
+
+class DriftConfig(Section):
+    """How far the newest span may be from those before it; a threshold of 1 is never passed."""
+
+    class_frequencies: Distance = 0.3
+    """Largest difference of one class's share of the labelled pixels (L-infinity distance)."""
+    image_size: Distance = 0.5
+    """Jensen-Shannon divergence of the distributions of heights, and of widths."""
+    brightness: Distance = 0.3
+    """Jensen-Shannon divergence of mean brightness."""
+    contrast: Distance = 0.3
+    """Jensen-Shannon divergence of contrast."""
+    void_fraction: Distance = 0.3
+    """Jensen-Shannon divergence of the fraction of void pixels."""
+    repeated: Distance = 0.1
+    """Share of the newest span's images that are in it twice or in another span too, byte for byte."""
+    vanished_class: Distance = 0.001
+    """A class is missed if so few images would lack it by chance with less than this probability; 0 misses none."""
+    min_images: int = Field(default=30, ge=1)
+    """Distributions are compared where either side has this many images; those of fewer differ by chance."""
 
 
 class ValidationConfig(Section):
@@ -22,6 +46,10 @@ class ValidationConfig(Section):
     """Largest allowed height or width, in pixels."""
     max_void_fraction: float = Field(default=1.0, ge=0, le=1)
     """Largest allowed fraction of void pixels in one mask."""
+    on_drift: Literal["stop", "warn"] = "stop"
+    """What a newest span that differs too much from those before it does to a run."""
+    drift: DriftConfig = DriftConfig()
+    """How much is too much."""
 
 
 class EvaluationConfig(Section):

@@ -17,7 +17,6 @@ import tensorflow as tf
 from tfx import types
 from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
@@ -25,6 +24,7 @@ from components.artifacts import Quarantine
 from components.drivers import StateDriver
 from components.files import file_system
 from components.fingerprint import fingerprint
+from components.manifest import write_manifest
 from data import features
 from data.dataset import DataConfig, resolve_label_map, source_of
 from data.errors import DataError
@@ -121,10 +121,11 @@ class ListSamples(beam.DoFn):
 class ReadPairs(beam.DoFn):
     """Samples -> serialized examples, tagged with their split; bad ones tagged `BAD`."""
 
-    def __init__(self, config: DataConfig, labels: LabelMap, plan: SplitPlan):
+    def __init__(self, config: DataConfig, labels: LabelMap, plan: SplitPlan, prefix: str):
         self._config = config
         self._labels = labels
         self._plan = plan
+        self._prefix = prefix
         self._files = file_system(config.path)
 
     def process(self, group: tuple[int, Iterable[Sample | BadEntry]]) -> Iterator[Any]:
@@ -132,20 +133,23 @@ class ReadPairs(beam.DoFn):
         splits: dict[str, str | None] = {}
         for entry in group[1]:
             if isinstance(entry, BadEntry):
-                yield beam.pvalue.TaggedOutput(BAD, {"path": entry.path, "reason": entry.reason})
+                yield self._bad(entry.path, entry.reason)
                 continue
             if entry.key in splits:
                 reason = f"listed twice: in split {splits[entry.key]} and in {entry.split}"
-                yield beam.pvalue.TaggedOutput(BAD, {"path": entry.key, "reason": reason})
+                yield self._bad(entry.key, reason)
                 continue
             splits[entry.key] = entry.split
             try:
                 example = self._read(entry)
             except DataError as error:
-                yield beam.pvalue.TaggedOutput(BAD, {"path": entry.key, "reason": str(error)})
+                yield self._bad(entry.key, str(error))
                 continue
             split = self._plan.assign(entry, self._config.val_fraction, self._config.test_fraction)
             yield beam.pvalue.TaggedOutput(split, example)
+
+    def _bad(self, path: str, reason: str) -> beam.pvalue.TaggedOutput:
+        return beam.pvalue.TaggedOutput(BAD, {"path": self._prefix + path, "reason": reason})
 
     def _read(self, sample: Sample) -> bytes:
         content = read_bytes(sample.image, self._files, "image")
@@ -153,7 +157,7 @@ class ReadPairs(beam.DoFn):
         mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
         if (mask == features.IGNORE_LABEL).all():
             raise DataError("all void: no pixel of the mask has a class, so there is nothing to learn or to judge")
-        sample = replace(sample, source=source_of(self._config, sample))
+        sample = replace(sample, key=self._prefix + sample.key, source=source_of(self._config, sample))
         return make_example(sample, encoded, image, mask, self._labels)
 
 
@@ -164,17 +168,24 @@ def shuffle_group(entry: Sample | BadEntry) -> int:
 
 
 class LabelledImages(beam.PTransform):
-    """Beam pipeline -> {split or `BAD`: PCollection of serialized examples, or of bad entries}."""
+    """Beam pipeline -> {split or `BAD`: PCollection of serialized examples, or of bad entries}.
 
-    def __init__(self, config: DataConfig):
+    Args of the constructor:
+        config: What to read; its path is a folder.
+        prefix: Put before every key and every path, so that several datasets can be told apart.
+    """
+
+    def __init__(self, config: DataConfig, prefix: str = ""):
         super().__init__()
         self._config = config
+        self._prefix = prefix
 
     def expand(self, pipeline: beam.Pipeline) -> Any:
         """Lists, shuffles the listing, reads."""
         layout = open_data(self._config)
         splits: tuple[str | None, ...] = layout.splits() or (None,)
-        read = ReadPairs(self._config, resolve_label_map(self._config, layout), plan_splits(layout.splits()))
+        labels, plan = resolve_label_map(self._config, layout), plan_splits(layout.splits())
+        read = ReadPairs(self._config, labels, plan, self._prefix)
         return (
             pipeline
             | "Splits" >> beam.Create(splits)
@@ -206,33 +217,41 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples.set_string_custom_property(FINGERPRINT_PROPERTY_NAME, exec_properties[FINGERPRINT_PROPERTY_NAME])
         quarantine = artifact_utils.get_single_uri(output_dict["quarantine"])
         with self._make_beam_pipeline() as pipeline:
-            outputs = pipeline | "LabelledImages" >> LabelledImages(config)
-            counts = [
-                outputs[split] | f"Name[{split}]" >> beam.Map(lambda _, name: ("split", name), name=split)
-                for split in SPLITS
-            ]
-            for split in SPLITS:
-                folder = artifact_utils.get_split_uri(output_dict["examples"], split)
-                _ = outputs[split] | f"Write[{split}]" >> beam.io.WriteToTFRecord(
-                    os.path.join(folder, "examples"), file_name_suffix=".gz"
-                )
-            bad = outputs[BAD]
-            counts.append(bad | "Kind" >> beam.Map(lambda entry: (BAD, reason_kind(entry["reason"]))))
-            _ = (
-                bad
-                | "BadLines" >> beam.Map(json.dumps)
-                | "WriteBad" >> beam.io.WriteToText(os.path.join(quarantine, BAD_FILE), num_shards=1)
-            )
-            _ = (
-                counts
-                | "AllCounts" >> beam.Flatten()
-                | "Count" >> beam.combiners.Count.PerElement()
-                | "ListCounts" >> beam.combiners.ToList()
-                | "CountLines" >> beam.Map(counts_json)
-                | "WriteCounts"
-                >> beam.io.WriteToText(os.path.join(quarantine, COUNTS_FILE), num_shards=1, shard_name_template="")
-            )
+            write_examples(pipeline | "LabelledImages" >> LabelledImages(config), examples.uri, quarantine)
         check_counts(quarantine, config)
+
+
+def split_folder(examples_uri: str, split: str) -> str:
+    """Where TFX looks for the records of a split."""
+    return os.path.join(examples_uri, f"Split-{split}")
+
+
+def write_examples(outputs: Any, examples_uri: str, quarantine_uri: str) -> None:
+    """Writes the outputs of `LabelledImages`: records by split, their manifest, what is bad, and counts."""
+    counts = [
+        outputs[split] | f"Name[{split}]" >> beam.Map(lambda _, name: ("split", name), name=split) for split in SPLITS
+    ]
+    for split in SPLITS:
+        _ = outputs[split] | f"Write[{split}]" >> beam.io.WriteToTFRecord(
+            os.path.join(split_folder(examples_uri, split), "examples"), file_name_suffix=".gz"
+        )
+    write_manifest({split: outputs[split] for split in SPLITS}, examples_uri)
+    bad = outputs[BAD]
+    counts.append(bad | "Kind" >> beam.Map(lambda entry: (BAD, reason_kind(entry["reason"]))))
+    _ = (
+        bad
+        | "BadLines" >> beam.Map(json.dumps)
+        | "WriteBad" >> beam.io.WriteToText(os.path.join(quarantine_uri, BAD_FILE), num_shards=1)
+    )
+    _ = (
+        counts
+        | "AllCounts" >> beam.Flatten()
+        | "Count" >> beam.combiners.Count.PerElement()
+        | "ListCounts" >> beam.combiners.ToList()
+        | "CountLines" >> beam.Map(counts_json)
+        | "WriteCounts"
+        >> beam.io.WriteToText(os.path.join(quarantine_uri, COUNTS_FILE), num_shards=1, shard_name_template="")
+    )
 
 
 def counts_json(pairs: list[tuple[tuple[str, str], int]]) -> str:
@@ -245,15 +264,16 @@ def counts_json(pairs: list[tuple[tuple[str, str], int]]) -> str:
 
 def read_counts(quarantine_uri: str) -> dict[str, dict[str, int]]:
     """The content of a quarantine artifact's `counts.json`."""
-    with fileio.open(os.path.join(quarantine_uri, COUNTS_FILE)) as file:
+    with file_system(quarantine_uri).open(os.path.join(quarantine_uri, COUNTS_FILE)) as file:
         return cast(dict[str, dict[str, int]], json.loads(file.read()))
 
 
 def read_bad(quarantine_uri: str, limit: int | None = None) -> list[dict[str, str]]:
     """The entries of a quarantine artifact: [{"path", "reason"}], at most `limit`."""
     entries: list[dict[str, str]] = []
-    for path in sorted(fileio.glob(os.path.join(quarantine_uri, BAD_FILE + "-*"))):
-        with fileio.open(path) as file:
+    files = file_system(quarantine_uri)
+    for name in sorted(name for name in files.list(quarantine_uri) if name.startswith(BAD_FILE)):
+        with files.open(files.join(quarantine_uri, name)) as file:
             for line in file:
                 if limit is not None and len(entries) >= limit:
                     return entries
@@ -263,6 +283,12 @@ def read_bad(quarantine_uri: str, limit: int | None = None) -> list[dict[str, st
 
 def check_counts(quarantine_uri: str, config: DataConfig) -> None:
     """Raises DataError when too many files are bad, or a split is empty."""
+    check_bad(quarantine_uri, config)
+    check_splits(quarantine_uri, config)
+
+
+def check_bad(quarantine_uri: str, config: DataConfig) -> None:
+    """Raises DataError when a listing broke off, nothing is good, or too much is bad."""
     counts = read_counts(quarantine_uri)
     good, bad = sum(counts["splits"].values()), sum(counts["bad"].values())
     entries = "\n".join(f"  {e['path']}: {e['reason']}" for e in read_bad(quarantine_uri, REASONS_SHOWN))
@@ -277,10 +303,15 @@ def check_counts(quarantine_uri: str, config: DataConfig) -> None:
             f"{config.path}: {bad} of {good + bad} images are bad, more than data.max_bad_fraction="
             f"{config.max_bad_fraction} allows\n{entries}{more}"
         )
-    empty = [split for split in SPLITS if counts["splits"][split] == 0]
+
+
+def check_splits(quarantine_uri: str, config: DataConfig) -> None:
+    """Raises DataError when a split is empty."""
+    counts = read_counts(quarantine_uri)["splits"]
+    empty = [split for split in SPLITS if counts[split] == 0]
     if empty:
         raise DataError(
-            f"{config.path}: split {', '.join(empty)} is empty ({counts['splits']}); give it images, or raise "
+            f"{config.path}: split {', '.join(empty)} is empty ({counts}); give it images, or raise "
             f"data.val_fraction={config.val_fraction} or data.test_fraction={config.test_fraction}"
         )
 

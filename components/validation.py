@@ -1,17 +1,22 @@
-"""StrictExampleValidator: TFX's ExampleValidator, where an anomaly stops the run and says what and where."""
+"""StrictExampleValidator: TFX's ExampleValidator, where an anomaly stops the run and says what and where.
+
+Where data come in spans, it also judges how the newest one differs from those before it, as `SpanDrift` measured.
+"""
 
 import os
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
-from tfx.components.example_validator import component as validator
 from tfx.components.example_validator import executor
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto.orchestration import execution_result_pb2
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import io_utils
 
+from components.artifacts import Drift
+from components.drift import read_drift
 from data.errors import DataError
 
 
@@ -36,6 +41,21 @@ def read_anomalies(artifact: types.Artifact) -> list[str]:
     return lines
 
 
+def drift_error(drift: list[types.Artifact]) -> str:
+    """What is wrong with the newest span; empty if nothing is, or if no drift was measured."""
+    if not drift:
+        return ""
+    record = read_drift(artifact_utils.get_single_uri(drift))
+    if not record.findings:
+        return ""
+    before = f"compared with {', '.join(record.compared_with)}" if record.compared_with else "the first one"
+    lines = "\n".join(f"  {finding}" for finding in record.findings)
+    return (
+        f"span {record.newest} is not like the data before it ({before}):\n{lines}\n"
+        "look at the span; if it is as it should be, raise the threshold, or set validation.on_drift=warn"
+    )
+
+
 class Executor(executor.Executor):
     """Validates as TFX does, then raises DataError if there was anything."""
 
@@ -48,14 +68,58 @@ class Executor(executor.Executor):
         """Called by TFX."""
         output = super().Do(input_dict, output_dict, exec_properties)
         lines = read_anomalies(artifact_utils.get_single_instance(output_dict["anomalies"]))
+        errors = []
         if lines:
-            raise DataError(
+            errors.append(
                 "the data breaks its schema (section `validation` of the configuration):\n" + "\n".join(lines)
             )
+        if exec_properties.get("on_drift") == "stop":
+            errors += filter(None, [drift_error(input_dict["drift"])])
+        if errors:
+            raise DataError("\n".join(errors))
         return output
 
 
-class StrictExampleValidator(validator.ExampleValidator):
-    """See the module."""
+class StrictExampleValidatorSpec(standard_component_specs.ExampleValidatorSpec):
+    """Inputs, outputs and parameters of `StrictExampleValidator`."""
 
+    PARAMETERS = {
+        **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
+        "on_drift": ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = {
+        **standard_component_specs.ExampleValidatorSpec.INPUTS,
+        "drift": ChannelParameter(type=Drift, optional=True),
+    }
+
+
+class StrictExampleValidator(base_component.BaseComponent):
+    """See the module.
+
+    Args of the constructor:
+        statistics: Of the examples.
+        schema: What they must hold to.
+        drift: What `SpanDrift` measured, where data come in spans.
+        on_drift: 'stop' or 'warn', where data come in spans.
+    """
+
+    SPEC_CLASS = StrictExampleValidatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        drift: types.BaseChannel | None = None,
+        on_drift: str | None = None,
+    ):
+        super().__init__(
+            spec=StrictExampleValidatorSpec(
+                statistics=statistics,
+                schema=schema,
+                drift=drift,
+                on_drift=on_drift,
+                exclude_splits="[]",
+                anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
+            )
+        )

@@ -1,16 +1,19 @@
 """The configuration of a dataset, and the label map that it ends up with."""
 
 import re
+from datetime import date
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from data.errors import DataError
+from data.files import FileSystem
 from data.images import LARGEST_IMAGE
 from data.labels import LabelMap
 from data.layouts import LAYOUTS
 from data.layouts.base import Layout, Sample
 from data.section import Section
+from data.spans import SpansConfig, has_pattern, parse_pattern
 
 
 def _known_layout(name: str) -> str:
@@ -31,7 +34,13 @@ class DataConfig(Section):
     """The labelled images, what their masks mean, and how they are divided."""
 
     path: str = Field(min_length=1)
-    """Folder or URI (gs://, s3://) of the dataset."""
+    """Folder or URI (gs://, s3://) of the dataset; or a pattern of such, see `data.spans`."""
+    spans: SpansConfig = SpansConfig()
+    """Which spans a run takes, where `path` is a pattern."""
+    evaluation: str = "fixed"
+    """What judges, where `path` is a pattern: 'fixed', the test images of the first span, as they were at the first
+    run; 'window', those of the window; or the path of a dataset apart, of the same layout: its test split, or all of
+    it if it is not divided. Test images that do not judge are not trained on either."""
     layout: Annotated[str, AfterValidator(_known_layout)] = "auto"
     """How the dataset is laid out: 'auto' to recognise it, or the name of a layout."""
     label_map: LabelMap | None = None
@@ -58,6 +67,36 @@ class DataConfig(Section):
                 "their sum must be below 1"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pattern_makes_sense(self) -> Self:
+        if self.has_spans:
+            pattern = parse_pattern(self.path)
+            if isinstance(self.spans.span, date) and not pattern.dated:
+                raise ValueError(f"spans.span {self.spans.span} is a date, but the spans of {self.path!r} have numbers")
+            if isinstance(self.spans.span, int) and pattern.dated:
+                raise ValueError(f"spans.span {self.spans.span} is a number, but the spans of {self.path!r} are days")
+        elif self.spans != SpansConfig() or self.evaluation != "fixed":
+            raise ValueError(
+                f"spans and evaluation need a pattern in path, such as span-{{SPAN}}, but it is {self.path!r}"
+            )
+        return self
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether `path` is a pattern of folders."""
+        return has_pattern(self.path)
+
+
+def example_folder(config: DataConfig, files: FileSystem) -> str:
+    """A folder of labelled images: the path or, where it is a pattern, the first span.
+
+    The first span and not the newest one says what the labels mean, so that a newcomer cannot change it.
+
+    Raises:
+        DataError: there is no span.
+    """
+    return parse_pattern(config.path).list(files)[0].folder if config.has_spans else config.path
 
 
 def source_of(config: DataConfig, sample: Sample) -> str:

@@ -21,6 +21,9 @@ VOID_COLOR = (224, 224, 192)
 
 MOST_NAMED = 10
 
+#: What the reason begins with where a mask holds something that the label map lacks.
+UNKNOWN_LABEL = "label outside the label map"
+
 
 def read_mask(mask: Mask | None, label_map: LabelMap, size: Size, files: FileSystem) -> np.ndarray:
     """Reads a mask as class ids.
@@ -69,7 +72,7 @@ def apply_table(codes: np.ndarray, table: dict[int, int], spell: Callable[[int],
     if unknown:
         found = ", ".join(f"{spell(code)} ({count} pixels)" for code, count in unknown[:MOST_NAMED])
         more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
-        raise DataError(f"label outside the label map: {found}{more}; allowed: {_spelled(table, spell)}")
+        raise DataError(f"{UNKNOWN_LABEL}: {found}{more}; allowed: {_spelled(table, spell)}")
     return np.array([table[int(code)] for code in present], np.uint8)[positions]
 
 
@@ -161,7 +164,7 @@ def _class_id(label: str | int | None, ids: dict[str | int, int]) -> int:
         return IGNORE_LABEL
     if label not in ids:
         allowed = ", ".join(str(known) for known in ids if isinstance(known, type(label)))
-        raise DataError(f"label outside the label map: {label!r}; allowed: {allowed or 'none'}")
+        raise DataError(f"{UNKNOWN_LABEL}: {label!r}; allowed: {allowed or 'none'}")
     return ids[label]
 
 

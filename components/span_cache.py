@@ -1,0 +1,137 @@
+"""What was made of each span, kept from run to run, so that an unchanged span is ingested once.
+
+`<root>/<key>/<attempt>/` holds the files, `<root>/<key>/COMPLETE` names the attempt that is whole, with the sizes of
+its files. `COMPLETE` is written last and at once, on a disk as on an object store; whatever it does not name is no
+result. A process that is killed leaves an attempt that nobody reads and that the next `keep_only` removes.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import BinaryIO
+
+from components.files import file_system, is_local
+
+COMPLETE = "COMPLETE"
+
+
+class SpanCache:
+    """Results of ingesting, by key.
+
+    Args of the constructor:
+        root: Folder or URI; made when something is written. One run at a time may write below it.
+    """
+
+    def __init__(self, root: str):
+        self._root = root
+        self._files = file_system(root)
+
+    def find(self, key: str) -> str | None:
+        """The folder of a whole result; None where there is none, or where a file of it is missing or cut short."""
+        record = read_small(self._at(key, COMPLETE))
+        if record is None:
+            return None
+        complete = json.loads(record)
+        folder = self._at(key, complete["attempt"])
+        return folder if self._sizes(folder) == complete["sizes"] else None
+
+    def attempt(self, key: str) -> str:
+        """A new folder to write a result to; nobody sees it before `complete`."""
+        return self._at(key, uuid.uuid4().hex)
+
+    def complete(self, key: str, folder: str) -> None:
+        """Declares what is in an attempt's folder to be the result."""
+        sizes = self._sizes(folder)
+        if is_local(folder):
+            for name in sizes:
+                _flush(Path(folder, name))
+        record = {"attempt": os.path.basename(folder), "sizes": sizes}
+        write_small(self._at(key, COMPLETE), json.dumps(record).encode())
+
+    def keep_only(self, keys: Collection[str]) -> None:
+        """Removes all other results, and attempts that came to nothing."""
+        for key in list(self._files.list(self._root)):
+            whole = self.find(key) if key in keys else None
+            if whole is None:
+                _remove(self._at(key))
+                continue
+            for name in list(self._files.list(self._at(key))):
+                if name not in (COMPLETE, os.path.basename(whole)):
+                    _remove(self._at(key, name))
+
+    def _at(self, *names: str) -> str:
+        return self._files.join(self._root, *names)
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        return {name: size for name, size, _ in self._files.stats(folder)}
+
+
+def read_small(path: str) -> bytes | None:
+    """The content of a small file or object; None if it is not there."""
+    try:
+        with file_system(path).open(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write_small(path: str, content: bytes) -> None:
+    """Writes a small file, which is then there as a whole or not at all, whenever the process is killed."""
+    if not is_local(path):
+        with create(path) as file:
+            file.write(content)
+        return
+    new = f"{path}.new"
+    with create(new) as file:
+        file.write(content)
+    _flush(Path(new))
+    os.replace(new, path)
+    _flush(Path(path).parent)
+
+
+def create(path: str) -> BinaryIO:
+    """Opens a new file or object for writing; makes the folder."""
+    if is_local(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "wb")
+    from components.beam_files import BeamFiles  # takes seconds
+
+    return BeamFiles().create(path)
+
+
+def place(source: str, target: str) -> None:
+    """Puts a finished file where a stage wants it: as a second name where both are on one disk, else as a copy."""
+    if is_local(source) and is_local(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise
+        except OSError:  # Another file system, or one without hard links.
+            shutil.copyfile(source, target)
+        return
+    with file_system(source).open(source) as reader, create(target) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _remove(path: str) -> None:
+    if is_local(path):
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+        return
+    from components.beam_files import BeamFiles  # takes seconds
+
+    BeamFiles().delete(path + "/")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

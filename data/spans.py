@@ -1,0 +1,229 @@
+"""Spans: labelled data that arrive in portions, one folder each, and which of them a run takes.
+
+A path with placeholders names the folders: `/data/span-{SPAN}`, `/data/span-{SPAN}/v{VERSION}` or
+`s3://bucket/{YYYY}-{MM}-{DD}`, in the notation of TFX's ExampleGen. Numbers may be padded with zeros, and gaps mean
+nothing. Of several versions of a span the highest one counts: it corrects, and so replaces, those before it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from data.errors import DataError, IncompleteDataError
+from data.files import FileSystem
+from data.section import Section
+
+PLACEHOLDERS = {"SPAN": r"\d+", "YYYY": r"\d{4}", "MM": r"\d{2}", "DD": r"\d{2}", "VERSION": r"\d+"}
+DATE = ("YYYY", "MM", "DD")
+
+#: A file of this name in a span's folder says that the span is still being copied.
+INCOMPLETE = ".incomplete"
+
+#: Day 0 of dated spans, as in TFX.
+EPOCH = date(1970, 1, 1).toordinal()
+
+#: How many spans an error message names.
+NAMES_SHOWN = 10
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class SpansConfig(Section):
+    """Which spans a run takes, where `data.path` is a pattern."""
+
+    window: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    """Number of newest spans that are trained on, together; 'all' takes every one."""
+    span: Annotated[int, Field(ge=0)] | date | None = None
+    """The newest span to look at: its number, or its date where the pattern is dated; None takes what is there."""
+    reference: int = Field(default=1, ge=0)
+    """Number of spans before the newest one that it is compared with in validation, even if the window lacks them."""
+    on_incomplete: Literal["stop", "skip"] = "stop"
+    """What a span that is empty, still being copied, or has too many bad images does to a run: 'stop', or 'skip',
+    which leaves that span out and says so."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Span:
+    """One portion of the data."""
+
+    number: int
+    """What `{SPAN}` stands for, or days since 1970-01-01."""
+    version: int
+    """0 where the pattern has no versions."""
+    name: str
+    """Path of the folder relative to that of the pattern, as `a/b/c`."""
+    folder: str
+    """Path or URI of the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The spans of a run, each in its newest version, oldest first."""
+
+    window: tuple[Span, ...]
+    """What is trained on; never empty."""
+    reference: tuple[Span, ...]
+    """What the newest span is compared with beyond the window."""
+
+
+@dataclass(frozen=True)
+class SpanPattern:
+    """A path with placeholders, taken apart."""
+
+    path: str
+    root: str
+    """The folder below which the spans lie."""
+    parts: tuple[str, ...]
+    """The rest of the path; the first part has a placeholder."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether spans are days."""
+        return "{YYYY}" in self.path
+
+    def list(self, files: FileSystem) -> list[Span]:
+        """All spans that are there, oldest first, each in its newest version.
+
+        Raises:
+            DataError: there is none, a name is no date, or two folders have the same number and version.
+        """
+        if not files.exists(self.root):
+            raise DataError(f"no folder {self.root}, in which the spans of data.path={self.path} should lie")
+        newest: dict[int, Span] = {}
+        for span in sorted(self._span(files, name, found) for name, found in self._walk(files, "", self.parts)):
+            other = newest.get(span.number)
+            if other is not None and other.version == span.version:
+                raise DataError(
+                    f"ambiguous span: {other.folder} and {span.folder} are both span {span.number}"
+                    f"{f', version {span.version}' if '{VERSION}' in self.path else ''}; remove one"
+                )
+            newest[span.number] = span
+        if not newest:
+            raise DataError(f"no span: nothing in {self.root} has a name like {'/'.join(self.parts)}")
+        return list(newest.values())
+
+    def _walk(self, files: FileSystem, below: str, parts: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        """(Relative path, values of the placeholders) of each folder that the pattern names."""
+        if not parts:
+            yield below, {}
+            return
+        for name in _names(files, self._folder(files, below), parts[0]):
+            match = _regex(parts[0]).fullmatch(name)
+            if match is not None:
+                for path, values in self._walk(files, f"{below}/{name}" if below else name, parts[1:]):
+                    yield path, match.groupdict() | values
+
+    def _folder(self, files: FileSystem, name: str) -> str:
+        return files.join(self.root, *name.split("/")) if name else self.root
+
+    def _span(self, files: FileSystem, name: str, values: dict[str, str]) -> Span:
+        folder = self._folder(files, name)
+        try:
+            number = span_number(date(*(int(values[key]) for key in DATE))) if self.dated else int(values["SPAN"])
+        except ValueError:
+            raise DataError(f"no date: {folder} looks like {'/'.join(self.parts)} but names no day") from None
+        return Span(number, int(values.get("VERSION", 0)), name, folder)
+
+
+def has_pattern(path: str) -> bool:
+    """Whether a path has placeholders; braces around anything else are part of a name."""
+    return any(f"{{{name}}}" in path for name in PLACEHOLDERS)
+
+
+def parse_pattern(path: str) -> SpanPattern:
+    """Takes a path with placeholders apart.
+
+    Raises:
+        ValueError: the placeholders make no sense, or no folder stands before the first of them.
+    """
+    names = _PLACEHOLDER.findall(path)
+    unknown = [name for name in names if name not in PLACEHOLDERS]
+    if unknown:
+        raise ValueError(f"{path!r}: unknown placeholder {{{unknown[0]}}}; allowed: {_spelled(PLACEHOLDERS)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path!r}: each placeholder may stand once")
+    if set(names) - {"VERSION"} not in ({"SPAN"}, set(DATE)):
+        raise ValueError(
+            f"{path!r}: has {_spelled(names)}; a pattern has either {{SPAN}} or all of {_spelled(DATE)}, and may have "
+            "{VERSION} beside"
+        )
+    scheme, separator, rest = path.rpartition("://")
+    parts = rest.rstrip("/").split("/")
+    first = next(index for index, part in enumerate(parts) if _PLACEHOLDER.search(part))
+    if separator and first == 0:
+        raise ValueError(f"{path!r}: the bucket's name may have no placeholder")
+    root = "/".join(parts[:first]) or ("/" if rest.startswith("/") else ".")
+    return SpanPattern(path, scheme + separator + root, tuple(part for part in parts[first:] if part))
+
+
+def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Selection:
+    """The window of a run, and what its newest span is compared with.
+
+    Raises:
+        DataError: there is no such span.
+        IncompleteDataError: one of them is still being copied.
+    """
+    spans = pattern.list(files)
+    newest = _newest(spans, config)
+    if newest is not None and newest not in [span.number for span in spans]:
+        raise DataError(f"no span {config.span} in {pattern.root} (data.spans.span); there are {_some(spans)}")
+    spans = [span for span in spans if newest is None or span.number <= newest]
+    if config.on_incomplete == "skip":
+        spans = [span for span in spans if not is_incomplete(span, files)]
+        if not spans:
+            raise IncompleteDataError(f"every span in {pattern.root} is still being copied: each holds {INCOMPLETE}")
+    size = len(spans) if config.window == "all" else config.window
+    window = spans[-size:]
+    reference = [span for span in spans[-1 - config.reference :] if span not in window]
+    for span in window:
+        if is_incomplete(span, files):
+            raise IncompleteDataError(
+                f"span {span.name} is still being copied: {span.folder} holds {INCOMPLETE}; what copies it removes "
+                "that file in the end"
+            )
+    return Selection(tuple(window), tuple(span for span in reference if not is_incomplete(span, files)))
+
+
+def is_incomplete(span: Span, files: FileSystem) -> bool:
+    """Whether the span says that it is still being copied."""
+    return files.exists(files.join(span.folder, INCOMPLETE))
+
+
+def span_number(day: date) -> int:
+    """The number of a dated span: days since 1970-01-01."""
+    return day.toordinal() - EPOCH
+
+
+def _newest(spans: Sequence[Span], config: SpansConfig) -> int | None:
+    return span_number(config.span) if isinstance(config.span, date) else config.span
+
+
+def _names(files: FileSystem, folder: str, part: str) -> Iterable[str]:
+    """The names that may match a part of the pattern; only one with a placeholder needs a listing."""
+    if _PLACEHOLDER.search(part):
+        return files.list(folder)
+    return [part] if files.exists(files.join(folder, part)) else []
+
+
+def _regex(part: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\{\w+\})", part)
+    return re.compile(
+        "".join(
+            f"(?P<{p[1:-1]}>{PLACEHOLDERS[p[1:-1]]})" if _PLACEHOLDER.fullmatch(p) else re.escape(p) for p in pieces
+        ),
+        re.ASCII,
+    )
+
+
+def _spelled(names: Iterable[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)
+
+
+def _some(spans: Sequence[Span]) -> str:
+    names = [span.name for span in spans]
+    shown = ", ".join(names[-NAMES_SHOWN:])
+    return shown if len(names) <= NAMES_SHOWN else f"{len(names)}, the newest ones {shown}"
