@@ -1,0 +1,92 @@
+"""The schedule's metrics in Prometheus' text format, read from its state whenever they are asked for."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from components.serving_directory import served
+from data.errors import WorkspaceError
+from pipeline.schedule.state import KEPT, ScheduledRun, State
+
+_GAUGES = {
+    "deeplab_schedule_last_success_timestamp_seconds": "When a run last ended without failing.",
+    "deeplab_schedule_last_run_timestamp_seconds": "When a run last ended.",
+    "deeplab_schedule_last_run_duration_seconds": "What the last run took, repetitions included.",
+    "deeplab_schedule_last_run_attempts": "How often the last run was tried.",
+    "deeplab_schedule_consecutive_failures": "Failed runs since the last one that succeeded.",
+    "deeplab_schedule_running": "1 while a run is under way.",
+    "deeplab_schedule_next_run_timestamp_seconds": "When cron begins the next run.",
+    "deeplab_candidate_mean_iou": "Mean IoU of the model judged last, on the test split, 0 to 1.",
+    "deeplab_served_version": "The version being served.",
+    "deeplab_quarantined_images": "Images set aside in the last run that read data.",
+}
+
+
+class ScheduleCollector(Collector):
+    """What a state says, as metrics; a value that does not exist yet is left out.
+
+    Args:
+        state: The schedule's.
+        serving: The serving directory of its model.
+    """
+
+    def __init__(self, state: State, serving: str):
+        self._state = state
+        self._serving = serving
+
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        """Called at each scrape."""
+        runs = self._state.last(KEPT)
+        values = self._values(runs)
+        for name, text in _GAUGES.items():
+            if (value := values.get(name)) is not None:
+                yield GaugeMetricFamily(name, text, value=value)
+        images = GaugeMetricFamily("deeplab_images", "Images of the last run that read data.", labels=["split"])
+        for split, number in next((run.images for run in runs if run.images), {}).items():
+            images.add_metric([split], number)
+        yield images
+        total = CounterMetricFamily("deeplab_schedule_runs", "Runs that ended, by result.", labels=["result"])
+        for result, number in sorted(self._state.counts().items()):
+            total.add_metric([result], number)
+        yield total
+
+    def _values(self, runs: list[ScheduledRun]) -> dict[str, float | None]:
+        ended = [run for run in runs if run.succeeded or run.result == "failed"]
+        success = next((position for position, run in enumerate(ended) if run.succeeded), None)
+        last = ended[0] if ended else None
+        plan, version = self._state.plan, _served(self._serving)
+        measured = [
+            _timestamp(ended[success]) if success is not None else None,
+            _timestamp(last) if last else None,
+            last.seconds if last else None,
+            last.attempts if last else None,
+            len(ended) if success is None else success,
+            float(bool(runs and runs[0].result == "running")),
+            plan.next_run.timestamp() if plan and plan.next_run else None,
+            next((run.mean_iou for run in ended if run.mean_iou is not None), None),
+            version,
+            next((run.quarantined for run in ended if run.quarantined is not None), None),
+        ]
+        return dict(zip(_GAUGES, measured, strict=True))
+
+
+def _timestamp(run: ScheduledRun) -> float | None:
+    return run.ended.timestamp() if run.ended else None
+
+
+def _served(serving: str) -> int | None:
+    """The version being served; None also where its record is damaged, which must not hide all other metrics."""
+    try:
+        version = served(serving)
+    except WorkspaceError:
+        return None
+    return version.version if version else None
+
+
+def registry(state: State, serving: str) -> CollectorRegistry:
+    """A registry of the schedule's metrics alone."""
+    metrics = CollectorRegistry()
+    metrics.register(ScheduleCollector(state, serving))
+    return metrics

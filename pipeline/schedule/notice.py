@@ -1,0 +1,108 @@
+"""Sends events to a webhook: JSON, signed, repeated until it is accepted or given up."""
+
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential,
+)
+
+from data.errors import ConfigError
+from pipeline.schedule.config import ScheduleConfig
+from pipeline.schedule.events import Event
+
+TIMESTAMP = "X-DeepLab-Timestamp"
+SIGNATURE = "X-DeepLab-Signature"
+
+#: Answers after which another try makes sense, besides 500 and above: timeout, too early, too many requests.
+_PASSING = (408, 425, 429)
+
+logger = logging.getLogger(__name__)
+
+
+class _Undelivered(Exception):
+    """Another try may help."""
+
+
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """`sha256=` and the hexadecimal HMAC-SHA256 of `timestamp.body` under the shared secret.
+
+    The receiver computes the same, compares in constant time, and refuses old timestamps: that stops replays.
+    """
+    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A receiver of events. Neither its secret nor its URL, which may hold one too, is ever logged.
+
+    Raises:
+        ConfigError: The URL is none, or there is no secret.
+    """
+
+    url: str = field(repr=False)
+    secret: str = field(repr=False)
+    config: ScheduleConfig
+    stop: threading.Event
+    """Set when the schedule stops: then what could not be delivered is given up."""
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+            raise ConfigError("DEEPLAB_WEBHOOK_URL: must look like https://host/path")
+        if not self.secret:
+            raise ConfigError("DEEPLAB_WEBHOOK_SECRET is not set: it signs what is sent to DEEPLAB_WEBHOOK_URL")
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # At INFO it logs the whole URL.
+
+    def send(self, event: Event) -> bool:
+        """Delivers an event; whether it was accepted. Never raises for what the receiver or the network does."""
+        body = event.model_dump_json().encode()
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Undelivered),
+            stop=stop_after_attempt(self.config.webhook_retries + 1) | stop_when_event_set(self.stop),
+            wait=wait_exponential(multiplier=0.5, max=60),
+            sleep=sleep_using_event(self.stop),
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+        try:
+            return retrying(self._post, body)
+        except _Undelivered as error:
+            logger.error("event %s (%s) was not delivered to %s: %s", event.id, event.kind, self._host, error)  # noqa: TRY400
+            return False
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    def _post(self, body: bytes) -> bool:
+        timestamp = str(int(time.time()))
+        headers = {
+            "Content-Type": "application/json",
+            TIMESTAMP: timestamp,
+            SIGNATURE: signature(self.secret, timestamp, body),
+        }
+        try:
+            answer = httpx.post(self.url, content=body, headers=headers, timeout=self.config.webhook_timeout_seconds)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _Undelivered(type(error).__name__) from None
+        if answer.status_code >= 500 or answer.status_code in _PASSING:
+            raise _Undelivered(f"it answers {answer.status_code}")
+        if not answer.is_success:
+            logger.error("%s refuses events: it answers %d", self._host, answer.status_code)
+        return answer.is_success
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        logger.warning("webhook at %s: %s; trying again", self._host, error)

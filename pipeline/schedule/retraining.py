@@ -1,0 +1,171 @@
+"""One run of the schedule: wait for one's turn, run, repeat what may pass, record what came of it, tell of it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_result,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential,
+)
+
+from data.errors import ProjectError
+from pipeline.config import Config
+from pipeline.schedule.events import Event, events_of
+from pipeline.schedule.lease import holder
+from pipeline.schedule.process import Ending, RunProcess
+from pipeline.schedule.state import KEPT, Cause, Result, ScheduledRun, State
+from pipeline.schedule.watch import data_fingerprint
+from pipeline.summary import Failure, Summary, read_summary
+from pipeline.workspace import Workspace
+
+LONGEST_BACKOFF = 3600
+_POLL = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Runs the pipeline for the schedule."""
+
+    config: Config
+    workspace: Workspace
+    state: State
+    process: RunProcess
+    watched: bool
+    """Whether the state is to remember which data were dealt with."""
+    tell: Callable[[Event], None]
+    stop: threading.Event
+
+    def begin(self, cause: Cause) -> ScheduledRun:
+        """Puts a run on record."""
+        run = self.state.begin(cause, datetime.now(UTC))
+        logger.info("run %d begins: %s", run.id, cause)
+        return run
+
+    def run(self, run: ScheduledRun) -> ScheduledRun:
+        """One run that has begun, from waiting to telling."""
+        before, clock = self._last_ended(), time.monotonic()
+        data = data_fingerprint(self.config.data) if self.watched else None
+        changes = self._attempts() if self._my_turn() else {"result": self._without_a_turn()}
+        run = run.model_copy(
+            update={**changes, "ended": datetime.now(UTC), "seconds": round(time.monotonic() - clock, 3)}
+        )
+        if data is not None and (run.succeeded or (run.result == "failed" and not run.transient)):
+            self.state.handled = data
+        self.state.end(run)
+        logger.info("run %d ended: %s%s", run.id, run.result, f": {run.failure.message}" if run.failure else "")
+        for event in events_of(run, before, self.config.name, self.config.push.model_name):
+            self.tell(event)
+        return run
+
+    def _last_ended(self) -> ScheduledRun | None:
+        return next((run for run in self.state.last(KEPT) if run.succeeded or run.result == "failed"), None)
+
+    def _my_turn(self) -> bool:
+        """Waits until no other run is under way; False if that takes too long, or the schedule stops."""
+        deadline = time.monotonic() + self.config.schedule.busy_wait_seconds
+        told = ""
+        while not self.stop.is_set():
+            other = self._other()
+            if not other:
+                return True
+            if other != told:
+                logger.warning("%s is running; waiting", other)
+                told = other
+            if time.monotonic() >= deadline:
+                logger.warning("%s is still running after %.0f s", other, self.config.schedule.busy_wait_seconds)
+                return False
+            self.stop.wait(min(_POLL, max(deadline - time.monotonic(), 0)))
+        return False
+
+    def _other(self) -> str:
+        try:
+            return holder(self.workspace, self.config)
+        except ProjectError as error:  # The run itself will say so, and be repeated.
+            logger.warning("%s", error)
+            return ""
+
+    def _without_a_turn(self) -> Result:
+        return "interrupted" if self.stop.is_set() else "skipped"
+
+    def _attempts(self) -> dict[str, object]:
+        """Runs the pipeline until it succeeds or nothing is left to try; what is to be recorded of it."""
+        section = self.config.schedule
+        retrying = Retrying(
+            retry=retry_if_result(lambda ending: ending.transient and not self.stop.is_set()),
+            stop=stop_after_attempt(section.retries + 1) | stop_when_event_set(self.stop),
+            wait=wait_exponential(multiplier=section.backoff_seconds, max=LONGEST_BACKOFF),
+            sleep=sleep_using_event(self.stop),
+            before_sleep=self._log_retry,
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        newest = self._newest_run()
+        ending: Ending = retrying(self.process.run)
+        run_id = self._newest_run()
+        summary = self._summary(run_id) if run_id != newest else None
+        return {
+            "attempts": retrying.statistics["attempt_number"],
+            "run_id": run_id if run_id != newest else None,
+            **_measured(summary),
+            **self._judged(ending, summary),
+        }
+
+    def _judged(self, ending: Ending, summary: Summary | None) -> dict[str, object]:
+        if ending.status == 0:
+            return {"result": result_of(summary)}
+        if self.stop.is_set() or ending.status == 130:
+            return {"result": "interrupted"}
+        failure = summary.failure if summary and summary.failure else None
+        failure = failure or Failure(stage=None, kind="fault", message=ending.error)
+        return {"result": "failed", "failure": failure, "transient": ending.transient}
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        ending = state.outcome.result() if state.outcome else None
+        seconds = state.next_action.sleep if state.next_action else 0
+        logger.warning("attempt %d failed: %s; next in %.0f s", state.attempt_number, ending and ending.error, seconds)
+
+    def _newest_run(self) -> str | None:
+        latest = self.workspace.runs / "latest"
+        return latest.resolve().name if latest.exists() else None
+
+    def _summary(self, run_id: str | None) -> Summary | None:
+        try:
+            return read_summary(self.workspace.runs / str(run_id))
+        except (OSError, ValueError):  # killed before, or while, it was written
+            return None
+
+
+def _measured(summary: Summary | None) -> dict[str, object]:
+    if summary is None:
+        return {}
+    ran = "ModelPusher" not in summary.cached
+    return {
+        "version": summary.pushed_version if ran else None,
+        "mean_iou": summary.metrics.mean_iou if summary.metrics else None,
+        "images": summary.data.images if summary.data else {},
+        "quarantined": summary.data.quarantined if summary.data else None,
+        "reasons": summary.reasons,
+    }
+
+
+def result_of(summary: Summary | None) -> Result:
+    """What a run that ended well came to.
+
+    A verdict, or a push, taken over from an earlier run is no news.
+    """
+    if summary is None or summary.blessed is None:
+        return "unchanged"
+    if summary.pushed_version is not None and "ModelPusher" not in summary.cached:
+        return "pushed"
+    new = "Trainer" if summary.blessed else "SegmentationEvaluator"
+    return "unchanged" if summary.pushed_version is not None or new in summary.cached else "refused"

@@ -1,0 +1,222 @@
+"""The schedule itself: APScheduler decides when, one thread runs the pipeline, another sends what is to be told."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from apscheduler.executors.pool import BasePoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import start_http_server
+
+from data.errors import ConfigError
+from pipeline.config import Config
+from pipeline.schedule.events import Event
+from pipeline.schedule.metrics import registry
+from pipeline.schedule.notice import Webhook
+from pipeline.schedule.process import RunProcess
+from pipeline.schedule.retraining import Retraining
+from pipeline.schedule.state import Cause, Plan, ScheduledRun, State
+from pipeline.schedule.trigger import cron_trigger
+from pipeline.schedule.watch import Watcher, data_fingerprint
+from pipeline.workspace import OwnedLock, Workspace
+
+#: Seconds between two looks at the clock. APScheduler sleeps until the next run by a clock that stands still while the
+#: machine is suspended.
+_TICK = 60
+
+_CRON = "cron"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    command: list[str]
+    """Runs the pipeline once."""
+    cron: str | None = None
+    watch: bool = False
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_secret: str = field(default="", repr=False)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    """None serves no metrics; 0 takes a free port, and says which."""
+
+
+def schedule_state(workspace: Workspace) -> State:
+    """The schedule's state in a workspace."""
+    return State(workspace.schedule / "state.sqlite")
+
+
+def schedule_lock(workspace: Workspace) -> OwnedLock:
+    """Held by the one schedule of a workspace."""
+    return OwnedLock(workspace.schedule / ".lock")
+
+
+class _Threads(BasePoolExecutor):
+    """Threads that someone else ends: the scheduler would wait for them under a lock that its jobs need."""
+
+    def __init__(self, pool: ThreadPoolExecutor):
+        super().__init__(pool)
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Called by the scheduler as it ends."""
+
+
+class Schedule:
+    """Runs the pipeline for as long as the process lives.
+
+    Args:
+        config: Unresolved: each run resolves its own.
+        workspace: The caller holds `schedule_lock`.
+        request: What is asked for.
+
+    Raises:
+        ConfigError: The webhook cannot be used.
+    """
+
+    def __init__(self, config: Config, workspace: Workspace, request: Request):
+        self._config = config
+        self._workspace = workspace
+        self._request = request
+        self._stop = threading.Event()
+        self._webhook = (
+            Webhook(request.webhook_url, request.webhook_secret, config.schedule, self._stop)
+            if request.webhook_url
+            else None
+        )
+        self._state = schedule_state(workspace)
+        output = workspace.schedule / "output.txt"
+        self._process = RunProcess(request.command, output, config.schedule.stop_seconds)
+        self._missed = self._state.close_interrupted()
+        # Each in the order in which they come, and neither waits for the other.
+        self._threads = {"default": ThreadPoolExecutor(1, "runs"), "notices": ThreadPoolExecutor(1, "notices")}
+        self._scheduler = BackgroundScheduler(
+            timezone=config.schedule.timezone,
+            executors={name: _Threads(pool) for name, pool in self._threads.items()},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def run_once(self) -> ScheduledRun:
+        """One run now; events are delivered before it returns."""
+        retraining = self._retraining(self._send, watched=False)
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(retraining.run, retraining.begin("once"))
+            with self._stopping(), suppress(KeyboardInterrupt):
+                wait([future])
+            return future.result()
+
+    def serve(self) -> None:
+        """Runs until the process is interrupted (SIGINT, SIGTERM).
+
+        Raises:
+            ConfigError: The cron expression is wrong, or the port of the metrics is taken.
+        """
+        request = self._request
+        plan = Plan(cron=request.cron, timezone=self._config.schedule.timezone, watch=request.watch)
+        retraining = self._retraining(self._tell, watched=request.watch)
+        if plan.cron is not None:
+            self._add_cron(plan.cron, plan, retraining)
+        self._scheduler.add_job(self._remember, "interval", [plan], seconds=_TICK, executor="notices")
+        with self._metrics(), self._stopping(), suppress(KeyboardInterrupt):
+            self._scheduler.start()
+            self._remember(plan)
+            if request.watch:
+                self._watcher(retraining).start()
+            logger.info("the schedule begins: %s", describe(self._state.plan or plan))
+            self._stop.wait()
+
+    def _retraining(self, tell: Callable[[Event], None], *, watched: bool) -> Retraining:
+        return Retraining(self._config, self._workspace, self._state, self._process, watched, tell, self._stop)
+
+    def _add_cron(self, expression: str, plan: Plan, retraining: Retraining) -> None:
+        """Plans the runs of a cron expression; those missed since the schedule last ran become one, now."""
+        section, before, now = self._config.schedule, self._state.plan, datetime.now(UTC)
+        trigger = cron_trigger(expression, section.timezone, section.jitter_seconds)
+        if before is not None and before.next_run is not None and before.next_run <= now:
+            self._missed = True
+        first = {"next_run_time": now} if self._missed else {}
+        self._scheduler.add_job(self._on_cron, trigger, [plan, retraining], id=_CRON, **first)
+
+    def _on_cron(self, plan: Plan, retraining: Retraining) -> None:
+        cause: Cause = "missed" if self._missed else "cron"
+        self._missed = False
+        run = retraining.begin(cause)
+        self._remember(plan)  # Only now: a crash before leaves the old time on record, and the run is made up for.
+        retraining.run(run)
+
+    def _remember(self, plan: Plan) -> None:
+        job = self._scheduler.get_job(_CRON)
+        self._state.plan = plan.model_copy(update={"next_run": job.next_run_time if job else None})
+
+    def _watcher(self, retraining: Retraining) -> Watcher:
+        def on_change() -> None:
+            logger.info("there are new data in %s", self._config.data.path)
+            self._scheduler.add_job(self._on_data, args=[retraining])
+
+        return Watcher(self._config.data, self._config.schedule, lambda: self._state.handled, on_change, self._stop)
+
+    def _on_data(self, retraining: Retraining) -> None:
+        """Runs, unless a run that was under way when the data were noticed has dealt with them."""
+        if data_fingerprint(self._config.data) != self._state.handled and not self._stop.is_set():
+            retraining.run(retraining.begin("data"))
+
+    def _tell(self, event: Event) -> None:
+        self._scheduler.add_job(self._send, args=[event], executor="notices")
+
+    def _send(self, event: Event) -> None:
+        logger.info("event: %s", event.kind)
+        if self._webhook is not None:
+            self._webhook.send(event)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Ends the run under way, and the threads, however the block ends."""
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            logger.info("the schedule ends")
+            self._stop.set()
+            self._process.stop()
+            if self._scheduler.running:
+                self._scheduler.shutdown(wait=False)
+            for thread in self._threads.values():
+                thread.shutdown()
+
+    @contextmanager
+    def _metrics(self) -> Iterator[None]:
+        request = self._request
+        if request.metrics_port is None:
+            yield
+            return
+        serving = self._workspace.serving / self._config.push.model_name
+        metrics = registry(self._state, str(serving))
+        try:
+            server, thread = start_http_server(request.metrics_port, request.metrics_host, metrics)
+        except OSError as error:
+            raise ConfigError(
+                f"--metrics-port {request.metrics_port} at {request.metrics_host}: cannot listen: {error.strerror}"
+            ) from None
+        logger.info("metrics: http://%s:%d/metrics", request.metrics_host, server.server_port)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def describe(plan: Plan) -> str:
+    """A plan in a line."""
+    parts = [f"cron '{plan.cron}' in {plan.timezone}"] if plan.cron else []
+    parts += ["new data"] if plan.watch else []
+    parts += [f"next run {plan.next_run.isoformat(timespec='seconds')}"] if plan.next_run else []
+    return ", ".join(parts)

@@ -1,0 +1,162 @@
+"""What one run of the schedule comes to; the pipeline is a script of a few lines in a process of its own."""
+
+import json
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from pipeline.schedule.events import Event
+from pipeline.schedule.process import RunProcess
+from pipeline.schedule.retraining import Retraining, result_of
+from pipeline.schedule.state import ScheduledRun
+from pipeline.schedule.watch import data_fingerprint
+from pipeline.summary import Summary
+from tests.pipeline.schedule.conftest import PUSHED, REFUSED, Place, failure, wait_for
+
+
+def retraining(place: Place, events: list[Event], **changes: object) -> Retraining:
+    (place.root / "schedule").mkdir(exist_ok=True)
+    config = place.config.model_copy(update={"schedule": place.config.schedule.model_copy(update=changes)})
+    process = RunProcess(place.command, place.root / "schedule" / "output.txt", 10)
+    return Retraining(config, place.workspace, place.state, process, True, events.append, threading.Event())
+
+
+def run(place: Place, events: list[Event], **changes: object) -> ScheduledRun:
+    job = retraining(place, events, **changes)
+    return job.run(job.begin("cron"))
+
+
+def test_a_push_is_recorded_and_told(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DEEPLAB_WEBHOOK_SECRET", "swordfish")
+    events: list[Event] = []
+
+    ended = run(place, events)
+
+    assert place.state.last(9) == [ended]
+    assert (ended.result, ended.version, ended.mean_iou, ended.run_id) == ("pushed", 7, 0.625, "r1")
+    assert (ended.attempts, ended.images["train"], ended.quarantined) == (1, 8, 2)
+    assert [(event.kind, event.version, event.model) for event in events] == [("pushed", 7, "tiny")]
+    assert place.state.handled == data_fingerprint(place.config.data)
+    assert place.calls[0].endswith("False"), "the pipeline was given the webhook's secret"
+
+
+def test_a_temporary_fault_is_repeated_until_it_passes(place: Place):
+    place.script((75, 0, failure("fault")), (-9, 0, None), (0, 0, PUSHED))
+    events: list[Event] = []
+
+    ended = run(place, events)
+
+    assert (ended.result, ended.attempts, len(place.calls)) == ("pushed", 3, 3)
+    assert [event.kind for event in events] == ["pushed"]
+
+
+def test_bad_data_are_not_repeated_until_they_change(place: Place):
+    place.script((1, 0, failure("data")))
+    events: list[Event] = []
+
+    ended = run(place, events)
+
+    assert (ended.result, ended.attempts, len(place.calls)) == ("failed", 1, 1)
+    assert [(event.kind, event.failure and event.failure.message) for event in events] == [("failed", "bad data")]
+    assert place.state.handled == data_fingerprint(place.config.data)
+
+
+def test_repetitions_end_and_the_next_success_is_a_recovery(place: Place):
+    place.script((75, 0, None), (75, 0, None), (75, 0, None), (0, 0, REFUSED))
+    events: list[Event] = []
+
+    ended = run(place, events, retries=2)
+    assert (ended.result, ended.attempts, ended.transient) == ("failed", 3, True)
+    assert ended.failure and ended.failure.message == "attempt 3 failed\nits record is elsewhere"
+    assert place.state.handled is None
+
+    assert run(place, events).result == "refused"
+    assert [event.kind for event in events] == ["failed", "recovered", "refused"]
+
+
+def test_a_run_waits_for_another_one(place: Place):
+    job, ended = retraining(place, []), []
+    with place.workspace.locked():
+        thread = threading.Thread(target=lambda: ended.append(job.run(job.begin("cron"))))
+        thread.start()
+        wait_for(lambda: place.state.last(1), "the run is on record")
+        assert place.calls == []
+    thread.join(60)
+
+    assert [run.result for run in ended] == ["pushed"]
+
+
+def test_a_run_that_would_wait_for_too_long_is_left_out_and_told_to_nobody(place: Place):
+    events: list[Event] = []
+    with place.workspace.locked():
+        ended = run(place, events, busy_wait_seconds=0.1)
+
+    assert (ended.result, ended.attempts, place.calls, events) == ("skipped", 0, [], [])
+
+
+def test_stopping_ends_the_run_and_leaves_no_failure(place: Place):
+    place.script((0, 600, PUSHED))
+    events: list[Event] = []
+    job = retraining(place, events)
+    thread = threading.Thread(target=lambda: job.run(job.begin("cron")))
+    thread.start()
+    wait_for(lambda: place.calls, "the pipeline runs")
+
+    job.stop.set()
+    job.process.stop()
+    thread.join(60)
+
+    assert (place.root / "interrupted").exists() or "killed by signal" in str(place.state.last(1))
+    assert [run.result for run in place.state.last(9)] == ["interrupted"]
+    assert events == []
+
+
+@pytest.mark.parametrize(
+    ("blessed", "pushed", "cached", "result"),
+    [
+        (True, 3, [], "pushed"),
+        (True, 3, ["ModelPusher"], "unchanged"),
+        (False, None, ["Trainer"], "refused"),
+        (False, None, ["Trainer", "SegmentationEvaluator"], "unchanged"),
+        (True, None, ["Trainer"], "unchanged"),  # what is served, judged against itself
+        (True, None, [], "refused"),  # a new model that may not be pushed
+        (None, None, [], "unchanged"),
+    ],
+)
+def test_only_what_is_new_is_news(blessed: bool | None, pushed: int | None, cached: list[str], result: str):
+    summary = Summary(run_id="r", status="succeeded", config={}, blessed=blessed, pushed_version=pushed, cached=cached)
+
+    assert result_of(summary) == result
+
+
+def test_an_event_says_all_that_is_known_and_nothing_else():
+    event = Event(
+        kind="failed",
+        time=datetime(2026, 3, 1, tzinfo=UTC),
+        pipeline="p",
+        model="m",
+        run_id=None,
+        version=None,
+        mean_iou=None,
+        reasons=[],
+        failure=None,
+        attempts=4,
+        seconds=1.5,
+    )
+
+    assert json.loads(event.model_dump_json()) == {
+        "schema_version": 1,
+        "id": event.id,
+        "kind": "failed",
+        "time": "2026-03-01T00:00:00Z",
+        "pipeline": "p",
+        "model": "m",
+        "run_id": None,
+        "version": None,
+        "mean_iou": None,
+        "reasons": [],
+        "failure": None,
+        "attempts": 4,
+        "seconds": 1.5,
+    }

@@ -1,0 +1,53 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline.schedule import state as module
+from pipeline.schedule.state import Plan, State
+
+NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
+
+
+def test_what_was_written_is_there_after_opening_it_again(tmp_path: Path):
+    state = State(tmp_path / "schedule" / "state.sqlite")
+    run = state.begin("cron", NOW)
+    state.end(run.model_copy(update={"result": "pushed", "version": 3, "ended": NOW}))
+    state.plan = Plan(cron="0 3 * * *", timezone="UTC", watch=False, next_run=NOW)
+    state.handled = "some data"
+
+    again = State(tmp_path / "schedule" / "state.sqlite")
+
+    assert [(r.id, r.cause, r.result, r.version) for r in again.last(5)] == [(1, "cron", "pushed", 3)]
+    assert again.plan == state.plan and again.plan and again.plan.next_run == NOW
+    assert (again.handled, again.counts()) == ("some data", {"pushed": 1})
+
+
+def test_the_run_of_a_killed_schedule_counts_as_interrupted_once(tmp_path: Path):
+    state = State(tmp_path / "state.sqlite")
+    assert not state.close_interrupted()
+    state.begin("cron", NOW)
+
+    assert state.close_interrupted() and state.close_interrupted()
+
+    assert [run.result for run in state.last(5)] == ["interrupted"]
+    assert state.counts() == {"interrupted": 1}
+
+
+def test_old_runs_go_and_stay_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "KEPT", 3)
+    state = State(tmp_path / "state.sqlite")
+    for _ in range(5):
+        state.end(state.begin("cron", NOW).model_copy(update={"result": "unchanged"}))
+
+    assert [run.id for run in state.last(10)] == [5, 4, 3]
+    assert state.counts() == {"unchanged": 5}
+
+
+def test_many_threads_may_write(tmp_path: Path):
+    state = State(tmp_path / "state.sqlite")
+    with ThreadPoolExecutor(8) as threads:
+        runs = list(threads.map(lambda _: state.begin("data", NOW), range(24)))
+
+    assert sorted(run.id for run in runs) == list(range(1, 25))
