@@ -1,3 +1,4 @@
+# test takes LONG=1: also the tests that take minutes each.
 # setup takes two settings: GPU=1 for the CUDA build of TensorFlow, PYTHON=/path/to/python3.11 (scripts/setup.sh).
 .PHONY: setup demo test check bench lock clean
 PY := .venv/bin/python
@@ -11,7 +12,7 @@ demo: setup
 	$(PY) local_runner.py demo
 
 test: setup
-	$(PY) -m pytest -n 2 --dist loadfile
+	DEEPLAB_LONG_TESTS="$(LONG)" $(PY) -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .

@@ -3,13 +3,14 @@
 TensorFlow and TFX take many seconds to import, so each command imports what it needs when it runs.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from data.errors import ProjectError
+from data.errors import TEMPORARY, ProjectError
 
 app = typer.Typer(
     help="Train, judge and publish DeepLabV3+ models from labelled images.",
@@ -105,14 +106,92 @@ def report(workspace: WorkspaceOption = DEFAULT_WORKSPACE, verbose: VerboseOptio
 
 
 @app.command()
+def lineage(
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="A version that was pushed.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Say which versions came from this image instead.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Name of the model, where several are pushed.")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show what stands behind a pushed version: data, code, hyperparameters, judgement."""
+    from pipeline.commands import lineage_command
+
+    given = [value for value in (version, data) if value is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("give a VERSION, or --data FILE")
+    lineage_command(given[0], model, workspace, config, set_ or [], as_json=json_)
+
+
+@app.command()
+def beam_workers(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")] = 50000,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen at; whoever reaches it can run code.")
+    ] = "127.0.0.1",
+) -> None:
+    """Start Beam workers as a job server asks for them; runs until it is interrupted."""
+    from pipeline.commands import beam_workers_command
+
+    beam_workers_command(host, port)
+
+
+@app.command()
+def schedule(
+    cron: Annotated[str | None, typer.Option("--cron", metavar="EXPR", help="When to run, as '0 3 * * *'.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Run whenever there are new data.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run once, now: for a cron that is there already.")] = False,
+    status_: Annotated[bool, typer.Option("--status", help="Show the next run and the last ones.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="With --status: machine-readable.")] = False,
+    last: Annotated[int, typer.Option("--last", min=1, help="With --status: number of runs shown.")] = 10,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    webhook_url: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook-url",
+            metavar="URL",
+            envvar="DEEPLAB_WEBHOOK_URL",
+            help="Events go there, signed with the secret in DEEPLAB_WEBHOOK_SECRET.",
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics there.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address of the metrics.")] = "127.0.0.1",
+) -> None:
+    """Run the pipeline again and again: by the clock, on new data, or both."""
+    from pipeline.schedule.commands import schedule_command, schedule_status_command
+    from pipeline.schedule.scheduler import Request
+
+    if status_:
+        schedule_status_command(workspace, last, as_json=json_)
+        return
+    if once == bool(cron or watch):
+        raise typer.BadParameter("give --cron, --watch or both; or --once alone")
+    settings = [part for setting in set_ or [] for part in ("--set", setting)]
+    configured = ["--config", str(config)] if config else []
+    program = [sys.executable, __file__, "run", *configured, *settings, "--workspace", str(workspace)]
+    secret = os.environ.get("DEEPLAB_WEBHOOK_SECRET", "")
+    request = Request(program, cron, watch, webhook_url, secret, metrics_host, metrics_port)
+    sys.exit(schedule_command(request, config, set_ or [], workspace))
+
+
+@app.command()
 def doctor(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes more than a second.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Check this machine, and say what to do about what is wrong."""
     from pipeline.commands import doctor_command
 
-    doctor_command(workspace, quick=quick)
+    doctor_command(workspace, config, set_ or [], quick=quick)
 
 
 @app.command()
@@ -131,7 +210,7 @@ def main() -> None:
         app()
     except ProjectError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(TEMPORARY if error.transient else 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

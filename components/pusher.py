@@ -73,6 +73,9 @@ def ModelPusher(
         return
     served = serving_directory.served(serving_dir)
     if served and served.record.model_fingerprint == serving_directory.model_fingerprint(saved_model):
+        # Should the run that published it have been killed before it could record that, its lineage hangs on this.
+        pushed_model.set_string_custom_property(DESTINATION, served.path)
+        pushed_model.set_string_custom_property(VERSION, str(served.version))
         pushed_model.set_string_custom_property(REASON, f"already served as version {served.version}")
         return
     images = list(encoded_images(test_examples(examples, push.warmup_requests)))

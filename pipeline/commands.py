@@ -6,8 +6,9 @@ Importing this module must stay cheap. What imports TensorFlow or TFX is importe
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from pipeline.quiet import output_to
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    from pipeline.config import MetadataConfig
     from pipeline.summary import Summary
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
@@ -49,6 +51,7 @@ def run_command(
     """`run`: one run of the pipeline, or a look at what it would do."""
     from components.files import file_system
     from pipeline.config import load_config, resolve
+    from pipeline.schedule.lease import run_lease
 
     places = Workspace(workspace.absolute())
     config = load_config(config_path, overrides)
@@ -60,15 +63,15 @@ def run_command(
             planned = plan(config, places)
         planned.show(Console())
         return
-    with places.locked(), quietly(verbose):
+    config.beam.require_servers()
+    # A service manager ends a run as Ctrl-C does: the lock and the lease are given free, the exit status says so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with places.locked(), run_lease(config.metadata, config.name), quietly(verbose):
         from pipeline.local import Span
-        from pipeline.runs import RunFailed, run
+        from pipeline.runs import run
 
         console = terminal()
-        try:
-            summary, folder = run(config, places, Span(*stages), verbose, lambda stage: show_stage(console, stage))
-        except RunFailed as failure:
-            raise ProjectError(f"{failure}\nthe run's record is in {failure.folder}") from failure
+        summary, folder = run(config, places, Span(*stages), verbose, lambda stage: show_stage(console, stage))
     show_summary(summary, folder, Console())
 
 
@@ -127,6 +130,41 @@ def status_command(workspace: Path, last: int, *, as_json: bool) -> None:
         console.print(f"running now: {status.running}")
 
 
+def lineage_command(
+    of: int | Path,
+    model: str | None,
+    workspace: Path,
+    config_path: Path | None,
+    overrides: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """`lineage`: what stands behind a version, or which versions came from a file."""
+    places = Workspace(workspace.absolute())
+    with quietly(verbose=False):
+        from pipeline.lineage import file_uses, find_push, lineage, pushes
+        from pipeline.lineage_tree import lineage_tree, uses_tree
+        from pipeline.metadata_store import existing_store, recorded_config
+
+        store = existing_store(places, metadata_section(config_path, overrides) or recorded_config(places))
+        if isinstance(of, Path):
+            uses = file_uses(store, of)
+            text, tree = uses.model_dump_json(), uses_tree(uses)
+        else:
+            found = lineage(store, find_push(pushes(store), of, model, places.serving))
+            text, tree = found.model_dump_json(), lineage_tree(found)
+    Console().print_json(text) if as_json else Console().print(tree)
+
+
+def metadata_section(config_path: Path | None, overrides: Sequence[str]) -> MetadataConfig | None:
+    """Section `metadata` of what a command was given; None if it was given nothing."""
+    if not config_path and not overrides:
+        return None
+    from pipeline.config import load_config
+
+    return load_config(config_path, ["data.path=none", *overrides]).metadata  # These commands need no data.
+
+
 def report_command(workspace: Path, *, verbose: bool) -> None:
     """`report`: the newest run's report, written again."""
     with quietly(verbose):
@@ -168,19 +206,31 @@ def inspect_command(
     found.require_label_map(written=write_to is not None)
 
 
-def doctor_command(workspace: Path, *, quick: bool) -> None:
+def doctor_command(workspace: Path, config_path: Path | None, overrides: Sequence[str], *, quick: bool) -> None:
     """`doctor`: checks of the machine; a failed one makes the command fail."""
     from pipeline.doctor import has_failures, run_checks
 
     console = Console()
     table = Table("check", "", "found", "what to do")
-    checks = run_checks(workspace.absolute(), quick=quick)
+    metadata = metadata_section(config_path, overrides)
+    with quietly(verbose=False):
+        checks = run_checks(workspace.absolute(), quick, metadata)
     for check in checks:
         table.add_row(check.name, check.status, escape(check.detail), escape(check.remedy))
     console.print(table)
     if has_failures(checks):
         failed = ", ".join(check.name for check in checks if check.status == "fail")
         raise ProjectError(f"this machine is not ready: {failed}")
+
+
+def beam_workers_command(host: str, port: int) -> None:
+    """`beam-workers`: a pool of Beam workers, until it is interrupted."""
+    from components.beam_workers import WorkerPool
+
+    pool = WorkerPool(host, port)
+    Console().print(f"Beam workers start at {pool.address}; Ctrl-C ends", markup=False)
+    with suppress(KeyboardInterrupt):
+        pool.wait()
 
 
 def schema_command(out: Path) -> None:

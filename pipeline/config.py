@@ -4,9 +4,10 @@ Each section is defined beside the code that uses it. A YAML file holds differen
 """
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -15,21 +16,34 @@ from components.config import EvaluationConfig, InfraConfig, PushConfig, Validat
 from components.search_space import SECTIONS
 from components.tuning import TuningConfig, check_space
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
-from data.dataset import DataConfig, resolve_label_map
+from data.dataset import DataConfig, example_folder, resolve_label_map
 from data.errors import ConfigError
 from data.files import FileSystem
 from data.labels import LabelMap
 from data.layouts import open_layout
 from data.section import Section
 from models.config import InferenceConfig, ModelConfig, TrainingConfig
+from pipeline.beam import BeamConfig
+from pipeline.kubeflow.config import KubeflowConfig
+from pipeline.schedule.config import ScheduleConfig
 
 
-class BeamConfig(Section):
-    """How Beam runs ExampleGen, StatisticsGen, Transform and Evaluator."""
+class MetadataConfig(Section):
+    """Where the local runner keeps ML Metadata. Kubeflow brings its own.
 
-    options: tuple[str, ...] = ("--runner=FnApiRunner",)
-    """Beam pipeline options. The default runner is Beam's in-process one and is named, because Beam's own default
-    first tries to download another engine."""
+    The password of a MySQL server is no part of the configuration: it is read from DEEPLAB_METADATA_PASSWORD.
+    """
+
+    backend: Literal["sqlite", "mysql"] = "sqlite"
+    """'sqlite' is a file in the workspace, for one host; 'mysql' a server, MySQL or MariaDB, for several."""
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """The server's name or address."""
+    port: int = Field(default=3306, ge=1, le=65535)
+    """The server's TCP port."""
+    database: str = Field(default="mlmd", pattern=r"^[A-Za-z0-9_]+$", max_length=64)
+    """The server's database; made if absent, where the user may make it."""
+    user: str = Field(default="deeplab", min_length=1)
+    """The account on the server."""
 
 
 class ReportConfig(Section):
@@ -57,7 +71,10 @@ class Config(Section):
     infra: InfraConfig = InfraConfig()
     push: PushConfig = PushConfig()
     beam: BeamConfig = BeamConfig()
+    metadata: MetadataConfig = MetadataConfig()
     report: ReportConfig = ReportConfig()
+    kubeflow: KubeflowConfig = KubeflowConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
 
     @model_validator(mode="after")
     def _search_can_train(self) -> Self:
@@ -112,11 +129,17 @@ def resolve(config: Config, files: FileSystem) -> Config:
 
     Both then travel with the configuration, so that every stage on every runner works with the same ones.
     """
-    layout = open_layout(config.data.layout, config.data.path, files, config.data.group_pattern)
+    folder = example_folder(config.data, files)
+    layout = open_layout(config.data.layout, folder, files, config.data.group_pattern)
     labels = resolve_label_map(config.data, layout)
     return config.model_copy(
         update={"data": config.data.model_copy(update={"layout": layout.name, "label_map": labels})}
     )
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of a resolved configuration, as 16 hexadecimal digits: equal on every runner for equal configurations."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

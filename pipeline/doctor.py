@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from packaging.utils import NormalizedName, canonicalize_name
+
+if TYPE_CHECKING:
+    from pipeline.config import MetadataConfig
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -75,12 +78,13 @@ class Probe:
     """Last lines of the traceback, or how the process ended."""
 
 
-def run_checks(workspace: Path, quick: bool = False) -> list[Check]:
+def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig | None" = None) -> list[Check]:
     """Examines the machine, the packages and the workspace; changes nothing.
 
     Args:
         workspace: the workspace folder, which need not exist.
         quick: leave out the import of the stack, and judge GPUs by what is installed.
+        metadata: where ML Metadata is kept; None: in the workspace.
     """
     probe = None if quick else probe_imports()
     return [
@@ -94,7 +98,9 @@ def run_checks(workspace: Path, quick: bool = False) -> list[Check]:
         check_disk(workspace),
         check_writable(workspace),
         check_filesystem(workspace),
-        check_metadata(workspace / "metadata.sqlite"),
+        check_metadata(workspace / "metadata.sqlite")
+        if metadata is None or metadata.backend == "sqlite"
+        else check_metadata_server(workspace, metadata),
     ]
 
 
@@ -309,3 +315,18 @@ def check_metadata(database: Path) -> Check:
     if verdict != "ok":
         return Check("ML Metadata", "fail", f"{database} is damaged: {verdict}", remedy)
     return Check("ML Metadata", "ok", f"{runs} executions recorded")
+
+
+def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
+    """The MySQL server lets ML Metadata in, which makes its tables where the database is empty."""
+    from data.errors import MetadataError
+    from pipeline.metadata_store import PASSWORD, metadata_config, open_store, server_name
+    from pipeline.workspace import Workspace
+
+    connection = metadata_config(Workspace(workspace), config)
+    try:
+        runs = len(open_store(connection).get_contexts_by_type("pipeline_run"))
+    except MetadataError as error:
+        remedy = f"correct section metadata of the configuration, or {PASSWORD}; or start the server"
+        return Check("ML Metadata", "fail", str(error), remedy)
+    return Check("ML Metadata", "ok", f"{server_name(connection.mysql)}: {runs} runs recorded")

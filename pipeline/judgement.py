@@ -10,11 +10,13 @@ from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
 from components import baseline, infra_check, pusher, tuner
+from components.drift import read_drift
 from components.evaluation_results import Scores, read_scores
 from components.example_gen import read_counts
 from components.search_space import chosen_values, with_values
+from components.span_records import read_window
 from components.trainer import RESULT_FILE
-from pipeline.config import Config
+from pipeline.config import Config, config_hash
 from pipeline.records import StageRecord
 from pipeline.summary import (
     BaselineSummary,
@@ -40,7 +42,8 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
         status="failed" if error else "succeeded",
         error=error,
         config=config.model_dump(mode="json"),
-        data=_data(artifacts.get(("ImageExampleGen", "quarantine"))),
+        config_hash=config_hash(config),
+        data=_data(artifacts),
         tuning=tuning,
         model=_model(artifacts.get(("Trainer", "model_run")), config, tuning),
         metrics=_metrics(scores) if scores else None,
@@ -51,12 +54,18 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
     return summary.model_copy(update=_verdict(artifacts, summary, config))
 
 
-def _data(quarantine: Artifact | None) -> DataSummary | None:
+def _data(artifacts: Mapping[tuple[str, str], Artifact]) -> DataSummary | None:
+    quarantine = artifacts.get(("ImageExampleGen", "quarantine"))
     if quarantine is None:
         return None
     counts = read_counts(quarantine.uri)
+    spans, drift = artifacts.get(("ImageExampleGen", "spans")), artifacts.get(("SpanDrift", "drift"))
     return DataSummary(
-        images=counts["splits"], quarantined=sum(counts["bad"].values()), reasons=counts["bad"], spans=[0]
+        images=counts["splits"],
+        quarantined=sum(counts["bad"].values()),
+        reasons=counts["bad"],
+        spans=[span.number for span in read_window(spans.uri).window] if spans else [0],
+        drift=read_drift(drift.uri).findings if drift else [],
     )
 
 

@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from absl import logging as absl_logging
-from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import compiler, constants
-from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from data.errors import ConfigError
 from pipeline.config import Config
+from pipeline.metadata_store import metadata_config
 from pipeline.pipeline import Locations, create_pipeline
 from pipeline.workspace import Workspace
 
@@ -26,24 +25,20 @@ class Span:
     last: str | None = None
 
 
-def metadata_config(workspace: Workspace) -> metadata_store_pb2.ConnectionConfig:
-    """The connection to the workspace's ML Metadata."""
-    return metadata.sqlite_metadata_connection_config(str(workspace.metadata))
-
-
-def local_locations(workspace: Workspace) -> Locations:
-    """The folders of a workspace."""
+def local_locations(config: Config, workspace: Workspace) -> Locations:
+    """The folders of a workspace, and its ML Metadata."""
     return Locations(
         artifacts=str(workspace.artifacts),
         serving=str(workspace.serving),
         checkpoints=str(workspace.checkpoints),
-        metadata=metadata_config(workspace),
+        ingested=str(workspace.ingested),
+        metadata=metadata_config(workspace, config.metadata),
     )
 
 
 def compile_pipeline(config: Config, workspace: Workspace, run_id: str) -> pipeline_pb2.Pipeline:
     """TFX's intermediate form of the pipeline, under a run id of ours."""
-    compiled = compiler.Compiler().compile(create_pipeline(config, local_locations(workspace)))
+    compiled = compiler.Compiler().compile(create_pipeline(config, local_locations(config, workspace)))
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     return compiled
 

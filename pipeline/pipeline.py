@@ -14,6 +14,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
 
 import components.baseline
+import components.drift
 import components.evaluator
 import components.example_gen
 import components.infra_check
@@ -23,9 +24,10 @@ import components.trainer
 import components.transform
 import components.tuner
 import components.validation
+import components.window
 from data import features
 from data.layouts.base import SPLITS
-from pipeline.code_hash import ROOT, code_hash
+from pipeline.code_hash import code_hash
 from pipeline.config import Config
 
 
@@ -41,6 +43,8 @@ class Locations:
     """Of trainings that are under way; outside the artifacts, which TFX deletes when a stage fails."""
     metadata: metadata_store_pb2.ConnectionConfig | None = None
     """ML Metadata; None where the runner brings its own."""
+    ingested: str | None = None
+    """Of spans: what was made of each, kept from run to run; None: a folder beside `serving`."""
 
 
 def create_pipeline(config: Config, locations: Locations) -> Pipeline:
@@ -57,16 +61,31 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
     served_model = components.baseline.ServedModel(
         serving_dir, labels, config.evaluation.on_label_change, code_hash(components.baseline)
     )
-    example_gen = components.example_gen.ImageExampleGen(config.data, code_hash(components.example_gen))
+    example_gen = _example_gen(config, locations)
     examples = example_gen.outputs["examples"]
     statistics = StatisticsGen(
         examples, stats_options=tfdv.StatsOptions(feature_allowlist=features.scalar_keys(config.labels.names))
     )
     schema = components.schema.DataSchema(
-        validation=config.validation.model_dump_json(), label_map=labels, code_hash=code_hash(components.schema)
+        validation=config.validation.model_dump_json(exclude={"on_drift", "drift"}),
+        label_map=labels,
+        code_hash=code_hash(components.schema),
+    )
+    drift = (
+        components.drift.SpanDrift(
+            spans=example_gen.outputs["spans"],
+            config=config.validation.drift.model_dump_json(),
+            label_map=labels,
+            code_hash=code_hash(components.drift),
+        )
+        if config.data.has_spans
+        else None
     )
     validator = components.validation.StrictExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        drift=drift.outputs["drift"] if drift else None,
+        on_drift=config.validation.on_drift if drift else None,
     )
     transform = components.transform.ImageTransform(
         examples,
@@ -131,6 +150,7 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         example_gen,
         statistics,
         schema,
+        *([drift] if drift else []),
         validator,
         transform,
         *([tuner] if tuner else []),
@@ -145,22 +165,20 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         components=nodes,
         enable_cache=True,
         metadata_connection_config=locations.metadata,
-        beam_pipeline_args=beam_arguments(config),
+        beam_pipeline_args=config.beam.arguments(),
     )
+
+
+def _example_gen(config: Config, locations: Locations) -> BaseNode:
+    if not config.data.has_spans:
+        return components.example_gen.ImageExampleGen(config.data, code_hash(components.example_gen))
+    ingested = f"{locations.ingested or locations.serving.rstrip('/') + '-ingested'}/{config.name}"
+    node = components.window.WindowExampleGen(config.data, ingested, code_hash(components.window))
+    return node.with_id(components.example_gen.ImageExampleGen.__name__)
 
 
 def _import_path(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__name__}"
-
-
-def beam_arguments(config: Config) -> list[str]:
-    """The options of the configuration, and how a remote worker gets this project's code.
-
-    Without a set-up file TFX would pack its own installation into an archive before each Beam stage, which takes
-    seconds and leaves a folder behind each time.
-    """
-    set_up = ROOT / "setup.py"
-    return [*config.beam.options, *([f"--setup_file={set_up}"] if set_up.exists() else [])]
 
 
 def training_config(config: Config, locations: Locations) -> dict[str, Any]:

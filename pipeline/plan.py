@@ -1,13 +1,14 @@
 """`run --dry-run`: which stages would run and why, about how long that takes and how much disk it needs.
 
-The question is put to TFX's own cache functions, over a copy of the metadata, so that nothing is written.
+The question is put to TFX's own cache functions, over a copy of the SQLite metadata, so that nothing is written. A
+MySQL server is asked itself: TFX then notes there the cache keys that it was asked for, and nothing else.
 """
 
 import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
 from components.files import file_system
+from data.dataset import DataConfig
+from data.spans import parse_pattern, select
 from pipeline.config import Config
 from pipeline.local import compile_pipeline
+from pipeline.metadata_store import metadata_config, open_store
 from pipeline.records import StageRecord, last_completed
 from pipeline.workspace import Workspace
 
@@ -74,14 +78,36 @@ class Plan:
 def plan(config: Config, workspace: Workspace) -> Plan:
     """Plans a run of a resolved configuration, without running anything or writing to the workspace."""
     compiled = compile_pipeline(config, workspace, "dry-run")
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder, "metadata.sqlite")
-        if workspace.metadata.exists():
-            with closing(sqlite3.connect(workspace.metadata)) as source, closing(sqlite3.connect(database)) as target:
-                source.backup(target)
-        connection = metadata.sqlite_metadata_connection_config(str(database))
+    with _metadata(config, workspace) as connection:
         stages = tuple(_Planner(compiled, connection).stages())
-    return Plan(config, stages, sum(size for _, size, _ in file_system(config.data.path).stats(config.data.path)))
+    return Plan(config, stages, _data_bytes(config.data))
+
+
+def _data_bytes(config: DataConfig) -> int:
+    files = file_system(config.path)
+    folders = [config.path]
+    if config.has_spans:
+        folders = [span.folder for span in select(parse_pattern(config.path), config.spans, files).window]
+    return sum(size for folder in folders for _, size, _ in files.stats(folder))
+
+
+@contextmanager
+def _metadata(config: Config, workspace: Workspace) -> Iterator[metadata_store_pb2.ConnectionConfig]:
+    """A copy of the SQLite metadata, or the MySQL server itself."""
+    if config.metadata.backend == "mysql":
+        connection = metadata_config(workspace, config.metadata)
+        open_store(connection)
+        yield connection
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Workspace(Path(folder))
+        if workspace.metadata.exists():
+            with (
+                closing(sqlite3.connect(workspace.metadata)) as source,
+                closing(sqlite3.connect(copy.metadata)) as target,
+            ):
+                source.backup(target)
+        yield metadata_config(copy, config.metadata)
 
 
 class _Planner:

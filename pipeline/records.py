@@ -1,5 +1,6 @@
 """What ML Metadata knows of a run: which stages ran, for how long, and what they made."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -7,6 +8,9 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
+
+from pipeline.metadata_store import open_store
+from pipeline.provenance import REASONS
 
 _STATES = {
     metadata_store_pb2.Execution.COMPLETE: "ran",
@@ -30,7 +34,7 @@ class StageRecord:
 
 def read_run(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, run_id: str) -> dict[str, StageRecord]:
     """The stages of a run, by name, in the order in which they ran; empty if metadata knows no such run."""
-    store = MetadataStore(config)
+    store = open_store(config)
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     if context is None:
         return {}
@@ -39,9 +43,21 @@ def read_run(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, ru
     return {record.name: record for record in records}
 
 
+def note_reasons(
+    config: metadata_store_pb2.ConnectionConfig, stages: Mapping[str, StageRecord], reasons: list[str]
+) -> None:
+    """Adds to the evaluation that a run made why its model was blessed or not; `pipeline.lineage` tells it."""
+    evaluator = stages.get("SegmentationEvaluator")
+    if evaluator is not None and evaluator.state == "ran":
+        store = open_store(config)
+        (evaluation,) = store.get_artifacts_by_id([evaluator.outputs["evaluation"][0].id])
+        evaluation.custom_properties[REASONS].string_value = json.dumps(reasons)
+        store.put_artifacts([evaluation])
+
+
 def last_completed(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, stage: str) -> StageRecord | None:
     """The newest execution of a stage that ran to its end, in any run of the pipeline."""
-    store = MetadataStore(config)
+    store = open_store(config)
     context = store.get_context_by_type_and_name("node", f"{pipeline_name}.{stage}")
     if context is None:
         return None

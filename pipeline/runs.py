@@ -1,20 +1,22 @@
 """One local run from beginning to end: lock, stages, record."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from components.trainer import TENSORBOARD
-from data.errors import ProjectError
+from data.errors import ConfigError, DataError, ProjectError
 from pipeline.config import Config
 from pipeline.judgement import summarize
-from pipeline.local import Span, compile_pipeline, metadata_config, run_options, run_pipeline, stage_names
+from pipeline.local import Span, compile_pipeline, run_options, run_pipeline, stage_names
+from pipeline.metadata_store import metadata_config, open_store
 from pipeline.quiet import output_to
-from pipeline.records import StageRecord, read_run
+from pipeline.records import StageRecord, note_reasons, read_run
 from pipeline.report.page import TRIALS, write_report
-from pipeline.summary import SUMMARY_FILE, Summary
+from pipeline.summary import SUMMARY_FILE, Failure, Summary
 from pipeline.workspace import Workspace
 
 LOG_FILE = "log.txt"
@@ -24,9 +26,11 @@ CONFIG_FILE = "config.json"
 class RunFailed(ProjectError):
     """A run ended with an error; its record and log are in its folder."""
 
-    def __init__(self, message: str, folder: Path):
-        super().__init__(message)
+    def __init__(self, failure: Failure, folder: Path, *, transient: bool):
+        super().__init__(f"{failure.message}\nthe run's record is in {folder}")
+        self.failure = failure
         self.folder = folder
+        self.transient = transient
 
 
 def new_run_id(now: datetime) -> str:
@@ -51,38 +55,57 @@ def run(
 
     Raises:
         ConfigError: There is no such stage.
+        MetadataError: ML Metadata cannot be opened; nothing has been started.
         RunFailed: A stage failed; what it could do is recorded all the same.
     """
+    open_store(metadata_config(workspace, config.metadata))
     run_id = new_run_id(datetime.now(UTC))
     compiled = compile_pipeline(config, workspace, run_id)
     options = run_options(span, stage_names(compiled))
     folder = workspace.start_run(run_id)
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
-    error = ""
+    error: Exception | None = None
     try:
         with nullcontext() if verbose else output_to(folder / LOG_FILE):
             run_pipeline(compiled, options, on_stage)
-    except ProjectError as failure:
-        error = str(failure)
-    except Exception as failure:  # noqa: BLE001  # whatever a library raises, the run is recorded
-        error = _unexpected(failure, folder)
+    except Exception as raised:  # noqa: BLE001  # whatever a library raises, the run is recorded
+        error = raised
     summary = record(run_id, config, workspace, folder, error)
-    if error:
-        raise RunFailed(error, folder)
+    if error is not None and summary.failure is not None:
+        transient = error.transient if isinstance(error, ProjectError) else True
+        raise RunFailed(summary.failure, folder, transient=transient) from error
     return summary, folder
 
 
-def _unexpected(failure: Exception, folder: Path) -> str:
+def describe_failure(error: Exception, stages: Mapping[str, StageRecord], folder: Path) -> Failure:
+    """Where a run failed, and why; the stack trace of what is no error of the project goes to the run's log."""
+    stage = next((stage.name for stage in stages.values() if stage.state in ("failed", "unfinished")), None)
+    if isinstance(error, ProjectError):
+        return Failure(stage=stage, kind=_kind(error), message=str(error))
+    return Failure(stage=stage, kind="fault", message=_unexpected(error, folder))
+
+
+def _kind(error: ProjectError) -> Literal["data", "config", "fault"]:
+    if isinstance(error, DataError):
+        return "data"
+    return "config" if isinstance(error, ConfigError) else "fault"
+
+
+def _unexpected(error: Exception, folder: Path) -> str:
     with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-        traceback.print_exception(failure, file=log)
-    first_line = (str(failure).splitlines() or [""])[0]
-    return f"{type(failure).__name__}: {first_line} (the stack trace is at the end of {folder / LOG_FILE})"
+        traceback.print_exception(error, file=log)
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line} (the stack trace is at the end of {folder / LOG_FILE})"
 
 
-def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: str) -> Summary:
+def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: Exception | None) -> Summary:
     """Writes a run's summary and report, and points to its TensorBoard logs."""
-    stages = read_run(metadata_config(workspace), config.name, run_id)
-    summary = summarize(run_id, config, stages, error)
+    connection = metadata_config(workspace, config.metadata)
+    stages = read_run(connection, config.name, run_id)
+    failure = describe_failure(error, stages, folder) if error else None
+    summary = summarize(run_id, config, stages, failure.message if failure else "")
+    summary = summary.model_copy(update={"failure": failure})
+    note_reasons(connection, stages, summary.reasons)
     (folder / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     _link_tensorboard(stages, folder)
     write_report(summary, stages, folder, config.report)

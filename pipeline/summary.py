@@ -21,6 +21,9 @@ class DataSummary(BaseModel):
     reasons: dict[str, int]
     """Kind of reason -> files."""
     spans: list[int]
+    """Numbers of the spans that were trained on; [0] where the data do not come in spans."""
+    drift: list[str] = []
+    """What the newest span differs in too much from those before it, a line each."""
 
 
 class ModelSummary(BaseModel):
@@ -70,6 +73,16 @@ class BaselineSummary(BaseModel):
     mean_iou: float
 
 
+class Failure(BaseModel):
+    """Why a run did not come to its end."""
+
+    stage: str | None
+    """In which stage; None if it was in none."""
+    kind: Literal["data", "config", "fault"]
+    """What is wrong: the data, the configuration, or anything else."""
+    message: str
+
+
 class Summary(BaseModel):
     """See the module."""
 
@@ -79,7 +92,11 @@ class Summary(BaseModel):
     run_id: str
     status: Literal["succeeded", "failed"]
     error: str = ""
+    failure: Failure | None = None
+    """Of a run whose status is 'failed'."""
     config: dict[str, Any]
+    config_hash: str = ""
+    """Of `config`; a run of the same configuration on Kubeflow carries it as parameter `config_hash`."""
     data: DataSummary | None = None
     tuning: TuningSummary | None = None
     """None without a search."""

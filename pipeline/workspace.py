@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.errors import WorkspaceError
+from data.errors import WorkspaceBusy, WorkspaceError
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Workspace:
         return self.root / "checkpoints"
 
     @property
+    def ingested(self) -> Path:
+        """What was made of each span of the data."""
+        return self.root / "ingested"
+
+    @property
     def runs(self) -> Path:
         """Holds `<run id>/`; `latest` points at the newest."""
         return self.root / "runs"
@@ -55,44 +60,34 @@ class Workspace:
             raise WorkspaceError(f"{self.root}: nothing has run in this workspace yet")
         return latest.resolve()
 
-    @cached_property
-    def _lock(self) -> FileLock:
-        return FileLock(self.root / ".lock")
-
     @property
-    def _owner(self) -> Path:
-        return self.root / ".lock-owner"
+    def schedule(self) -> Path:
+        """What the schedule remembers."""
+        return self.root / "schedule"
+
+    @cached_property
+    def _lock(self) -> "OwnedLock":
+        return OwnedLock(self.root / ".lock")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the workspace for one run; the operating system gives it free should the process die.
+        """Holds the workspace for one run.
 
         Raises:
-            WorkspaceError: Another run holds it, or the folder cannot be written to.
+            WorkspaceBusy: Another run holds it.
+            WorkspaceError: The folder cannot be written to.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-            self._owner.write_text(f"process {os.getpid()}", encoding="utf-8")
-        except Timeout:
-            raise WorkspaceError(
-                f"{self.root}: {self.holder()} is running in this workspace; wait for it, or give another --workspace"
+            with self._lock.held():
+                yield
+        except Held as held:
+            raise WorkspaceBusy(
+                f"{self.root}: {held} is running in this workspace; wait for it, or give another --workspace"
             ) from None
-        except OSError as error:
-            raise WorkspaceError(f"{self.root}: cannot be written to: {error.strerror or error}") from None
-        try:
-            yield
-        finally:
-            self._owner.unlink(missing_ok=True)
-            self._lock.release()
 
     def holder(self) -> str:
         """Who holds the workspace now; empty if nobody does."""
-        try:
-            with self._lock.acquire(timeout=0):
-                return ""
-        except Timeout:
-            return self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+        return self._lock.holder()
 
     def start_run(self, run_id: str) -> Path:
         """Makes a run's folder and points `latest` at it."""
@@ -103,3 +98,57 @@ class Workspace:
         pointer.symlink_to(run_id)
         pointer.replace(self.runs / "latest")
         return folder
+
+
+class Held(Exception):
+    """Someone else holds the lock; the text says who."""
+
+
+@dataclass(frozen=True)
+class OwnedLock:
+    """A lock between processes whose holder is known.
+
+    The operating system gives it free should the process die.
+    """
+
+    path: Path
+
+    @cached_property
+    def _lock(self) -> FileLock:
+        return FileLock(self.path)
+
+    @property
+    def _owner(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-owner")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lock; makes its folder if absent.
+
+        Raises:
+            Held: Someone else holds it.
+            WorkspaceError: The folder cannot be written to.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._owner.write_text(f"process {os.getpid()}", encoding="utf-8")
+        except Timeout:
+            raise Held(self.holder() or "another process") from None
+        except OSError as error:
+            raise WorkspaceError(f"{self.path.parent}: cannot be written to: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def holder(self) -> str:
+        """Who holds the lock now; empty if nobody does."""
+        if not self.path.exists():
+            return ""
+        try:
+            with self._lock.acquire(timeout=0):
+                return ""
+        except Timeout:
+            return self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"

@@ -39,6 +39,14 @@ def write_records() -> Callable[[Path, Iterable[tuple[np.ndarray, np.ndarray]]],
     return write
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("DEEPLAB_LONG_TESTS"):
+        skipped = pytest.mark.skip(reason="takes minutes; runs with `make test LONG=1`")
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(skipped)
+
+
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if os.environ.get("DEEPLAB_NO_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
@@ -49,7 +57,9 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if not any(mark.kwargs.get("reason") or mark.args for mark in item.iter_markers("platform")):
+    excused = any(mark.kwargs.get("reason") or mark.args for mark in item.iter_markers("platform"))
+    postponed = item.get_closest_marker("long") and not os.environ.get("DEEPLAB_LONG_TESTS")
+    if not excused and not postponed:
         _fail_if_skipped(report)
     return report
 

@@ -26,7 +26,7 @@ from data.labels import Color
 from data.masks import VOID_COLOR, palette
 from models.training import TrainingResult
 from pipeline.config import ReportConfig
-from pipeline.local import metadata_config
+from pipeline.metadata_store import metadata_config, recorded_config
 from pipeline.pages import mask_uri, photo_uri, render
 from pipeline.records import StageRecord, read_run
 from pipeline.report import curves
@@ -146,7 +146,7 @@ def rewrite_report(workspace: Workspace) -> Path:
     if not (folder / SUMMARY_FILE).exists():
         raise WorkspaceError(f"{folder}: this run was killed, or goes on: there is no {SUMMARY_FILE} to report on")
     summary = read_summary(folder)
-    stages = read_run(metadata_config(workspace), summary.config["name"], summary.run_id)
+    stages = read_run(metadata_config(workspace, recorded_config(workspace)), summary.config["name"], summary.run_id)
     return write_report(summary, stages, folder, ReportConfig.model_validate(summary.config["report"]))
 
 

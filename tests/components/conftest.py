@@ -1,6 +1,6 @@
 """What the tests of the components share: a tiny dataset, its examples, and a tiny model, each made once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ def channel(made: Artifact) -> Channel:
     return Channel(type=type(made)).set_artifacts([made])
 
 
-def run_node(node: BaseComponent, folder: Path) -> dict[str, Artifact]:
+def run_node(
+    node: BaseComponent, folder: Path, beam_arguments: Sequence[str] = ("--runner=FnApiRunner",)
+) -> dict[str, Artifact]:
     """Runs driver and executor of a component whose inputs come from `channel`; its outputs lie below `folder`."""
     outputs = {key: [artifact(kind.type, folder / key)] for key, kind in node.outputs.items()}
     inputs = {key: list(kind.get()) for key, kind in node.inputs.items()}
@@ -56,9 +58,7 @@ def run_node(node: BaseComponent, folder: Path) -> dict[str, Artifact]:
         properties |= node.DRIVER_CLASS(None).state(properties)
     executor = node.EXECUTOR_SPEC.executor_class
     if issubclass(executor, base_beam_executor.BaseBeamExecutor):
-        context = executor.Context(
-            beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1"
-        )
+        context = executor.Context(beam_pipeline_args=list(beam_arguments), tmp_dir=str(folder / "tmp"), unique_id="1")
     else:
         context = executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
     executor(context).Do(inputs, outputs, properties)

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data.synthetic import write_dataset
+from tests.pipeline.mysql_server import Server, mysql_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,3 +55,10 @@ def run_arguments(workspace: Path, settings: list[str], *more: str) -> list[str]
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 train, 3 val and 4 test images of the sample dataset."""
     return write_dataset(tmp_path_factory.mktemp("data") / "sample", num_train=8, num_val=3, num_test=4)
+
+
+@pytest.fixture(scope="session")
+def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A MariaDB server; the test is skipped unless DEEPLAB_TEST_MYSQL is 1."""
+    with mysql_server(tmp_path_factory.mktemp("mysql")) as server:
+        yield server

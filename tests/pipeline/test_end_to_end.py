@@ -118,6 +118,35 @@ def test_predict_names_a_file_that_is_no_picture(workspace: Path, tmp_path: Path
     assert "Traceback" not in result.stderr
 
 
+def test_lineage_names_what_stands_behind_the_version(workspace: Path, data: Path) -> None:
+    result = command_line("lineage", "1", "--json", "--workspace", str(workspace))
+    assert result.returncode == 0, result.stderr
+    found, summary = json.loads(result.stdout), latest(workspace)
+    assert (found["model"], found["version"], found["run_id"]) == ("tiny", 1, summary["run_id"])
+    assert found["path"] == summary["pushed_path"]
+    assert found["data"][0]["config"]["path"] == str(data)
+    assert found["hyperparameters"]["training"] == summary["config"]["training"]
+    assert found["evaluation"]["reasons"] == summary["reasons"]
+    assert {stage["name"] for stage in found["stages"]} == STAGES
+    for kind in ("statistics", "anomalies", "data_schema", "transform_graph", "trained_model"):
+        (artifact,) = found[kind]
+        assert list(Path(artifact["uri"]).rglob("*")), kind
+
+
+def test_lineage_finds_the_versions_that_came_from_a_picture_under_any_name(
+    workspace: Path, data: Path, tmp_path: Path
+) -> None:
+    name = (data / "ImageSets/Segmentation/train.txt").read_text().split()[0]
+    (picture,) = (data / "JPEGImages").glob(f"{name}.*")
+    shutil.copy(picture, tmp_path / "another name")
+    arguments = ("--data", str(tmp_path / "another name"), "--json", "--workspace", str(workspace))
+    result = command_line("lineage", *arguments)
+    assert result.returncode == 0, result.stderr
+    (use,) = json.loads(result.stdout)["uses"]
+    key = f"JPEGImages/{picture.name}"
+    assert use == {"model": "tiny", "version": 1, "split": "train", "key": key, "matched_by": "content"}
+
+
 def test_a_dry_run_says_that_only_the_judgement_would_run_again(workspace: Path, data: Path) -> None:
     before = sorted(workspace.rglob("*"))
     result = command_line(*run_arguments(workspace, overrides(data), "--dry-run"))
