@@ -42,6 +42,8 @@ from data.layouts.base import SPLITS
 from pipeline.beam import BeamConfig
 from tests.components.conftest import artifact, channel, read_split, resolved, run_node
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for a server to answer; much, for the machine may be busy.
