@@ -28,6 +28,8 @@ from data.manifest import read_manifest
 from data.spans import INCOMPLETE
 from tests.components.conftest import columns, read_split, run_node
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 LABELS = LabelMap(
     classes=tuple(ClassLabel(name=name, values=(value,)) for value, name in enumerate(("sky", "road", "car"))),

@@ -13,6 +13,8 @@ from pipeline.local import compile_pipeline
 from pipeline.plan import plan
 from pipeline.workspace import Workspace
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

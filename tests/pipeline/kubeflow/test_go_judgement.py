@@ -19,7 +19,7 @@ from tests.pipeline.kubeflow.conftest import PLACES, resolved
 from tests.pipeline.kubeflow.test_training_job import PLACES as JOB_PLACES
 from tests.pipeline.kubeflow.test_training_job import SETTINGS as JOB_SETTINGS
 
-pytestmark = pytest.mark.platform("needs Go")
+pytestmark = [pytest.mark.platform("needs Go"), pytest.mark.long]
 
 MODULE = Path(__file__).parent / "go"
 SETTINGS = (
