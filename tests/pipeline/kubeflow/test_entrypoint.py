@@ -31,6 +31,8 @@ from pipeline.kubeflow.mounts import ROOT_VARIABLE
 from pipeline.pipeline import Locations, create_pipeline
 from tests.pipeline.conftest import ROOT, overrides
 
+pytestmark = pytest.mark.long
+
 PIPELINE_ROOT = "minio://bucket/root"
 
 #: An artifact as ML Metadata hands it to a later step: with its properties and an empty type.
