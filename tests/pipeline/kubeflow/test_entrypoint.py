@@ -226,7 +226,7 @@ def test_examples_are_uploaded_with_their_splits_and_fingerprint(launcher: Launc
     assert json.loads(examples["metadata"]["split_names"]) == list(SPLITS)
     assert examples["metadata"][FINGERPRINT_PROPERTY_NAME] == state[FINGERPRINT_PROPERTY_NAME]
     below = launcher.store / "bucket/root/ImageExampleGen"
-    assert {path.name for path in (below / "examples").iterdir()} == {f"Split-{split}" for split in SPLITS}
+    assert {path.name for path in (below / "examples").iterdir()} == {"manifest", *(f"Split-{s}" for s in SPLITS)}
     counts = json.loads((below / "quarantine" / COUNTS_FILE).read_text())
     assert counts["splits"] == dict(zip(SPLITS, (8, 3, 4), strict=True))
     assert list((below / "quarantine").glob(BAD_FILE + "-*"))
