@@ -4,21 +4,14 @@ TensorFlow and TFX take many seconds to import, so each command imports what it 
 """
 
 import enum
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from data.errors import ProjectError
+from pipeline.command_line import answer, application
 
-app = typer.Typer(
-    help="Run the pipeline on open-source Kubeflow Pipelines v2.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
-)
+app = application("Run the pipeline on open-source Kubeflow Pipelines v2.")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of differences from the defaults.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as section.key.")]
@@ -203,17 +196,5 @@ def schedule(
     schedule_command(server, action.value, Request(spec, set_ or [], experiment, name, service_account), cron)
 
 
-def main() -> None:
-    """Entry point: errors that a person can act on end in one message, without a stack trace."""
-    try:
-        app()
-    except ProjectError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    answer(app)

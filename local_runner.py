@@ -10,15 +10,9 @@ from typing import Annotated
 
 import typer
 
-from data.errors import TEMPORARY, ProjectError
+from pipeline.command_line import answer, application
 
-app = typer.Typer(
-    help="Train, judge and publish DeepLabV3+ models from labelled images.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
-)
+app = application("Train, judge and publish DeepLabV3+ models from labelled images.")
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", help="Folder that holds metadata, artifacts, models.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of differences from the defaults.")]
@@ -204,17 +198,5 @@ def schema(
     schema_command(out)
 
 
-def main() -> None:
-    """Entry point: errors that a person can act on end in one message, without a stack trace."""
-    try:
-        app()
-    except ProjectError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(TEMPORARY if error.transient else 1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    answer(app)

@@ -1,10 +1,10 @@
 """What the exit status of `local_runner.py` says to whoever may try again."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-import local_runner
 from data.errors import (
     ConfigError,
     DataError,
@@ -14,6 +14,7 @@ from data.errors import (
     TrainingError,
     WorkspaceBusy,
 )
+from pipeline.command_line import answer, application
 
 
 @pytest.mark.parametrize(
@@ -32,10 +33,12 @@ def test_says_whether_another_try_may_help(error: BaseException, status: int, mo
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(local_runner, "app", fail)
+    app = application("fails")
+    app.command()(fail)
+    monkeypatch.setattr(sys, "argv", ["runner"])
 
     with pytest.raises(SystemExit) as ended:
-        local_runner.main()
+        answer(app)
 
     assert ended.value.code == status
 
