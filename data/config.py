@@ -4,7 +4,8 @@ They stand apart from the code that uses them so that a command line can check a
 TensorFlow.
 """
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -20,8 +21,8 @@ class PreprocessConfig(Section):
     """Images whose longer side exceeds this many pixels are shrunk to it; 0 leaves every image at its own size."""
 
 
-class AugmentConfig(Section):
-    """How a training picture is varied. Colour jitters of 0 are off."""
+class CropConfig(Section):
+    """What part of a training picture the network sees, and how large."""
 
     crop: Pixels | tuple[Pixels, Pixels] = 256
     """Side of the square crop, or its (height, width), in pixels."""
@@ -31,6 +32,32 @@ class AugmentConfig(Section):
     """Largest factor by which a picture is scaled before it is cropped."""
     scale_step: float = Field(default=0.0, ge=0)
     """Scale factors are `scale_min`, `scale_min + scale_step`, ... up to `scale_max`; 0 draws any between them."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is larger than scale_max {self.scale_max}")
+        return self
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """(height, width) of the crop, in pixels."""
+        return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
+
+
+class FinishConfig(CropConfig):
+    """The view of the last part of a training: small pictures at first, which are quick, and large ones in the end.
+
+    Known as progressive resizing; EfficientNetV2 (arXiv 2104.00298, section 4) trains so.
+    """
+
+    after: float = Field(gt=0, lt=1)
+    """Fraction of the steps after which this view takes the place of the first one."""
+
+
+class AugmentConfig(CropConfig):
+    """How a training picture is varied. Colour jitters of 0 are off."""
+
     flip: bool = True
     """Mirror every other picture, left to right."""
     brightness: float = Field(default=0.0, ge=0, le=1)
@@ -43,22 +70,22 @@ class AugmentConfig(Section):
     """Largest rotation of the hue, in turns."""
     max_class_fraction: float = Field(default=1.0, gt=0, le=1)
     """Another crop is tried, up to 10 in all, while one class or void covers more than this fraction of it."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "AugmentConfig":
-        if self.scale_min > self.scale_max:
-            raise ValueError(f"scale_min {self.scale_min} is larger than scale_max {self.scale_max}")
-        return self
-
-    @property
-    def crop_size(self) -> tuple[int, int]:
-        """(height, width) of the crop, in pixels."""
-        return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
+    finish: FinishConfig | None = None
+    """Another crop and scale for the last part of the training; none keeps the first ones throughout."""
 
     @property
     def jitters_color(self) -> bool:
         """Whether any of the colour changes is on."""
         return any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    def stages(self, start: int, steps: int) -> Iterator[tuple[int, int, "AugmentConfig"]]:
+        """(first step, step after the last, what holds in between) of a training of so many steps, from `start` on."""
+        turn = round(self.finish.after * steps) if self.finish else steps
+        if start < turn:
+            yield start, turn, self.model_copy(update={"finish": None})
+        if self.finish and max(start, turn) < steps:
+            view = self.finish.model_dump(exclude={"after"})
+            yield max(start, turn), steps, self.model_copy(update={**view, "finish": None})
 
 
 class InputConfig(Section):

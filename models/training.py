@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import keras
@@ -25,6 +26,9 @@ from models.strategies import Distribution, distribute
 from models.tensorboard import Profiler, TensorBoard
 
 PICTURES = 4
+
+Batch = tuple[tf.Tensor, tf.Tensor]
+"""Images and masks, as `training_batches` gives them."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def train(
         run.begin_anew()
     run.describe({"training": config, "augment": augmentation, "input": inputs})
 
-    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def batches(start: int, augmentation: AugmentConfig, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return training_batches(
             data.train_files,
             inputs,
@@ -136,7 +140,12 @@ def train(
             context=context,
         )
 
-    return run.run(distribution.strategy.distribute_datasets_from_function(batches))
+    def staged() -> Iterator[Batch]:
+        for begin, end, stage in augmentation.stages(start, config.steps):
+            dataset = distribution.strategy.distribute_datasets_from_function(partial(batches, begin, stage))
+            yield from islice(dataset, end - begin)
+
+    return run.run(staged())
 
 
 class _Run:
@@ -196,7 +205,7 @@ class _Run:
         if self._board:
             self._board.write_hparams(sections)
 
-    def run(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> TrainingResult:
+    def run(self, batches: Iterable[Batch]) -> TrainingResult:
         """Steps until the last one, or until nothing has become better for long; then takes the best weights."""
         try:
             self._steps(batches)
@@ -217,7 +226,7 @@ class _Run:
             self._board.write_result(self._result.steps, self._result.best.mean_iou)
         return self._result
 
-    def _steps(self, batches: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> None:
+    def _steps(self, batches: Iterable[Batch]) -> None:
         self._clock = time.perf_counter()
         remaining = 0 if self._is_exhausted() else self._config.steps - self._result.steps
         with self._profiler:

@@ -21,7 +21,7 @@ from data.augment import (
     scale_factor,
     scaled_size,
 )
-from data.config import AugmentConfig
+from data.config import AugmentConfig, FinishConfig
 from data.features import IGNORE_LABEL
 
 MEAN = tf.constant([90.0, 100.0, 110.0])
@@ -216,3 +216,17 @@ def test_equal_seeds_give_equal_crops_and_others_do_not() -> None:
 def test_scales_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(ValidationError, match="scale_min 2.0 is larger than scale_max 1.0"):
         AugmentConfig(scale_min=2.0, scale_max=1.0)
+
+
+def test_the_finish_takes_the_place_of_the_first_view() -> None:
+    config = AugmentConfig(
+        crop=64, scale_max=0.9, hue=0.1, finish=FinishConfig(after=0.7, crop=(96, 128), scale_min=0.8, scale_max=1.2)
+    )
+    first = AugmentConfig(crop=64, scale_max=0.9, hue=0.1)
+    last = AugmentConfig(crop=(96, 128), scale_min=0.8, scale_max=1.2, hue=0.1)
+
+    assert list(config.stages(0, 10)) == [(0, 7, first), (7, 10, last)]
+    assert list(config.stages(3, 10)) == [(3, 7, first), (7, 10, last)]
+    assert list(config.stages(7, 10)) == [(7, 10, last)]
+    assert list(config.stages(10, 10)) == []
+    assert list(first.stages(3, 10)) == [(3, 10, first)]

@@ -7,7 +7,7 @@ import sys
 
 import keras
 
-from data.config import AugmentConfig, InputConfig
+from data.config import AugmentConfig, FinishConfig, InputConfig
 from models.config import TrainingConfig
 from models.evaluation import Evaluation
 from models.training import TrainingData, prepare, train
@@ -65,7 +65,7 @@ def main(records: str, folder: str) -> None:
         model,
         CONFIG,
         TrainingData([records], [records], ["dark", "bright"], [10, 5], [100.0, 100.0, 100.0]),
-        augmentation=AugmentConfig(crop=24, brightness=0.1, hue=0.1),
+        augmentation=AugmentConfig(crop=24, brightness=0.1, hue=0.1, finish=FinishConfig(after=0.5, crop=(32, 28))),
         inputs=InputConfig(),
         checkpoint_dir=f"{folder}/checkpoints",
         log_dir=f"{folder}/log",
