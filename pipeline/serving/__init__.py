@@ -1,0 +1,1 @@
+"""The embedded model server: TensorFlow Serving's REST API and the Open Inference Protocol over one model."""

@@ -1,0 +1,161 @@
+"""One version of a model, loaded, warm, and safe to send requests to."""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.files import is_local
+from components.serving_directory import SAVED_MODEL, WARMUP_FILE, Published, copy_tree
+from data.errors import WorkspaceError
+from data.labels import LabelMap
+from models.export import IMAGE_BYTES, PIXELS, SERVING_SIGNATURE, load_label_map
+from pipeline.serving.errors import RequestError
+from pipeline.serving.images import checked_images, require_pixels
+from pipeline.serving.tensors import Tensor
+
+Arrays = dict[str, np.ndarray]
+
+#: Inputs whose cost can be told before TensorFlow sees them. Signatures that take others are for the pipeline.
+_LIMITED = ({IMAGE_BYTES}, {PIXELS})
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a signature takes and gives."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class LoadedModel:
+    """A version that answers requests, from several threads at once. It has answered its warm-up requests.
+
+    Args:
+        name: Under which clients know the model.
+        published: The version.
+        max_pixels: Of all images of a request together.
+
+    Raises:
+        WorkspaceError: The version is no SavedModel of this project. One that is damaged raises what TensorFlow does.
+    """
+
+    def __init__(self, name: str, published: Published, max_pixels: int) -> None:
+        self.name = name
+        self.published = published
+        self._max_pixels = max_pixels
+        with _local_copy(published.path) as path:
+            self.label_map: LabelMap = load_label_map(path)
+            self.signature_defs = _served_signatures(path)
+            self.signatures = {name: _signature(definition) for name, definition in self.signature_defs.items()}
+            self._model = tf.saved_model.load(path)
+            self._warm_up(path)
+
+    @property
+    def version(self) -> int:
+        """Number of the version."""
+        return self.published.version
+
+    def signature(self, name: str) -> Signature:
+        """A signature by its name.
+
+        Raises:
+            RequestError: There is none of this name.
+        """
+        if name not in self.signatures:
+            raise RequestError(
+                f'Serving signature name: "{name}" not found in signature def; there is {", ".join(self.signatures)}'
+            )
+        return self.signatures[name]
+
+    def run(self, signature: str, inputs: Arrays) -> Arrays:
+        """Computes one request.
+
+        Args:
+            signature: Name of the signature.
+            inputs: As the signature takes them; strings as object arrays of `bytes`.
+
+        Returns:
+            The outputs, strings as object arrays of `bytes`.
+
+        Raises:
+            RequestError: An image cannot be used, or there are too many pixels.
+        """
+        checked = {name: self._checked(name, array) for name, array in inputs.items()}
+        try:
+            return self._compute(signature, checked)
+        except tf.errors.InvalidArgumentError as error:
+            raise RequestError(f"the model refuses the request: {error.message.strip().splitlines()[-1]}") from None
+
+    def _checked(self, name: str, array: np.ndarray) -> np.ndarray:
+        if name == IMAGE_BYTES:
+            return np.array(checked_images(array.tolist(), self._max_pixels, name), object)
+        require_pixels(int(np.prod(array.shape[:3])), self._max_pixels, f"in {name}")
+        return array
+
+    def _compute(self, signature: str, inputs: Arrays) -> Arrays:
+        tensors = {name: tf.constant(array) for name, array in inputs.items()}
+        outputs = self._model.signatures[signature](**tensors)
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    def _warm_up(self, path: str) -> None:
+        """Computes the requests that were published with the model, as TensorFlow Serving does."""
+        for signature, inputs in _warm_up_requests(path):
+            self._compute(signature, inputs)
+
+
+@contextmanager
+def _local_copy(path: str) -> Iterator[str]:
+    """The version's folder, copied to this machine where it lies elsewhere."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tree(path, folder)
+        yield folder
+
+
+def _served_signatures(path: str) -> dict[str, meta_graph_pb2.SignatureDef]:
+    model = saved_model_pb2.SavedModel()
+    try:
+        with open(os.path.join(path, SAVED_MODEL), "rb") as file:
+            model.ParseFromString(file.read())
+    except OSError as error:
+        raise WorkspaceError(f"{path}: {SAVED_MODEL} cannot be read: {error.strerror or error}") from None
+    definitions = sorted(model.meta_graphs[0].signature_def.items())
+    return {name: definition for name, definition in definitions if set(definition.inputs) in _LIMITED}
+
+
+def _signature(definition: meta_graph_pb2.SignatureDef) -> Signature:
+    return Signature(_tensors(definition.inputs), _tensors(definition.outputs))
+
+
+def _tensors(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(name, tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
+        for name, info in sorted(infos.items())
+    )
+
+
+def _warm_up_requests(path: str) -> Iterator[tuple[str, Arrays]]:
+    """(signature, inputs) of each; a plain picture where none were published."""
+    file = os.path.join(path, WARMUP_FILE)
+    records = tf.data.TFRecordDataset(file).as_numpy_iterator() if os.path.exists(file) else ()
+    count = 0
+    for record in records:
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        yield request.model_spec.signature_name or SERVING_SIGNATURE, inputs
+        count += 1
+    if not count:
+        stream = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(stream, "PNG")
+        yield SERVING_SIGNATURE, {IMAGE_BYTES: np.array([stream.getvalue()], object)}

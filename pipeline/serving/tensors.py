@@ -1,0 +1,94 @@
+"""JSON values to the arrays that a signature takes, checked; nothing is converted silently."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.serving.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a signature."""
+
+    name: str
+    dtype: tf.DType
+    shape: tuple[int, ...]
+    """-1 stands for any size."""
+
+
+def from_base64(text: str, name: str) -> bytes:
+    """The bytes that a base64 string stands for.
+
+    Raises:
+        RequestError: It is none.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"{name}: no base64: {error}") from None
+
+
+def to_base64(content: bytes) -> str:
+    """Bytes as a base64 string."""
+    return base64.b64encode(content).decode("ascii")
+
+
+def to_array(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> np.ndarray:
+    """Nested lists as an array of a tensor's type.
+
+    Args:
+        values: Nested lists of numbers, or one list of what `to_bytes` takes.
+        tensor: What the signature asks for.
+        to_bytes: Reads one element of a string tensor.
+
+    Returns:
+        An array of any shape; strings as an object array of `bytes`.
+
+    Raises:
+        RequestError: The values are of another type.
+    """
+    return _strings(values, tensor, to_bytes) if tensor.dtype == tf.string else _numbers(values, tensor)
+
+
+def require_shape(array: np.ndarray, tensor: Tensor) -> None:
+    """Refuses an array that a signature does not take, and one without elements.
+
+    Raises:
+        RequestError: Says which shape it has, and which is allowed.
+    """
+    sizes = zip(array.shape, tensor.shape, strict=False)
+    if array.ndim != len(tensor.shape) or not array.size or any(allowed not in (-1, size) for size, allowed in sizes):
+        raise RequestError(
+            f"{tensor.name}: has shape {list(array.shape)}; the signature takes {list(tensor.shape)}, not empty"
+        )
+
+
+def _strings(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> np.ndarray:
+    """One list of strings: no signature that is served takes more dimensions."""
+    if not isinstance(values, list):
+        raise RequestError(f"{tensor.name}: must be a list")
+    array = np.empty(len(values), object)
+    array[:] = [to_bytes(value) for value in values]
+    return array
+
+
+def _numbers(values: Any, tensor: Tensor) -> np.ndarray:
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError):
+        raise RequestError(f"{tensor.name}: lists of different lengths; an array has one length a dimension") from None
+    dtype = np.dtype(tensor.dtype.as_numpy_dtype)
+    limits = np.iinfo(dtype)
+    if array.size and array.dtype.kind not in "iu":
+        raise RequestError(f"{tensor.name}: holds other things than whole numbers; the signature takes {dtype.name}")
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise RequestError(
+            f"{tensor.name}: holds {array.min()} to {array.max()}; {dtype.name} allows {limits.min} to {limits.max}"
+        )
+    return array.astype(dtype)

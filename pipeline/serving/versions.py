@@ -1,0 +1,144 @@
+"""Which version of a model is served: the serving directory is followed while requests go on."""
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from components.serving_directory import Published, published
+from data.errors import ProjectError
+from pipeline.serving.errors import RequestError
+from pipeline.serving.model import LoadedModel
+
+_LOG = logging.getLogger(__name__)
+
+Load = Callable[[Published], LoadedModel]
+
+
+class VersionStatus(NamedTuple):
+    """What became of a version; `state` is one of ModelVersionStatus.State, `error` empty unless it failed."""
+
+    version: int
+    state: str
+    error: str = ""
+
+
+class _Failure(NamedTuple):
+    published: Published
+    error: str
+    retry_at: float
+
+
+class Versions:
+    """The versions of one model, of which the highest that loads is served.
+
+    A version is loaded and has answered its warm-up requests before it takes the place of the one in use; requests
+    under way keep the model that they began with. One that fails is left out, and tried again later.
+
+    Args:
+        name: The model's.
+        directory: Its serving directory.
+        load: Loads a version and warms it up.
+        retry_seconds: How long a version that failed is left alone.
+        on_load: Told whether a load succeeded.
+    """
+
+    def __init__(
+        self, name: str, directory: str, load: Load, retry_seconds: float, on_load: Callable[[bool], None]
+    ) -> None:
+        self.name = name
+        self._directory = directory
+        self._load = load
+        self._retry_seconds = retry_seconds
+        self._on_load = on_load
+        self._current: LoadedModel | None = None
+        self._loading: int | None = None
+        self._failures: dict[int, _Failure] = {}
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """What is served; None until the first version is loaded."""
+        return self._current
+
+    def model(self, name: str, version: int | None) -> LoadedModel:
+        """The model that a request asks for.
+
+        Raises:
+            RequestError: Another model or version is served, or none yet.
+        """
+        current = self._current
+        if name == self.name and current and version in (None, current.version):
+            return current
+        asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        there = f"; served is {self.name}, version {current.version}" if current else "; no version is loaded yet"
+        raise RequestError(f"Servable not found for request: {asked}{there}", HTTPStatus.NOT_FOUND)
+
+    def statuses_of(self, name: str, version: int | None) -> list[VersionStatus]:
+        """Every version in use, being loaded or failed, or the one asked for; the newest first.
+
+        Raises:
+            RequestError: There is none.
+        """
+        known = self._statuses() if name == self.name else []
+        found = [status for status in known if version in (None, status.version)]
+        if not found:
+            asked = "any versions" if version is None else f"version {version}"
+            raise RequestError(f"Could not find {asked} of model {name}", HTTPStatus.NOT_FOUND)
+        return found
+
+    def _statuses(self) -> list[VersionStatus]:
+        current, loading, failures = self._current, self._loading, list(self._failures.values())
+        found = [VersionStatus(current.version, "AVAILABLE")] if current else []
+        if loading is not None:
+            found.append(VersionStatus(loading, "LOADING"))
+        found += [VersionStatus(failure.published.version, "END", failure.error) for failure in failures]
+        return sorted(found, reverse=True)
+
+    def follow(self, stop: threading.Event, poll_seconds: float) -> None:
+        """Looks at the serving directory again and again, until told to stop."""
+        while not stop.is_set():
+            try:
+                self.poll()
+            except Exception as error:  # noqa: BLE001 - whatever one look meets, the next may succeed.
+                _LOG.error("%s: %s", self._directory, error, exc_info=not isinstance(error, ProjectError))
+            stop.wait(poll_seconds)
+
+    def poll(self) -> None:
+        """Looks at the serving directory once, and loads the highest version unless it is in use.
+
+        Raises:
+            WorkspaceError: The record of a version is damaged; what is served goes on being served.
+        """
+        found = published(self._directory)
+        self._failures = {number: failure for number, failure in self._failures.items() if failure.published in found}
+        for candidate in reversed(found):
+            if self._current and candidate == self._current.published:
+                return
+            failure = self._failures.get(candidate.version)
+            if (failure is None or time.monotonic() >= failure.retry_at) and self._try(candidate):
+                return
+
+    def _try(self, candidate: Published) -> bool:
+        self._loading = candidate.version
+        started = time.monotonic()
+        try:
+            model = self._load(candidate)
+        except Exception as error:  # noqa: BLE001 - a broken SavedModel raises nearly anything; serving goes on.
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            _LOG.error("version %d cannot be served: %s", candidate.version, reason)
+            retry_at = time.monotonic() + self._retry_seconds
+            self._failures[candidate.version] = _Failure(candidate, reason, retry_at)
+            self._on_load(False)
+            return False
+        else:
+            self._failures.pop(candidate.version, None)
+            self._current = model
+            _LOG.info("serving version %d, loaded in %.1f s", candidate.version, time.monotonic() - started)
+            self._on_load(True)
+            return True
+        finally:
+            self._loading = None
+            gc.collect()  # A SavedModel refers to itself; the replaced one would stay in memory for long.
