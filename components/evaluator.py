@@ -1,54 +1,58 @@
-"""SegmentationEvaluator: TFX's Evaluator (TFMA) over the model's own confusion matrices, judged on the test split."""
+"""SegmentationEvaluator: TFMA over the model's own counts, on the test split, and the verdict over the model.
 
+TFX's Evaluator leaves no room for slices that are no columns, for what comes beside TFMA's metrics, or for thresholds
+on a class of a slice; so this is a component of its own, which takes and gives what TFX's does.
+"""
+
+import os
 from typing import Any
 
+import apache_beam as beam
 import tensorflow_model_analysis as tfma
-from google.protobuf.wrappers_pb2 import DoubleValue
-from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
-from tfx.components.evaluator import component as evaluator
-from tfx.components.evaluator import executor
-from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
-from tfx.types.component_spec import ExecutionParameter
-from tfx.utils import json_utils
+from tfx.components.evaluator import constants
+from tfx.components.util import tfxio_utils
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import io_utils, json_utils, path_utils
+from tfx_bsl.tfxio import tensor_adapter
 
 from components import baseline
 from components.config import EvaluationConfig
+from components.evaluation_images import describe_images, images_evaluator, images_writer
 from components.evaluation_metrics import MEAN_IOU, SegmentationMetrics
+from components.evaluation_results import read_images, read_scores
+from components.slicing import wanted_values
+from components.verdict import judge, write_verdict
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
 from models.export import EVALUATE_SIGNATURE
 
 TEST_SPLIT = SPLITS[-1]
-_BASELINE = standard_component_specs.BASELINE_MODEL_KEY
+
+_MODEL = "model"
+_BASELINE = "baseline_model"
 
 
-def make_eval_config(config: EvaluationConfig, class_names: tuple[str, ...]) -> tfma.EvalConfig:
-    """TFMA's configuration: one metric, an absolute floor, and a bound on the change against the baseline."""
-    threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound=DoubleValue(value=config.min_mean_iou)),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute=DoubleValue(value=-config.max_drop)
-        ),
-    )
-    # `MetricConfig.threshold` would be held against every slice: the blessing is about the whole split.
-    whole_split = config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
+def make_eval_config(config: EvaluationConfig, class_names: tuple[str, ...], has_baseline: bool) -> tfma.EvalConfig:
+    """TFMA's configuration: what is computed, for which slices. It has no thresholds: `components.verdict` judges."""
     metric = tfma.MetricConfig(
         class_name=SegmentationMetrics.__name__,
         module=SegmentationMetrics.__module__,
         config=json_utils.dumps({"class_names": list(class_names), "name": MEAN_IOU}),
-        per_slice_thresholds=[whole_split],
     )
-    return tfma.EvalConfig(
+    columns = wanted_values((*config.slice_by, *config.slices))
+    eval_config = tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name=EVALUATE_SIGNATURE)],
         metrics_specs=[tfma.MetricsSpec(metrics=[metric])],
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[key]) for key in config.slice_by)],
+        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[column]) for column in columns)],
     )
+    return tfma.utils.update_eval_config_with_defaults(eval_config, has_baseline=has_baseline)
 
 
-class Executor(executor.Executor):
-    """TFX's executor, which would try to load any baseline it is handed: an absent one is taken out first."""
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Evaluates with TFMA, then judges."""
 
     def Do(
         self,
@@ -57,29 +61,131 @@ class Executor(executor.Executor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Called by TFX."""
-        inputs = dict(input_dict)
-        if not baseline.is_present(artifact_utils.get_single_instance(inputs[_BASELINE])):
-            del inputs[_BASELINE]
-        super().Do(inputs, output_dict, exec_properties)
+        config = EvaluationConfig.model_validate_json(exec_properties["config"])
+        labels = LabelMap.model_validate_json(exec_properties["label_map"])
+        uri = artifact_utils.get_single_uri(output_dict["evaluation"])
+        served = artifact_utils.get_single_instance(input_dict[_BASELINE])
+        comparable = baseline.is_present(served)
+        eval_config = make_eval_config(config, labels.names, comparable)
+        models = load_models(eval_config, artifact_utils.get_single_instance(input_dict[_MODEL]), served)
+        with self._make_beam_pipeline() as pipeline:
+            evaluate(read_examples(pipeline, input_dict), models, eval_config, config, labels, uri)
+        verdict = judge(
+            read_scores(uri, labels.names),
+            read_images(uri),
+            config,
+            served.get_int_custom_property(baseline.VERSION) if comparable else None,
+        )
+        write_verdict(uri, verdict)
+        bless(artifact_utils.get_single_instance(output_dict["blessing"]), verdict.blessed, input_dict, comparable)
 
 
-class SegmentationEvaluatorSpec(standard_component_specs.EvaluatorSpec):
-    """TFX's, with the hash of the code that computes the metrics in the cache key."""
+def load_models(
+    eval_config: tfma.EvalConfig, candidate: types.Artifact, served: types.Artifact
+) -> list[tfma.EvalSharedModel]:
+    """What TFMA calls the models of its configuration."""
+    return [
+        tfma.default_eval_shared_model(
+            path_utils.serving_model_path((served if spec.is_baseline else candidate).uri),
+            model_name=spec.name,
+            eval_config=eval_config,
+        )
+        for spec in eval_config.model_specs
+    ]
+
+
+def read_examples(
+    pipeline: beam.Pipeline, input_dict: dict[str, list[types.Artifact]]
+) -> tuple[beam.PCollection, tensor_adapter.TensorAdapterConfig]:
+    """The test split as Arrow batches, and how TFMA makes tensors of them."""
+    schema = io_utils.SchemaReader().read(
+        io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+    )
+    tfxio = tfxio_utils.get_tfxio_factory_from_artifact(
+        examples=input_dict["examples"],
+        telemetry_descriptors=["SegmentationEvaluator"],
+        schema=schema,
+        raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
+    )(io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], TEST_SPLIT)))
+    adapter = tensor_adapter.TensorAdapterConfig(
+        arrow_schema=tfxio.ArrowSchema(), tensor_representations=tfxio.TensorRepresentations()
+    )
+    return pipeline | "Read" >> tfxio.BeamSource(), adapter
+
+
+def evaluate(
+    examples: tuple[beam.PCollection, tensor_adapter.TensorAdapterConfig],
+    models: list[tfma.EvalSharedModel],
+    eval_config: tfma.EvalConfig,
+    config: EvaluationConfig,
+    labels: LabelMap,
+    uri: str,
+) -> None:
+    """Adds to a Beam pipeline what writes an evaluation artifact, but for the verdict."""
+    batches, adapter = examples
+    shared = models[0] if len(models) == 1 else models
+    *extractors, slices = tfma.default_extractors(
+        eval_shared_model=shared, eval_config=eval_config, tensor_adapter_config=adapter
+    )
+    metrics = tfma.default_evaluators(eval_shared_model=shared, eval_config=eval_config)
+    _ = batches | "Evaluate" >> tfma.ExtractEvaluateAndWriteResults(
+        eval_shared_model=shared,
+        eval_config=eval_config,
+        extractors=[*extractors, describe_images(config), slices],
+        evaluators=[*metrics, images_evaluator(labels.num_classes)],
+        writers=[
+            *tfma.default_writers(uri, eval_shared_model=shared, eval_config=eval_config),
+            images_writer(uri),
+        ],
+        output_path=uri,
+    )
+
+
+def bless(
+    blessing: types.Artifact, blessed: bool, input_dict: dict[str, list[types.Artifact]], comparable: bool
+) -> None:
+    """Fills in a blessing as TFX's Evaluator does, for whatever reads one."""
+    models = {_MODEL: ("current_model", "current_model_id")}
+    if comparable:
+        models[_BASELINE] = ("baseline_model", "baseline_model_id")
+    for key, (uri, number) in models.items():
+        model = artifact_utils.get_single_instance(input_dict[key])
+        blessing.set_string_custom_property(uri, model.uri)
+        blessing.set_int_custom_property(number, model.id)
+    value = constants.BLESSED_VALUE if blessed else constants.NOT_BLESSED_VALUE
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
+    name = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
+    io_utils.write_string_file(os.path.join(blessing.uri, name), "")
+
+
+class SegmentationEvaluatorSpec(ComponentSpec):
+    """Parameters, inputs and outputs of `SegmentationEvaluator`."""
 
     PARAMETERS = {
-        **standard_component_specs.EvaluatorSpec.PARAMETERS,
+        "config": ExecutionParameter(type=str),
+        "label_map": ExecutionParameter(type=str),
         "code_hash": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        _MODEL: ChannelParameter(type=standard_artifacts.Model),
+        _BASELINE: ChannelParameter(type=standard_artifacts.Model),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS = {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
     }
 
 
-class SegmentationEvaluator(evaluator.Evaluator):
+class SegmentationEvaluator(base_beam_component.BaseBeamComponent):
     """See the module.
 
     Args of the constructor:
         examples: ExampleGen's output.
         model: The candidate.
         served_model: `ServedModel`'s output.
-        schema: The curated schema; makes the scalar columns known for slicing.
+        schema: The curated schema.
         config: Section `evaluation`.
         labels: The label map.
         code_hash: Of the code that this node runs; part of the cache key.
@@ -98,17 +204,17 @@ class SegmentationEvaluator(evaluator.Evaluator):
         labels: LabelMap,
         code_hash: str,
     ):
-        spec = SegmentationEvaluatorSpec(
-            examples=examples,
-            model=model,
-            baseline_model=served_model,
-            schema=schema,
-            eval_config=make_eval_config(config, labels.names),
-            example_splits=json_utils.dumps([TEST_SPLIT]),
-            fairness_indicator_thresholds=json_utils.dumps(None),
-            evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
-            blessing=types.Channel(type=standard_artifacts.ModelBlessing),
-            code_hash=code_hash,
+        super().__init__(
+            spec=SegmentationEvaluatorSpec(
+                examples=examples,
+                model=model,
+                baseline_model=served_model,
+                schema=schema,
+                # What happens where the classes differ is `ServedModel`'s affair.
+                config=config.model_dump_json(exclude={"on_label_change"}),
+                label_map=labels.model_dump_json(),
+                code_hash=code_hash,
+                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+            )
         )
-        # Evaluator's own constructor builds TFX's spec; a component is made from a spec by its grandparent.
-        super(evaluator.Evaluator, self).__init__(spec=spec)

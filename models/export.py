@@ -7,12 +7,15 @@ serving_default     image_bytes: string (batch,), encoded       mask_bytes: stri
                     images of any sizes                         at each image's own size; scores: float32 (batch,)
 predict_pixels      pixels: uint8 (batch, height, width, 3)     class_ids: uint8 (batch, height, width);
                     RGB                                         scores: float32 (batch,)
-evaluate            examples: string (batch,), tf.Examples      confusion: int64 (batch, classes * classes), the
-                    with the features `image` and `mask`        matrix of each image at its mask's own size, row by row
+confidence          image_bytes, as above                       as serving_default; confidence_bytes: string (batch,),
+                                                                8-bit gray PNG of 255 times the probability that each
+                                                                pixel has its class
+evaluate            examples: string (batch,), tf.Examples      the counts of `models.counts` for each image at its
+                    with the features `image` and `mask`        mask's own size: int64 (batch, counts), row by row
 ==================  ==========================================  =======================================================
 
 A score is the mean over an image's pixels of the top class's softmax probability. Decoding and shrinking are those of
-`data.preprocess`; from pixels to classes all three signatures take the one way of `models.inference`, so that what is
+`data.preprocess`; from pixels to classes all signatures take the one way of `models.inference`, so that what is
 evaluated is what is predicted.
 
 What readers need beside the signatures:
@@ -46,21 +49,22 @@ from data.labels import LabelMap
 from data.preprocess import decode_image, decode_mask, shrink_image
 from data.section import Section
 from models.config import InferenceConfig, ModelConfig
+from models.counts import Counts, count_pixels
 from models.deeplab import DeepLabV3Plus
 from models.inference import InferenceProtocol
-from models.metrics import confusion_matrix
 
 SERVING_SIGNATURE = "serving_default"
 PIXELS_SIGNATURE = "predict_pixels"
+CONFIDENCE_SIGNATURE = "confidence"
 EVALUATE_SIGNATURE = "evaluate"
 
 IMAGE_BYTES = "image_bytes"
 PIXELS = "pixels"
 EXAMPLES = "examples"
 MASK_BYTES = "mask_bytes"
+CONFIDENCE_BYTES = "confidence_bytes"
 CLASS_IDS = "class_ids"
 SCORES = "scores"
-CONFUSION = "confusion"
 
 LABEL_MAP_FILE = "label_map.json"
 MODEL_FILE = "model.json"
@@ -111,6 +115,7 @@ class InferenceModule(tf.Module):
         return {
             SERVING_SIGNATURE: _traced(self._serve, strings, IMAGE_BYTES),
             PIXELS_SIGNATURE: _traced(self._predict_pixels, _PIXELS_SPEC, PIXELS),
+            CONFIDENCE_SIGNATURE: _traced(self._serve_confidence, strings, IMAGE_BYTES),
             EVALUATE_SIGNATURE: _traced(self._evaluate, strings, EXAMPLES),
         }
 
@@ -124,6 +129,18 @@ class InferenceModule(tf.Module):
         masks, scores = _each(segment, image_bytes, specs)
         return {MASK_BYTES: masks, SCORES: scores}
 
+    def _serve_confidence(self, image_bytes: tf.Tensor) -> Outputs:
+        def segment(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            image = decode_image(encoded)
+            class_ids, confidences = self._protocol.classify(self._shrink(image[None]), tf.shape(image)[:2])
+            levels = tf.cast(tf.round(255.0 * confidences), tf.uint8)
+            mask, confidence = tf.io.encode_png(class_ids[0, :, :, None]), tf.io.encode_png(levels[0, :, :, None])
+            return mask, confidence, tf.reduce_mean(confidences)
+
+        text = tf.TensorSpec((), tf.string)
+        outputs = _each(segment, image_bytes, (text, text, tf.TensorSpec((), tf.float32)))
+        return dict(zip((MASK_BYTES, CONFIDENCE_BYTES, SCORES), outputs, strict=True))
+
     def _predict_pixels(self, pixels: tf.Tensor) -> Outputs:
         class_ids, scores = self._segment(pixels, tf.shape(pixels)[1:3])
         return {CLASS_IDS: class_ids, SCORES: scores}
@@ -132,21 +149,27 @@ class InferenceModule(tf.Module):
         features = {key: tf.io.FixedLenFeature((), tf.string) for key in (IMAGE, MASK)}
         num_classes = self._protocol.num_classes
 
-        def compare(serialized: tf.Tensor) -> tf.Tensor:
+        def compare(serialized: tf.Tensor) -> Outputs:
             example = tf.io.parse_single_example(serialized, features)
             mask = decode_mask(example[MASK])
-            class_ids, _ = self._segment(decode_image(example[IMAGE])[None], tf.shape(mask))
-            return tf.reshape(confusion_matrix(mask, class_ids[0], num_classes), (-1,))
+            images = self._shrink(decode_image(example[IMAGE])[None])
+            class_ids, confidences = self._protocol.classify(images, tf.shape(mask))
+            counts = count_pixels(mask, class_ids[0], confidences[0], num_classes)
+            return {name: tf.reshape(count, (-1,)) for name, count in counts.items()}
 
-        matrices = _each(compare, examples, tf.TensorSpec((num_classes**2,), tf.int64))
-        return {CONFUSION: matrices}
+        zeros = vars(Counts.zeros(num_classes))
+        return _each(compare, examples, {name: tf.TensorSpec((zero.size,), tf.int64) for name, zero in zeros.items()})
 
     def _segment(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(batch, height, width, 3) uint8 images to class ids (batch, *size) uint8 and scores (batch,) float32."""
-        if self._preprocess.max_side:
-            spec = tf.TensorSpec((None, None, 3), tf.uint8)
-            images = _each(lambda image: shrink_image(image, self._preprocess), images, spec)
-        return self._protocol.segment(images, size)
+        return self._protocol.segment(self._shrink(images), size)
+
+    def _shrink(self, images: tf.Tensor) -> tf.Tensor:
+        """(batch, height, width, 3) uint8 images as the network was trained to see them."""
+        if not self._preprocess.max_side:
+            return images
+        spec = tf.TensorSpec((None, None, 3), tf.uint8)
+        return _each(lambda image: shrink_image(image, self._preprocess), images, spec)
 
 
 def _traced(
@@ -161,7 +184,8 @@ def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any)
 
 
 @contextmanager
-def _float32_policy() -> Iterator[None]:
+def float32_policy() -> Iterator[None]:
+    """Networks that are made meanwhile compute in float32."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -172,7 +196,7 @@ def _float32_policy() -> Iterator[None]:
 
 def _for_inference(model: DeepLabV3Plus, output_stride: int | None) -> DeepLabV3Plus:
     """The same weights in a network that computes in float32, at another output stride unless that is None."""
-    with _float32_policy():
+    with float32_policy():
         return model.with_output_stride(output_stride or model.config.output_stride)
 
 
@@ -266,7 +290,7 @@ class Segmenter:
         self.label_map = load_label_map(path)
         # The signature alone does not keep the variables alive that it reads.
         self._model = tf.saved_model.load(os.fspath(path))
-        self._signature = self._model.signatures[SERVING_SIGNATURE]
+        self._path = os.fspath(path)
 
     def predict(self, images: Sequence[bytes]) -> list[tuple[np.ndarray, float]]:
         """Segments encoded images (JPEG, PNG, GIF, BMP), one after the other.
@@ -279,14 +303,35 @@ class Segmenter:
         """
         return [self._predict_one(index, encoded) for index, encoded in enumerate(images)]
 
+    def confidences(self, image: bytes) -> tuple[np.ndarray, np.ndarray, float]:
+        """Segments an encoded image.
+
+        Returns:
+            As `predict`, and between the two, (height, width) uint8, 255 times the probability that each pixel has its
+            class.
+
+        Raises:
+            DataError: the image cannot be decoded.
+            WorkspaceError: the model is of a version of this project that did not tell.
+        """
+        if CONFIDENCE_SIGNATURE not in self._model.signatures:
+            raise WorkspaceError(f"{self._path}: the model has no signature {CONFIDENCE_SIGNATURE!r}; train it anew")
+        outputs = self._call(CONFIDENCE_SIGNATURE, 0, image)
+        mask, confidences = (decode_mask(outputs[name][0]).numpy() for name in (MASK_BYTES, CONFIDENCE_BYTES))
+        return mask, confidences, float(outputs[SCORES][0])
+
     def _predict_one(self, index: int, encoded: bytes) -> tuple[np.ndarray, float]:
+        outputs = self._call(SERVING_SIGNATURE, index, encoded)
+        return decode_mask(outputs[MASK_BYTES][0]).numpy(), float(outputs[SCORES][0])
+
+    def _call(self, signature: str, index: int, encoded: bytes) -> Outputs:
         try:
-            outputs = self._signature(**{IMAGE_BYTES: tf.constant([encoded])})
+            outputs: Outputs = self._model.signatures[signature](**{IMAGE_BYTES: tf.constant([encoded])})
         except tf.errors.InvalidArgumentError:
             raise DataError(
                 f"image {index} ({len(encoded)} bytes) cannot be decoded; allowed: JPEG, PNG, GIF, BMP"
             ) from None
-        return decode_mask(outputs[MASK_BYTES][0]).numpy(), float(outputs[SCORES][0])
+        return outputs
 
 
 def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:

@@ -64,13 +64,18 @@ class InferenceProtocol:
             size: (height, width) of the answer, int32.
 
         Returns:
-            Class ids (batch, *size) uint8, and for each image the mean over its pixels of the top class's
-            probability, (batch,) float32.
+            Class ids (batch, *size) uint8, and for each image the mean of its `classify` probabilities, (batch,)
+            float32.
         """
+        class_ids, probabilities = self.classify(images, size)
+        return class_ids, tf.reduce_mean(probabilities, axis=(1, 2))
+
+    def classify(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `segment`, with each pixel's probability of its class: (batch, *size) uint8 and float32."""
         logits = self.logits(images, size)
         top_log_probability = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
         class_ids = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
-        return class_ids, tf.reduce_mean(tf.exp(top_log_probability), axis=(1, 2))
+        return class_ids, tf.exp(top_log_probability)
 
     def logits(self, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, 3) uint8 RGB to (batch, *size, classes) float32, whose softmax is the probability."""

@@ -1,7 +1,11 @@
-"""Scores from a confusion matrix: the one definition for training, evaluation and reports.
+"""Scores from counts of pixels: the one definition for training, evaluation and reports.
 
 A confusion matrix is (classes, classes), rows the label and columns the prediction, in pixels. Sums of matrices are
-matrices, so scores over a dataset are those of the sum, never means over images.
+matrices, so scores over a dataset are those of the sum, never means over images. The same holds for the other counts,
+which `models.counts` makes.
+
+A score whose denominator is 0 is NaN: of a class that occurs in neither labels nor predictions there is no IoU and no
+Dice, of one that is never predicted no precision, of one that has no label no recall. Means leave NaN out.
 """
 
 import keras
@@ -61,6 +65,18 @@ def dice(matrix: ArrayLike) -> NDArray[np.float64]:
     return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
 
 
+def precision(matrix: ArrayLike) -> NDArray[np.float64]:
+    """Fraction of the pixels predicted as each class that are it, (classes,) in [0, 1]; NaN for one never predicted."""
+    matrix = np.asarray(matrix)
+    return _ratio(np.diag(matrix), matrix.sum(axis=0))
+
+
+def recall(matrix: ArrayLike) -> NDArray[np.float64]:
+    """Fraction of each class's pixels that are predicted as it, (classes,) in [0, 1]; NaN for one without labels."""
+    matrix = np.asarray(matrix)
+    return _ratio(np.diag(matrix), matrix.sum(axis=1))
+
+
 def pixel_accuracy(matrix: ArrayLike) -> float:
     """Fraction of the labelled pixels that are right; NaN when there is none."""
     matrix = np.asarray(matrix)
@@ -68,9 +84,8 @@ def pixel_accuracy(matrix: ArrayLike) -> float:
 
 
 def mean_accuracy(matrix: ArrayLike) -> float:
-    """Mean over the classes that occur in labels of the fraction of their pixels that are right."""
-    matrix = np.asarray(matrix)
-    return _mean_of_present(_ratio(np.diag(matrix), matrix.sum(axis=1)))
+    """Mean of `recall` over the classes that occur in labels; NaN when there is no pixel."""
+    return _mean_of_present(recall(matrix))
 
 
 def frequency_weighted_iou(matrix: ArrayLike) -> float:
@@ -79,3 +94,35 @@ def frequency_weighted_iou(matrix: ArrayLike) -> float:
     shares = _ratio(matrix.sum(axis=1), np.full(len(matrix), matrix.sum()))
     # A class that is nowhere has no IoU, and no share either.
     return float(np.sum(shares * np.nan_to_num(iou(matrix))))
+
+
+def boundary_iou(boundary: ArrayLike) -> NDArray[np.float64]:
+    """IoU of each class between the pixels near its boundaries in label and in prediction, (classes,) in [0, 1].
+
+    Cheng et al., arXiv 2103.16562, equation 4.
+
+    Args:
+        boundary: (3, classes): pixels near the boundary in label and prediction alike, in the label, in the prediction.
+    """
+    both, label, prediction = np.asarray(boundary)
+    return _ratio(both, label + prediction - both)
+
+
+def mean_boundary_iou(boundary: ArrayLike) -> float:
+    """Mean of `boundary_iou` over the classes that occur in labels or predictions; NaN when there is no pixel."""
+    return _mean_of_present(boundary_iou(boundary))
+
+
+def calibration_error(pixels: ArrayLike, right: ArrayLike, confidence: ArrayLike) -> float:
+    """Expected calibration error: how far confidence is from accuracy, in [0, 1]; NaN when there is no pixel.
+
+    Guo et al., arXiv 1706.04599, equation 3: the mean over bins, weighted by their pixels, of the distance between
+    mean confidence and the fraction of right pixels.
+
+    Args:
+        pixels: (bins,) number of pixels whose confidence falls into each bin.
+        right: (bins,) how many of them are right.
+        confidence: (bins,) sum of their confidences.
+    """
+    distance = np.abs(np.asarray(right, np.float64) - np.asarray(confidence, np.float64)).sum()
+    return float(_ratio(distance, np.sum(pixels)))

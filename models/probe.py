@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from data.features import HEIGHT, IMAGE, WIDTH
 from models import export
+from models.counts import CONFUSION
 
 
 class Refused(Exception):
@@ -89,7 +90,7 @@ def _probe_evaluate(model: tf.Module, serialized: bytes, limit: float) -> None:
     name = export.EVALUATE_SIGNATURE
     call = model.signatures[name]
     answer = timed(name, lambda: call(**{export.EXAMPLES: tf.constant([serialized])}), limit)
-    matrix = answer[export.CONFUSION]
+    matrix = answer[CONFUSION]
     check(bool(np.isfinite(matrix).all() and matrix.sum() >= 0), name, "the confusion matrix is not finite")
 
 

@@ -18,6 +18,7 @@ from data.features import IGNORE_LABEL, IMAGE, MASK
 from data.labels import ClassLabel, LabelMap
 from models import export
 from models.config import InferenceConfig, ModelConfig
+from models.counts import BOUNDARY, CONFUSION, TRIMAP, Counts, count_pixels
 from models.deeplab import DeepLabV3Plus, build_model
 from models.export import export_saved_model, load_description, load_label_map, load_segmenter
 
@@ -125,15 +126,19 @@ def test_pixels_and_encoded_bytes_give_equal_masks(loaded):
     np.testing.assert_allclose(outputs[export.SCORES], scores, atol=1e-5)
 
 
-def test_evaluation_counts_what_serving_predicts(loaded):
+def test_evaluation_counts_what_serving_predicts(loaded, model):
     images = [pixels(40, 52, 1), pixels(17, 9, 2)]
     labels = [np.random.default_rng(3).choice([0, 1, 2, IGNORE_LABEL], i.shape[:2]).astype(np.uint8) for i in images]
     outputs = loaded.signatures[export.EVALUATE_SIGNATURE](examples=tf.constant(list(map(example, images, labels))))
     masks, _ = serve(loaded, *map(encode, images))
-    for row, label, mask in zip(outputs[export.CONFUSION].numpy(), labels, masks, strict=True):
-        expected = np.zeros((3, 3), np.int64)
-        np.add.at(expected, (label[label < 3], mask[label < 3]), 1)
-        np.testing.assert_array_equal(row.reshape(3, 3), expected)
+    for index, (image, label, mask) in enumerate(zip(images, labels, masks, strict=True)):
+        found = Counts.of({name: output[index] for name, output in outputs.items()}, 3)
+        confidences = tf.nn.softmax(model(image[None]))[0].numpy().max(-1)
+        expected = Counts.of(count_pixels(*map(tf.constant, (label, mask, confidences)), 3), 3)
+        for name in (CONFUSION, BOUNDARY, TRIMAP):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+        assert found.calibration[:2].sum(axis=1).tolist() == [(label < 3).sum(), (label == mask).sum()]
+        assert found.calibration[2].sum() == pytest.approx(1e6 * confidences[label < 3].sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("encoded", [b"", b"no image", encode(np.zeros((9, 9, 3), np.uint8))[:40]])
@@ -204,7 +209,7 @@ def test_large_images_are_shrunk_for_the_network_and_masks_keep_their_size(model
     np.testing.assert_array_equal(outputs[export.CLASS_IDS][0], expected)
     labels = np.uint8(np.full((64, 48), 2))
     confusion = loaded.signatures[export.EVALUATE_SIGNATURE](examples=tf.constant([example(image, labels)]))
-    np.testing.assert_array_equal(confusion[export.CONFUSION][0, 6:], np.bincount(expected.ravel(), minlength=3))
+    np.testing.assert_array_equal(confusion[CONFUSION][0, 6:], np.bincount(expected.ravel(), minlength=3))
 
 
 def test_a_model_trained_in_bfloat16_is_exported_in_float32(model, loaded, tmp_path):

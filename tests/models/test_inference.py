@@ -21,6 +21,7 @@ from data.labels import ClassLabel, LabelMap
 from data.preprocess import shrink_image
 from models import export
 from models.config import InferenceConfig, ModelConfig
+from models.counts import CONFUSION
 from models.deeplab import DeepLabV3Plus, build_model
 from models.export import InferenceModule, export_saved_model, load_description
 from models.inference import InferenceProtocol, add_overlapping, window_starts
@@ -291,7 +292,7 @@ def test_evaluation_counts_the_classes_that_are_predicted(config, max_side):
 
     masks = [tf.io.decode_png(mask)[:, :, 0].numpy() for mask in served[export.MASK_BYTES]]
     whole = InferenceProtocol(of_places, 3, InferenceConfig())
-    for image, label, mask, counts in zip(images, labels, masks, counted[export.CONFUSION].numpy(), strict=True):
+    for image, label, mask, counts in zip(images, labels, masks, counted[CONFUSION].numpy(), strict=True):
         np.testing.assert_array_equal(counts.reshape(3, 3), confusion_matrix(label, mask, 3))
         pixels = signatures[export.PIXELS_SIGNATURE](tf.constant(image[None]))
         np.testing.assert_array_equal(pixels[export.CLASS_IDS][0], mask)

@@ -49,6 +49,25 @@ def test_scores_by_hand():
     assert metrics.frequency_weighted_iou(MATRIX) == pytest.approx(3 / 4 * 2 / 3 + 1 / 4 * 1 / 2)
 
 
+def test_precision_and_recall_by_hand():
+    # Predicted as 0: 2 pixels, both right; as 1: 2 pixels, 1 right. Class 2 is nowhere.
+    np.testing.assert_allclose(metrics.precision(MATRIX), [1, 1 / 2, np.nan])
+    np.testing.assert_allclose(metrics.recall(MATRIX), [2 / 3, 1, np.nan])
+
+
+def test_boundary_iou_by_hand():
+    # Class 0: 2 pixels in both bands, 3 in the label's, 4 in the prediction's; class 1 only predicted; 2 nowhere.
+    boundary = [[2, 0, 0], [3, 0, 0], [4, 5, 0]]
+    np.testing.assert_allclose(metrics.boundary_iou(boundary), [2 / 5, 0, np.nan])
+    assert metrics.mean_boundary_iou(boundary) == pytest.approx(1 / 5)
+
+
+def test_calibration_error_by_hand():
+    # 4 pixels of mean confidence 0.3 of which half are right; 6 of mean confidence 0.9, all right.
+    assert metrics.calibration_error([4, 0, 6], [2, 0, 6], [1.2, 0.0, 5.4]) == pytest.approx(0.4 * 0.2 + 0.6 * 0.1)
+    assert np.isnan(metrics.calibration_error([0, 0], [0, 0], [0, 0]))
+
+
 def test_a_class_that_is_predicted_but_nowhere_labelled_lowers_the_mean():
     assert metrics.mean_iou([[3, 1], [0, 0]]) == pytest.approx((3 / 4 + 0) / 2)
     assert metrics.mean_accuracy([[3, 1], [0, 0]]) == pytest.approx(3 / 4)
@@ -77,7 +96,7 @@ def test_counts_equal_those_of_sklearn(pair):
 
 @settings(max_examples=40, deadline=None)
 @given(labels_and_predictions())
-def test_iou_dice_and_accuracy_equal_those_of_sklearn(pair):
+def test_scores_equal_those_of_sklearn(pair):
     labels, predictions = pair
     valid = labels != 255
     if not valid.any():
@@ -90,6 +109,13 @@ def test_iou_dice_and_accuracy_equal_those_of_sklearn(pair):
     assert metrics.mean_iou(matrix) == pytest.approx(expected.mean())
     f1 = sklearn_metrics.f1_score(labels, predictions, labels=present, average=None)
     np.testing.assert_allclose(metrics.dice(matrix)[present], f1)
+    by_name = {"labels": range(NUM_CLASSES), "average": None, "zero_division": np.nan}
+    precision = sklearn_metrics.precision_score(labels, predictions, **by_name)
+    np.testing.assert_allclose(metrics.precision(matrix), precision)
+    np.testing.assert_allclose(metrics.recall(matrix), sklearn_metrics.recall_score(labels, predictions, **by_name))
+    labelled = np.unique(labels)
+    balanced = sklearn_metrics.recall_score(labels, predictions, labels=labelled, average="macro")
+    assert metrics.mean_accuracy(matrix) == pytest.approx(balanced)
     assert metrics.pixel_accuracy(matrix) == pytest.approx(sklearn_metrics.accuracy_score(labels, predictions))
 
 
