@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,17 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.search_space import tuned
+from components.search_space import tuned, with_values
 from components.transform import DatasetStatistics, read_statistics
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
-from data.errors import DataError
+from data.errors import ConfigError, DataError
+from data.input import count_records
 from data.labels import LabelMap
 from models.config import InferenceConfig, ModelConfig, TrainingConfig
 from models.console import terminal
 from models.deeplab import DeepLabV3Plus, build_model
 from models.export import export_saved_model
-from models.initial_weights import load_initial_weights
+from models.initial_weights import InitialWeights, load_initial_weights
 from models.monitor import ProgressBar
 from models.strategies import Distribution
 from models.training import TrainingData, TrainingResult, prepare, train
@@ -34,11 +36,15 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains, then exports to `fn_args.serving_model_dir`; curves and the result go to `fn_args.model_run_dir`.
 
     Checkpoints live outside the artifacts, which TFX deletes when a stage fails: a run that was killed goes on where
-    it stopped, provided that configuration, code and data are the same. Of several workers the chief exports, and the
-    others wait for it.
+    it stopped, provided that configuration, code, data and initial weights are the same. Of several workers the chief
+    exports, and the others wait for it.
+
+    Raises:
+        ConfigError: `training.warm_start` is on, and nothing says which model is served.
     """
     custom = tuned(fn_args.custom_config, fn_args.hyperparameters)
     train_files, val_files = record_files(fn_args.train_files, "train"), record_files(fn_args.eval_files, "val")
+    custom = warm_started(custom, fn_args.base_model, train_files)
     folder = checkpoint_folder(custom, train_files)
     distribution = prepare(TrainingConfig.model_validate(custom["training"]))
     model, result = fit(custom, train_files, val_files, folder, distribution)
@@ -58,7 +64,8 @@ def _export(
         inference=InferenceConfig.model_validate(custom["inference"]),
     )
     io_utils.copy_dir(str(folder / TENSORBOARD), os.path.join(fn_args.model_run_dir, TENSORBOARD))
-    summary = {"parameters": model.count_params(), **result.model_dump(mode="json")}
+    training = {"initial_weights": custom["training"]["initial_weights"], "planned_steps": custom["training"]["steps"]}
+    summary = {"parameters": model.count_params(), **training, **result.model_dump(mode="json")}
     io_utils.write_string_file(os.path.join(fn_args.model_run_dir, RESULT_FILE), json.dumps(summary))
     forget_other_checkpoints(folder)
 
@@ -93,7 +100,7 @@ def fit(
     console = terminal()
 
     def initialize() -> None:
-        loaded = load_initial_weights(model, config.initial_weights, label_names=labels.names)
+        loaded = initial_weights(model, config, labels)
         if loaded.loaded and distribution.is_chief:
             console.print(str(loaded), highlight=False)
 
@@ -111,6 +118,67 @@ def fit(
             distribution=distribution,
         )
     return model, result
+
+
+def initial_weights(model: DeepLabV3Plus, config: TrainingConfig, labels: LabelMap) -> InitialWeights:
+    """Sets the weights that training starts from.
+
+    Raises:
+        ConfigError: they do not fit the network; says what to do if they are those of the served model.
+    """
+    try:
+        return load_initial_weights(model, config.initial_weights, label_names=labels.names)
+    except ConfigError as error:
+        if not config.warm_start:
+            raise
+        raise ConfigError(
+            f"{error}\nWith training.warm_start=true these weights are those of the served model; set it to false to "
+            "train a new network, or publish under another push.model_name"
+        ) from error
+
+
+def served_as_initial_weights(custom_config: dict[str, Any], base_model: str | None) -> dict[str, Any]:
+    """The configuration of a training that starts from the served model where `training.warm_start` wants that.
+
+    Args:
+        custom_config: of the Trainer.
+        base_model: folder of the served model's SavedModel, empty where none is served; None if nobody looked.
+
+    Raises:
+        ConfigError: nobody looked for the served model.
+    """
+    if not custom_config["training"]["warm_start"]:
+        return custom_config
+    if base_model is None:
+        raise ConfigError(
+            "training.warm_start=true needs the served model, which only a run of the whole pipeline hands over; "
+            "set it to false, and training.initial_weights to the folder of a served version"
+        )
+    served = fileio.exists(os.path.join(base_model, "saved_model.pb"))
+    return with_values(custom_config, {"training.initial_weights": base_model}) if served else custom_config
+
+
+def warm_started(custom_config: dict[str, Any], base_model: str | None, train_files: list[str]) -> dict[str, Any]:
+    """As `served_as_initial_weights`, with as many steps as the training images ask for; see `TrainingConfig`."""
+    started = served_as_initial_weights(custom_config, base_model)
+    training = TrainingConfig.model_validate(started["training"])
+    if started is custom_config or not training.warm_start_epochs:
+        return started
+    return shortened(started, training.warm_start_steps(count_records(train_files)))
+
+
+def shortened(custom_config: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """The configuration of a training of fewer steps: warm-up and ramps keep their share of them."""
+    training = custom_config["training"]
+    share = steps / training["steps"]
+    return with_values(
+        custom_config,
+        {
+            "training.steps": steps,
+            "training.warmup_steps": int(share * training["warmup_steps"]),
+            "training.loss.top_k_ramp_steps": int(share * training["loss"]["top_k_ramp_steps"]),
+        },
+    )
 
 
 def training_data(

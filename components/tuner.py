@@ -23,7 +23,15 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
 from components.search_space import chosen_values, is_integer, short, with_values
-from components.trainer import CHECKPOINTS, TENSORBOARD, checkpoint_folder, fit, record_files
+from components.trainer import (
+    CHECKPOINTS,
+    TENSORBOARD,
+    checkpoint_folder,
+    fit,
+    record_files,
+    served_as_initial_weights,
+    shortened,
+)
 from components.tuning import Dimension, TuningConfig
 from data.errors import ProjectError, TrainingError
 from models.console import terminal
@@ -70,7 +78,7 @@ class TrialFailed(TrainingError, keras_tuner.errors.FatalError):
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Prepares the search that `fn_args.custom_config` describes: that of the Trainer, and section `tuning`."""
-    custom = dict(fn_args.custom_config)
+    custom = served_as_initial_weights(dict(fn_args.custom_config), fn_args.base_model)
     tuning = TuningConfig.model_validate(custom.pop("tuning"))
     search = Search(
         make_oracle(tuning, custom["training"]["seed"]),
@@ -164,20 +172,6 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def shortened(custom_config: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """The configuration of a training of fewer steps: warm-up and ramps keep their share of them."""
-    training = custom_config["training"]
-    share = steps / training["steps"]
-    return with_values(
-        custom_config,
-        {
-            "training.steps": steps,
-            "training.warmup_steps": int(share * training["warmup_steps"]),
-            "training.loss.top_k_ramp_steps": int(share * training["loss"]["top_k_ramp_steps"]),
-        },
-    )
 
 
 def make_space(space: Mapping[str, Dimension]) -> keras_tuner.HyperParameters:

@@ -22,6 +22,10 @@ LEAST_HYPERBAND_TRIALS = 4
 FIXED = {
     "training.steps": "tuning.steps says how long a trial trains",
     "training.strategy": "it says where a training runs, not how well it learns",
+    **dict.fromkeys(
+        ("training.warm_start", "training.warm_start_epochs", "training.warm_start_min_steps"),
+        "all trials start alike, and tuning.steps says how long they train",
+    ),
 }
 
 

@@ -56,6 +56,8 @@ class DataConfig(Section):
     """Share of the images that becomes test where the dataset has no official splits."""
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     """The run stops if a larger share of the images than this had to be set aside."""
+    license: str = ""
+    """Under which licence the images and labels are used, for the model card; changes nothing of the data."""
     max_pixels: int = Field(default=50_000_000, ge=1, le=LARGEST_IMAGE)
     """Images with more pixels than this are set aside without being decoded."""
 

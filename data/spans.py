@@ -41,6 +41,9 @@ class SpansConfig(Section):
     """The newest span to look at: its number, or its date where the pattern is dated; None takes what is there."""
     reference: int = Field(default=1, ge=0)
     """Number of spans before the newest one that it is compared with in validation, even if the window lacks them."""
+    replay: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training images of each span before the window that is trained on too, against forgetting; chosen
+    by hash, and others for each newest span."""
     on_incomplete: Literal["stop", "skip"] = "stop"
     """What a span that is empty, still being copied, or has too many bad images does to a run: 'stop', or 'skip',
     which leaves that span out and says so."""
@@ -68,6 +71,8 @@ class Selection:
     """What is trained on; never empty."""
     reference: tuple[Span, ...]
     """What the newest span is compared with beyond the window."""
+    replay: tuple[Span, ...]
+    """What some training images are taken from beside the window: all spans before it, or none."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,12 @@ def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Sele
                 f"span {span.name} is still being copied: {span.folder} holds {INCOMPLETE}; what copies it removes "
                 "that file in the end"
             )
-    return Selection(tuple(window), tuple(span for span in reference if not is_incomplete(span, files)))
+    replay = spans[: -len(window)] if config.replay else []
+
+    def complete(spans: Sequence[Span]) -> tuple[Span, ...]:
+        return tuple(span for span in spans if not is_incomplete(span, files))
+
+    return Selection(tuple(window), complete(reference), complete(replay))
 
 
 def is_incomplete(span: Span, files: FileSystem) -> bool:

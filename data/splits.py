@@ -27,7 +27,7 @@ class SplitPlan:
         split = self.renamed[sample.split] if sample.split else "train"
         if split != "train":
             return split
-        position = _position(sample.group)
+        position = hash_position(sample.group)
         for name, fraction in (("test", test_fraction), ("val", val_fraction)):
             if name in self.carved:
                 if position < fraction:
@@ -56,7 +56,7 @@ def plan_splits(official: tuple[str, ...]) -> SplitPlan:
     return SplitPlan(official, {split: split for split in official}, ())
 
 
-def _position(group: str) -> float:
-    """A number in [0, 1), spread evenly over groups."""
-    digest = blake2b(group.encode(), digest_size=8).digest()
+def hash_position(name: str) -> float:
+    """A number in [0, 1), spread evenly over names: the same one for a name on every machine."""
+    digest = blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

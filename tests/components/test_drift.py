@@ -17,7 +17,7 @@ from components.artifacts import Spans
 from components.config import DriftConfig, ValidationConfig
 from components.drift import STATISTICS_FILE, SpanDrift, measure_drift, read_drift
 from components.schema import DataSchema
-from components.span_records import WINDOW_FILE, SpanRecord, WindowRecord, pictures_file
+from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord, pictures_file
 from components.validation import StrictExampleValidator
 from data import features
 from data.errors import DataError

@@ -16,7 +16,7 @@ from tfx.types.artifact import Artifact
 
 from components.example_gen import read_bad, read_counts
 from components.fingerprint import fingerprint
-from components.span_records import WindowRecord, read_pictures, read_window
+from components.spans.records import WindowRecord, read_pictures, read_window
 from components.window import WindowExampleGen
 from data import features
 from data.dataset import DataConfig
@@ -27,8 +27,6 @@ from data.layouts.base import SPLITS
 from data.manifest import read_manifest
 from data.spans import INCOMPLETE
 from tests.components.conftest import columns, read_split, run_node
-
-pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 LABELS = LabelMap(
@@ -146,6 +144,7 @@ def test_a_window_is_one_set_of_examples_and_an_unchanged_span_is_ingested_once(
     ]
 
 
+@pytest.mark.long
 def test_only_what_a_run_needs_stays_in_the_cache(run: Runs, spans: Path):
     run(spans={"window": "all"})
     assert run.cached() == ["span-1", "span-2", "span-3"]
@@ -166,6 +165,7 @@ def test_only_what_a_run_needs_stays_in_the_cache(run: Runs, spans: Path):
     assert len(read_pictures(made["spans"].uri, record(made).newest)) == 7
 
 
+@pytest.mark.long
 def test_a_changed_span_or_setting_is_ingested_anew(run: Runs, spans: Path):
     add(spans / "span-3", "train", {"new": 999})
     grown = run(evaluation="window", spans={"window": 2})
@@ -180,6 +180,7 @@ def test_a_changed_span_or_setting_is_ingested_anew(run: Runs, spans: Path):
     assert cached(run(**only_one, code_hash="new", max_pixels=10**6)) == {"span-3": False}
 
 
+@pytest.mark.long
 def test_a_corrected_version_replaces_its_span_but_not_what_judges(tmp_path: Path):
     data = tmp_path / "data"
     add_span(data, "span-1/v1", 1)
@@ -210,6 +211,7 @@ def test_what_judges_stays_although_its_span_is_gone(run: Runs, spans: Path):
         run(spans={"window": 1}, code_hash="new")
 
 
+@pytest.mark.long
 def test_a_dataset_apart_judges_with_its_test_split_or_with_all_of_it(run: Runs, tmp_path: Path):
     add_span(tmp_path, "divided", 8)
     add(tmp_path / "whole", "", {"a": 801, "b": 802, "c": 803})
@@ -243,6 +245,73 @@ def test_the_same_image_in_two_spans_counts_once_and_never_for_training_and_judg
     assert len(keys(run(spans={"window": 1, "span": 2}), "train")) == 3
 
 
+def test_older_spans_lend_training_images_alone(run: Runs, spans: Path):
+    add_span(spans, "span-4", 4)
+    add(spans / "span-2", "train", {"copied": 401})  # a training image of span 4
+    add(spans / "span-1", "train", {"leaked": 205})  # a test image of span 2
+
+    made = run(spans={"replay": 1.0})
+
+    trained = {f"span-{s}/images/train/{n}.png" for s in (1, 2, 3, 4) for n in (0, 1, 2)}
+    assert set(keys(made, "train")) == trained
+    assert keys(made, "val") == [f"span-4/images/val/{n}.png" for n in (3, 4)]
+    assert keys(made, "test") == keys(run(), "test") == [f"span-1/images/test/{n}.png" for n in (5, 6)]
+    found = record(made)
+    assert found.replayed == {"span-1": 3, "span-2": 3, "span-3": 3}
+    assert [(span.name, span.role) for span in found.spans] == [
+        ("span-1", "evaluation"),
+        ("span-1", "replay"),
+        ("span-2", "replay"),
+        ("span-3", "replay"),
+        ("span-3", "reference"),
+        ("span-4", "window"),
+    ]
+    assert [span.name for span in found.older] == ["span-3"]
+    assert json.loads(made["examples"].get_string_custom_property("spans")) == ["span-4"]
+    assert json.loads(made["examples"].get_string_custom_property("replayed")) == found.replayed
+    assert read_counts(made["quarantine"].uri)["splits"] == {"train": 12, "val": 2, "test": 2}
+    listed = {(entry.split, entry.key) for entry in read_manifest(made["examples"].uri, LocalFiles())}
+    assert listed == {(split, key) for split in SPLITS for key in keys(made, split)}
+
+
+@pytest.mark.long
+def test_replayed_images_are_the_same_ones_for_a_newest_span_and_others_for_the_next(tmp_path: Path):
+    for number in (1, 2, 3):
+        names = {f"{n}": 100 * number + n for n in range(24 if number == 1 else 2)}
+        add(tmp_path / f"data/{number}", "train", names)
+        for split in ("val", "test"):
+            add(
+                tmp_path / f"data/{number}", split, {f"{split}{n}": 1000 * number + 10 * len(split) + n for n in (0, 1)}
+            )
+    run = Runs(tmp_path, f"{tmp_path}/data/{{SPAN}}")
+
+    def replayed(newest: int) -> set[str]:
+        made = run(spans={"replay": 0.5, "span": newest})
+        chosen = {key for key in keys(made, "train") if key.startswith("1/")}
+        assert record(made).replayed["1"] == len(chosen)
+        return chosen
+
+    for_two = replayed(2)
+    for_three = replayed(3)
+
+    assert replayed(2) == for_two
+    assert for_two != for_three
+    assert 4 <= len(for_two) <= 20  # of 24, each with probability 1/2: outside once in 2000
+    assert run.cached() == ["1", "2"]
+
+
+@pytest.mark.long
+def test_a_bad_span_before_the_window_is_left_out_of_the_replay(run: Runs, spans: Path):
+    for path in (spans / "span-2/masks").rglob("*.png"):
+        path.unlink()
+
+    made = run(spans={"replay": 1.0})
+
+    assert record(made).replayed == {"span-1": 3}
+    assert list(record(made).skipped) == ["span-2"]
+
+
+@pytest.mark.long
 def test_what_is_bad_in_any_span_is_named_with_its_span(run: Runs, spans: Path):
     for number in (2, 3):
         (spans / f"span-{number}/images/train/bad.png").write_bytes(b"")
@@ -260,6 +329,7 @@ def test_what_is_bad_in_any_span_is_named_with_its_span(run: Runs, spans: Path):
     assert record(made).newest.unknown_label.startswith("span-3/images/val/alien.png: label outside the label map: 7")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["empty", "half copied"])
 def test_an_empty_or_half_copied_span_stops_the_run_or_is_left_out(run: Runs, spans: Path, damage: str):
     add_span(spans, "span-4", 4)
@@ -282,6 +352,7 @@ def test_an_empty_or_half_copied_span_stops_the_run_or_is_left_out(run: Runs, sp
         run(spans={"on_incomplete": "skip"})
 
 
+@pytest.mark.long
 def test_a_span_that_is_being_copied_stops_the_run_before_anything_is_read(run: Runs, spans: Path):
     (spans / "span-3" / INCOMPLETE).touch()
 
@@ -289,6 +360,7 @@ def test_a_span_that_is_being_copied_stops_the_run_before_anything_is_read(run: 
         run()
 
 
+@pytest.mark.long
 def test_a_span_that_grows_while_it_is_read_is_not_kept(run: Runs, spans: Path, monkeypatch: pytest.MonkeyPatch):
     looked = iter(range(100))
 
@@ -298,13 +370,15 @@ def test_a_span_that_grows_while_it_is_read_is_not_kept(run: Runs, spans: Path, 
         return fingerprint(folder, files)
 
     shutil.rmtree(run.ingested)
-    monkeypatch.setattr("components.window.fingerprint", grows)
+    monkeypatch.setattr("components.spans.state.fingerprint", grows)
+    monkeypatch.setattr("components.spans.ingest.fingerprint", grows)
 
     with pytest.raises(IncompleteDataError, match="span-3 is not what it was when it was first looked at"):
         run(spans={"reference": 0})
     assert "span-3/images/train/late.png" in keys(run(spans={"reference": 0}), "train")
 
 
+@pytest.mark.long
 def test_an_empty_split_is_judged_over_the_whole_window(run: Runs, spans: Path):
     shutil.rmtree(spans / "span-3/images/val")
     (spans / "span-3/images/val").mkdir()
@@ -314,6 +388,7 @@ def test_an_empty_split_is_judged_over_the_whole_window(run: Runs, spans: Path):
         run(spans={"window": 1})
 
 
+@pytest.mark.long
 def test_groups_stay_in_their_split_when_spans_are_added(tmp_path: Path):
     for number in (1, 2, 3):
         add(tmp_path / f"data/{number}", "", {f"scene{n}_{number}": 100 * number + n for n in range(24)})
@@ -336,6 +411,7 @@ def test_groups_stay_in_their_split_when_spans_are_added(tmp_path: Path):
     assert sum(len(keys(made, split)) for split in SPLITS) == 72
 
 
+@pytest.mark.long
 def test_a_damaged_cache_is_written_anew(run: Runs):
     before = run(evaluation="window", spans={"reference": 0})
     (path,) = (run.ingested / "spans").glob("*/*/Split-train/*")
@@ -357,6 +433,7 @@ Runs(Path(sys.argv[1]), sys.argv[2])(spans={"window": "all"}, evaluation="window
 """
 
 
+@pytest.mark.long
 def test_a_killed_process_leaves_no_half_result(run: Runs, tmp_path: Path, spans: Path):
     undisturbed = run(spans={"window": "all"}, evaluation="window")
     work = tmp_path / "killed"

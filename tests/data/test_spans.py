@@ -170,9 +170,35 @@ def test_a_reference_that_is_being_copied_stops_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "replay"),
+    [
+        ({}, []),
+        ({"replay": 0.1}, ["s1", "s3", "s4"]),
+        ({"replay": 0.1, "window": 2}, ["s1", "s3"]),
+        ({"replay": 0.1, "span": 4}, ["s1", "s3"]),
+        ({"replay": 1.0, "window": "all"}, []),
+    ],
+)
+def test_all_complete_spans_before_the_window_are_replayed_if_any(tmp_path: Path, settings: dict, replay: list[str]):
+    make(tmp_path, "s1", "s2", "s3", "s4", "s5")
+    (tmp_path / "s2" / INCOMPLETE).touch()
+
+    chosen = select(
+        parse_pattern(f"{tmp_path}/s{{SPAN}}"),
+        SpansConfig.model_validate(
+            {"on_incomplete": "skip" if settings.get("window") == "all" else "stop", **settings}
+        ),
+        LocalFiles(),
+    )
+
+    assert [span.name for span in chosen.replay] == replay
+
+
+@pytest.mark.parametrize(
     ("values", "text"),
     [
         ({"path": "d", "spans": {"window": 2}}, "need a pattern in path"),
+        ({"path": "d", "spans": {"replay": 0.5}}, "need a pattern in path"),
         ({"path": "d", "evaluation": "window"}, "need a pattern in path"),
         ({"path": "d/{SPAN}", "spans": {"window": 0}}, "greater than or equal to 1"),
         ({"path": "d/{SPAN}", "spans": {"span": "2026-01-01"}}, "is a date, but the spans of 'd/{SPAN}' have numbers"),

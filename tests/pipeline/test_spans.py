@@ -13,8 +13,6 @@ from pipeline.local import compile_pipeline
 from pipeline.plan import plan
 from pipeline.workspace import Workspace
 
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -70,5 +68,5 @@ def test_a_dry_run_counts_the_window_and_writes_nothing(data: Path, tmp_path: Pa
 def test_an_edit_of_the_comparison_does_not_ingest_anew():
     ingesting = {path.name for path in source_files("components.window")}
 
-    assert {"window.py", "example_gen.py", "spans.py"} <= ingesting
+    assert {"window.py", "merge.py", "ingest.py", "example_gen.py", "spans.py"} <= ingesting
     assert "drift.py" not in ingesting

@@ -11,7 +11,7 @@ from components.files import file_system
 WINDOW_FILE = "spans.json"
 PICTURES = "pictures"
 
-Role = Literal["window", "reference", "evaluation"]
+Role = Literal["window", "reference", "replay", "evaluation"]
 
 
 class SpanState(BaseModel):
@@ -45,6 +45,8 @@ class SpanRecord(SpanState):
     """The first reason that names a label which the label map lacks."""
     dropped: int = 0
     """Images left out because another span of the run has the same ones."""
+    replayed: int = 0
+    """Of a span before the window: its images that are trained on all the same."""
     cached: bool
     """Whether this run took over what an earlier one had ingested."""
 
@@ -55,7 +57,8 @@ class WindowRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     spans: list[SpanRecord]
-    """What judges (unless the window does), then the reference and the window, oldest first."""
+    """What judges (unless the window does), what is replayed, the reference, the window; each oldest first. A span
+    may be there in several roles."""
     skipped: dict[str, str]
     """Spans that were left out -> why."""
     repeated: float
@@ -65,6 +68,11 @@ class WindowRecord(BaseModel):
     def window(self) -> list[SpanRecord]:
         """What is trained on, oldest first."""
         return [span for span in self.spans if span.role == "window"]
+
+    @property
+    def replayed(self) -> dict[str, int]:
+        """Span before the window -> its images that are trained on all the same."""
+        return {span.name: span.replayed for span in self.spans if span.role == "replay"}
 
     @property
     def newest(self) -> SpanRecord:

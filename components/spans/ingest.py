@@ -1,0 +1,218 @@
+"""What is made of one span, once: its records, its manifest, its scalar columns, and what is bad in it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import tensorflow as tf
+
+from components.example_gen import LabelledImages, check_bad, read_bad, read_counts, reason_kind, write_examples
+from components.files import file_system
+from components.fingerprint import fingerprint
+from components.spans.cache import SpanCache
+from components.spans.records import PICTURES, Role, SpanRecord, SpanState
+from components.spans.state import EVALUATION, WindowState
+from data import features
+from data.dataset import DataConfig
+from data.errors import DataError, IncompleteDataError
+from data.labels import LabelMap
+from data.layouts.base import SPLITS
+from data.manifest import ImageFile, read_manifest
+from data.masks import UNKNOWN_LABEL
+from data.spans import SpansConfig
+
+#: Where a result of the cache has what is in the `Quarantine` artifact.
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """A span in the cache."""
+
+    span: SpanState
+    role: Role
+    folder: str
+    cached: bool
+
+    @property
+    def quarantine(self) -> str:
+        """The folder of what was set aside, and of the counts."""
+        return os.path.join(self.folder, QUARANTINE)
+
+    @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images by split and by reason."""
+        return read_counts(self.quarantine)
+
+    def images(self) -> Iterator[ImageFile]:
+        """Its good images, in the order of their digests."""
+        return read_manifest(self.folder, file_system(self.folder))
+
+    def record(self, dropped: int, replayed: int) -> SpanRecord:
+        """What `Spans` says of it."""
+        return SpanRecord(
+            **self.span.model_dump(),
+            role=self.role,
+            images=self.counts["splits"],
+            bad=self.counts["bad"],
+            unknown_label=self._unknown_label(),
+            dropped=dropped,
+            replayed=replayed,
+            cached=self.cached,
+        )
+
+    def _unknown_label(self) -> str:
+        if UNKNOWN_LABEL not in self.counts["bad"]:
+            return ""
+        entries = (entry for entry in read_bad(self.quarantine) if reason_kind(entry["reason"]) == UNKNOWN_LABEL)
+        return next((f"{entry['path']}: {entry['reason']}" for entry in entries), "")
+
+
+@dataclass(frozen=True)
+class RunSpans:
+    """The spans of a run, each as far as it can be used."""
+
+    evaluation: Ingested | None
+    """What judges; None: the window."""
+    replay: list[Ingested]
+    reference: list[Ingested]
+    window: list[Ingested]
+    """Never empty."""
+    skipped: dict[str, str]
+    """Why spans were left out."""
+
+    @property
+    def all(self) -> list[Ingested]:
+        """Every one, in the order of `WindowRecord.spans`."""
+        return [*([self.evaluation] if self.evaluation else []), *self.replay, *self.reference, *self.window]
+
+    @property
+    def newest(self) -> Ingested:
+        """The last one of the window."""
+        return self.window[-1]
+
+
+class Ingester:
+    """Takes spans from the cache, or ingests them into it.
+
+    Args of the constructor:
+        cache: Where to look and to write.
+        config: The `data` section.
+        code_hash: Of the code that ingests.
+        make_pipeline: Gives a Beam pipeline.
+    """
+
+    def __init__(self, cache: SpanCache, config: DataConfig, code_hash: str, make_pipeline: Callable[[], Any]):
+        self._cache = cache
+        self._config = config
+        self._code_hash = code_hash
+        self._make_pipeline = make_pipeline
+        self._new: set[str] = set()
+
+    def ingest(self, span: SpanState, role: Role) -> Ingested:
+        """The records of a span.
+
+        Raises:
+            DataError: the span is empty, too much of it is bad, or it is not what it was when the run began.
+        """
+        config, key = self._span_config(span), self.key(span)
+        folder = self._cache.find(key)
+        if folder is None:
+            folder = self._ingest(span, config, key)
+            self._new.add(key)
+        check_bad(os.path.join(folder, QUARANTINE), config)
+        return Ingested(span, role, folder, cached=key not in self._new)
+
+    def key(self, span: SpanState) -> str:
+        """Where the cache keeps a span; changes with its content, with what is read of it, and with the code."""
+        settings = self._span_config(span).model_dump(mode="json", exclude={"path", "max_bad_fraction"})
+        content = json.dumps([span.name, span.fingerprint, self._code_hash, settings], sort_keys=True)
+        return f"{span.slug}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+    def _span_config(self, span: SpanState) -> DataConfig:
+        plain: dict[str, Any] = {"path": span.folder, "spans": SpansConfig(), "evaluation": "fixed"}
+        if span.name == EVALUATION:
+            plain |= {"val_fraction": 0.0, "test_fraction": 1.0}  # Where it is not divided, all of it judges.
+        return self._config.model_copy(update=plain)
+
+    def _ingest(self, span: SpanState, config: DataConfig, key: str) -> str:
+        self._check_unchanged(span)
+        folder = self._cache.attempt(key)
+        with self._make_pipeline() as pipeline:
+            outputs = pipeline | "LabelledImages" >> LabelledImages(config, prefix=f"{span.name}/")
+            write_examples(outputs, folder, os.path.join(folder, QUARANTINE))
+            write_pictures(outputs, os.path.join(folder, PICTURES), config.label_map)
+        self._check_unchanged(span)
+        self._cache.complete(key, folder)
+        return folder
+
+    def _check_unchanged(self, span: SpanState) -> None:
+        if fingerprint(span.folder, file_system(span.folder)) != span.fingerprint:
+            raise IncompleteDataError(
+                f"{span.folder} is not what it was when it was first looked at: files came, went or changed. If it is "
+                "still being copied, run again afterwards; if its test images were fixed to judge, restore it, or say "
+                "in data.evaluation what judges from now on"
+            )
+
+
+def ingest_all(ingester: Ingester, state: WindowState, config: DataConfig) -> RunSpans:
+    """All spans of a run, from the cache or anew.
+
+    A bad span stops the run if it judges, or if the window has it; one before the window is left out.
+
+    Raises:
+        DataError: a span that judges is bad; one of the window is, and data.spans.on_incomplete is "stop"; or no span
+            of the window is left.
+    """
+    skipped: dict[str, str] = {}
+
+    def usable(spans: tuple[SpanState, ...], role: Role, stop: bool) -> list[Ingested]:
+        good = []
+        for span in spans:
+            try:
+                good.append(ingester.ingest(span, role))
+            except DataError as error:
+                if stop:
+                    raise
+                skipped[span.name] = str(error)
+        return good
+
+    evaluation = ingester.ingest(state.evaluation, "evaluation") if state.evaluation else None
+    window = usable(state.window, "window", stop=config.spans.on_incomplete == "stop")
+    if not window:
+        raise DataError("no span of the window can be used:\n" + "\n".join(skipped.values()))
+    reference = usable(state.reference, "reference", stop=False)
+    return RunSpans(evaluation, usable(state.replay, "replay", stop=False), reference, window, skipped)
+
+
+def write_pictures(outputs: Any, path: str, labels: LabelMap | None) -> None:
+    """Writes the scalar columns of all good images to `<path>.parquet`, a row each."""
+    if labels is None:
+        raise DataError("the label map of data that come in spans is not resolved")
+    keys = features.scalar_keys(labels.names)
+    floats = (features.BRIGHTNESS, features.CONTRAST, features.VOID_FRACTION)
+    kinds = {features.SOURCE: pa.string(), **dict.fromkeys(floats, pa.float32())}
+    schema = pa.schema([("split", pa.string()), *((key, kinds.get(key, pa.int64())) for key in keys)])
+    rows = [outputs[split] | f"Row[{split}]" >> beam.Map(picture_row, split=split, keys=keys) for split in SPLITS]
+    _ = (
+        rows
+        | "AllRows" >> beam.Flatten()
+        | "WriteRows"
+        >> beam.io.WriteToParquet(path, schema, file_name_suffix=".parquet", num_shards=1, shard_name_template="")
+    )
+
+
+def picture_row(serialized: bytes, split: str, keys: list[str]) -> dict[str, Any]:
+    """The scalar columns of an example, and its split."""
+    values = tf.train.Example.FromString(serialized).features.feature
+    row: dict[str, Any] = {"split": split}
+    for key in keys:
+        (value,) = getattr(values[key], values[key].WhichOneof("kind")).value
+        row[key] = value.decode() if isinstance(value, bytes) else value
+    return row
