@@ -1,0 +1,197 @@
+// Runs the pushed LiteRT models on pictures and on the camera. Reads lite.json and the models beside this page.
+
+import { resizeToRgb } from "./resize.js";
+
+const RUNTIME = "./litert/";
+
+const [modelSelect, fileInput, cameraButton, opacityInput, statusLine, pictureCanvas, maskCanvas, classList] = [
+  "model", "file", "camera", "opacity", "status", "picture", "mask", "classes",
+].map((id) => document.getElementById(id));
+
+/** Tells the user, and any program that watches, what the page is doing: "loading", "ready", "busy" or "failed". */
+function tell(state, text) {
+  statusLine.dataset.state = state;
+  statusLine.textContent = text;
+}
+
+async function fetchJson(name) {
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
+  return response.json();
+}
+
+async function loadRuntime() {
+  try {
+    const runtime = await import("@litertjs/core");
+    await runtime.loadLiteRt(RUNTIME);
+    return runtime;
+  } catch (error) {
+    throw new Error(`LiteRT.js does not load from ${RUNTIME} (${error.message}). scripts/fetch_litert.sh puts it there.`);
+  }
+}
+
+/** One model, ready to run on pictures of any size. */
+class Segmenter {
+  constructor(runtime, model, record) {
+    this.runtime = runtime;
+    this.model = model;
+    this.record = record;
+  }
+
+  static async load(runtime, record, file) {
+    return new Segmenter(runtime, await runtime.loadAndCompile(file, { accelerator: "wasm" }), record);
+  }
+
+  /** Class ids, height * width of the record, of an ImageData. */
+  async segment(image) {
+    const { height, width } = this.record;
+    const input = new this.runtime.Tensor(resizeToRgb(image, height, width), [1, height, width, 3]);
+    const [output] = await this.model.run([input]);
+    const classIds = (await output.data()).slice();
+    input.delete();
+    output.delete();
+    return classIds;
+  }
+}
+
+function drawMask(classIds, record) {
+  maskCanvas.width = record.width;
+  maskCanvas.height = record.height;
+  const context = maskCanvas.getContext("2d");
+  const pixels = context.createImageData(record.width, record.height);
+  classIds.forEach((id, place) => pixels.data.set([...record.classes[id].color, 255], place * 4));
+  context.putImageData(pixels, 0, 0);
+}
+
+function listClasses(classIds, record) {
+  const counts = new Array(record.classes.length).fill(0);
+  classIds.forEach((id) => { counts[id] += 1; });
+  const found = counts.map((count, id) => ({ count, id })).filter(({ count }) => count);
+  found.sort((one, other) => other.count - one.count);
+  classList.replaceChildren(...found.map(({ count, id }) => {
+    const item = document.createElement("li");
+    const square = document.createElement("span");
+    square.style.background = `rgb(${record.classes[id].color.join(" ")})`;
+    const share = Math.round((100 * count) / classIds.length);
+    item.append(square, `${record.classes[id].name} ${share} %`);
+    return item;
+  }));
+}
+
+/** Draws a bitmap or video frame, segments it and shows the classes over it. */
+async function show(source, width, height, segmenter) {
+  if (!segmenter) throw new Error("No model is loaded; choose another one.");
+  pictureCanvas.width = width;
+  pictureCanvas.height = height;
+  const context = pictureCanvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(source, 0, 0);
+  const started = performance.now();
+  const classIds = await segmenter.segment(context.getImageData(0, 0, width, height));
+  drawMask(classIds, segmenter.record);
+  listClasses(classIds, segmenter.record);
+  return Math.round(performance.now() - started);
+}
+
+/** The camera: frames are segmented one after the other until it is stopped. */
+class Camera {
+  running = false;
+  finished = Promise.resolve();
+
+  /** Settles when the camera has been stopped, or fails. */
+  start(onFrame) {
+    this.running = true;
+    this.finished = this.#run(onFrame);
+    return this.finished;
+  }
+
+  async #run(onFrame) {
+    if (!navigator.mediaDevices) throw new Error("Browsers give the camera to pages from https: and localhost alone.");
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    try {
+      const video = document.createElement("video");
+      video.srcObject = stream;
+      video.playsInline = true;
+      await video.play();
+      while (this.running) {
+        await onFrame(video, video.videoWidth, video.videoHeight);
+        await new Promise(requestAnimationFrame);
+      }
+    } finally {
+      stream.getTracks().forEach((track) => track.stop());
+    }
+  }
+
+  /** Returns when the last frame has been dealt with. */
+  async stop() {
+    this.running = false;
+    await Promise.allSettled([this.finished]);
+  }
+}
+
+async function main() {
+  const [record, runtime] = await Promise.all([fetchJson("lite.json"), loadRuntime()]);
+  const kept = record.models.filter((model) => model.file);
+  modelSelect.replaceChildren(...kept.map(({ variant, file }) => new Option(variant, file)));
+  let segmenter = null;
+  let picture = null;
+  const camera = new Camera();
+
+  const attempt = (task) => async (event) => {
+    try {
+      await task(event);
+    } catch (error) {
+      await camera.stop();
+      tell("failed", error.message);
+    }
+  };
+  const segmentPicture = async () => {
+    if (!picture) {
+      tell("ready", "Ready: choose a picture, or start the camera.");
+      return;
+    }
+    tell("busy", "Segmenting");
+    const milliseconds = await show(picture, picture.width, picture.height, segmenter);
+    tell("ready", `${modelSelect.selectedOptions[0].text}: ${milliseconds} ms`);
+  };
+  const chooseModel = async () => {
+    await camera.stop();
+    tell("busy", "Loading the model");
+    segmenter?.model.delete();
+    segmenter = null;
+    segmenter = await Segmenter.load(runtime, record, modelSelect.value);
+    await segmentPicture();
+  };
+  const choosePicture = async () => {
+    await camera.stop();
+    const [file] = fileInput.files;
+    if (!file) return;
+    tell("busy", "Reading the picture");
+    picture = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
+    await segmentPicture();
+  };
+  const switchCamera = async () => {
+    if (camera.running) {
+      await camera.stop();
+      return;
+    }
+    cameraButton.textContent = "Stop camera";
+    try {
+      await camera.start(async (video, width, height) => {
+        tell("ready", `camera: ${await show(video, width, height, segmenter)} ms a picture`);
+      });
+    } finally {
+      cameraButton.textContent = "Start camera";
+    }
+  };
+
+  modelSelect.addEventListener("change", attempt(chooseModel));
+  fileInput.addEventListener("change", attempt(choosePicture));
+  cameraButton.addEventListener("click", attempt(switchCamera));
+  await chooseModel();
+  [modelSelect, fileInput, cameraButton].forEach((control) => { control.disabled = false; });
+}
+
+opacityInput.addEventListener("input", () => { maskCanvas.style.opacity = opacityInput.value; });
+maskCanvas.style.opacity = opacityInput.value;
+tell("loading", "Loading");
+main().catch((error) => tell("failed", error.message));

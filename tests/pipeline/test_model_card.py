@@ -1,0 +1,149 @@
+"""The model card says what the run's record says, names weaknesses by itself, and keeps names as text."""
+
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.lite_record import LiteModel, LiteRecord
+from pipeline.config import parse_config
+from pipeline.model_card import MARKDOWN_FILE, PAGE_FILE, found_limits, write_model_card
+from pipeline.pages import escape_markdown, markdown_page
+from pipeline.records import StageRecord
+from pipeline.report.page import class_scores
+from pipeline.summary import BaselineSummary, DataSummary, MetricsSummary, ModelSummary, Summary
+
+EVIL = "a|b <i> *c* [d](http://e)"
+
+#: 10 pixels of class "sky", 2 of them taken for EVIL; 5 of EVIL, all right; none of "void deck".
+METRICS = MetricsSummary(
+    mean_iou=0.7571,
+    pixel_accuracy=13 / 15,
+    frequency_weighted_iou=0.7714,
+    iou={"sky": 0.8, EVIL: 5 / 7, "void deck": None},
+    slices={"source:a": 0.75, "source:b": 0.25, "source:c": None},
+    confusion_matrix=[[8, 2, 0], [0, 5, 0], [0, 0, 0]],
+)
+LITE = LiteRecord(
+    height=48,
+    width=64,
+    classes=[],
+    threads=2,
+    images=4,
+    saved_model_mean_iou=0.75,
+    models=[
+        LiteModel(
+            variant="float16", file="float16.tflite", reason="", mean_iou=0.7499, milliseconds=3.25, size=5 * 1024
+        ),
+        LiteModel(variant="int8", file=None, reason="mean IoU 0.5000, -0.2500, breaks lite.max_drop=0.01"),
+    ],
+)
+
+
+def make_summary(**changes: Any) -> Summary:
+    labels = {"classes": [{"name": name} for name in METRICS.iou]}
+    config = parse_config(
+        {
+            "data": {"path": "photos", "layout": "voc", "label_map": labels, "license": "CC BY 4.0"},
+            "push": {"model_name": "streets"},
+            "card": {"intended_use": "Counting trees.", "limits": ["never tried in *snow*"]},
+        },
+        "test",
+    )
+    values = {
+        "run_id": "20260101-000000-000",
+        "status": "succeeded",
+        "config": config.model_dump(mode="json"),
+        "config_hash": "0123abcd",
+        "data": DataSummary(
+            images={"train": 1240, "val": 3, "test": 4}, quarantined=2, reasons={"size mismatch": 2}, spans=[0]
+        ),
+        "model": ModelSummary(backbone="mobilenet_v2", output_stride=16, params=2_600_000, steps=900),
+        "metrics": METRICS,
+        "baseline": BaselineSummary(version=6, mean_iou=0.7),
+        "blessed": True,
+        "reasons": ["mean IoU 0.7571 reaches evaluation.min_mean_iou=0.5"],
+    }
+    return Summary.model_validate(values | changes)
+
+
+STAGES = {"Trainer": StageRecord("Trainer", "ran", 1.0, {"code_hash": "beef"}, {})}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables of a Markdown text."""
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines() if "|" in line]
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> str:
+    write_model_card(make_summary(lite=LITE), STAGES, tmp_path)
+    return (tmp_path / MARKDOWN_FILE).read_text()
+
+
+def test_the_card_has_data_scores_and_origin(card: str):
+    for line in (
+        "# Model card: streets",
+        "Counting trees.",
+        "- licence: CC BY 4.0",
+        "- train: 1240 images (fits the weights)",
+        "- set aside as unusable: 2",
+        "  - 2: size mismatch",
+        "- Trainer: ran, code beef",
+        "- run 20260101-000000-000, configuration 0123abcd; the whole configuration is in the run's summary.json",
+    ):
+        assert line in card.splitlines()
+    table = rows(card)
+    assert ["mean IoU", "0.7571"] in table
+    assert ["mean IoU of version 6, served before", "0.7000"] in table
+    assert ["sky", "0.8000", "66.67 %"] in table
+    assert ["void deck", "none", "0.00 %"] in table
+    assert ["source:c", "none"] in table
+    assert ["float16", "0.7499", "3.25", "5", "pushed"] in table
+    assert table[-1][0] == "int8" and "left out: mean IoU 0.5000" in table[-1][4]
+
+
+def test_weaknesses_are_named():
+    assert found_limits(make_summary(), METRICS, class_scores(METRICS)) == [
+        "source:b: mean IoU 0.25, far below that of the whole test split, 0.76",
+        "class void deck is not in the test labels: nobody knows how good it is",
+        "judged on 4 images only: the scores may be off by several points",
+        "images unlike those of the data (other cameras, light, places) were not tested",
+    ]
+
+
+def test_the_page_shows_names_as_text(card: str, tmp_path: Path):
+    page = (tmp_path / PAGE_FILE).read_text()
+
+    assert EVIL in unescape(page)
+    assert "<li>never tried in *snow*</li>" in page
+    assert "<i>" not in page and 'href="http' not in page
+    assert re.search(r"<title>Model card: streets</title>", page)
+
+
+@pytest.mark.parametrize("text", [EVIL, "# head", "- item", "+1", "=====", "`code`", "a\nb", "~~x~~", "&lt;", "\\"])
+def test_any_text_survives_markdown(text: str):
+    page = markdown_page(f"| {escape_markdown(text)} | b |\n| --- | --- |\n\n{escape_markdown(text)}", "t")
+
+    found = [unescape(part) for part in re.findall(r"<(?:th|p)>(.*?)</(?:th|p)>", page)]
+    assert found == [" ".join(text.split()), "b", " ".join(text.split())]
+
+
+def test_the_card_goes_into_the_pushed_version(tmp_path: Path):
+    version = tmp_path / "serving/streets/7"
+    version.mkdir(parents=True)
+
+    write_model_card(make_summary(pushed_version=7, pushed_path=str(version)), STAGES, tmp_path)
+
+    pushed = (version / "assets.extra" / MARKDOWN_FILE).read_text()
+    assert pushed == (tmp_path / MARKDOWN_FILE).read_text()
+    assert ["model", "streets version 7"] in rows(pushed)
+    assert "python local_runner.py lineage 7 --model streets" in pushed
+
+
+def test_a_run_that_came_to_no_judgement_has_no_card(tmp_path: Path):
+    write_model_card(make_summary(metrics=None), STAGES, tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
