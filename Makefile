@@ -1,6 +1,6 @@
 # test takes LONG=1: also the tests that take minutes each.
 # setup takes two settings: GPU=1 for the CUDA build of TensorFlow, PYTHON=/path/to/python3.11 (scripts/setup.sh).
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test check bench soak lock clean
 PY := .venv/bin/python
 COMPILE := $(PY) -m uv pip compile setup.py --extra s3 --extra kubeflow --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	--override overrides.txt --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
@@ -20,6 +20,9 @@ check: setup
 
 bench: setup
 	@set -e; for name in storage input speed; do echo "== $$name"; PYTHONPATH=. $(PY) benchmarks/$$name.py; done
+
+soak: setup
+	PYTHONPATH=. $(PY) benchmarks/soak.py --runs $(or $(N),200)
 
 lock: setup
 	$(COMPILE) -o requirements.lock

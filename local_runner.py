@@ -18,6 +18,13 @@ WorkspaceOption = Annotated[Path, typer.Option("--workspace", help="Folder that 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of differences from the defaults.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as section.key.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Name of the model, where several are pushed.")]
+ServingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serving", metavar="DIR", help="Holds <model>/<version>: a folder, gs:// or s3://; else the workspace's."
+    ),
+]
 
 DEFAULT_WORKSPACE = Path("workspace")
 
@@ -67,16 +74,25 @@ def inspect(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any size.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Pictures of any size, folders of them, quoted patterns.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for masks and overlays.")],
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Write how probable each pixel's class is, too.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with pictures that come later.")] = False,
+    model: ModelOption = None,
+    serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    model: Annotated[str | None, typer.Option("--model", help="Name of the model, where several are pushed.")] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Segment pictures with the pushed model."""
-    from pipeline.commands import predict_command
+    """Segment pictures with the pushed model; what was done before is not done again."""
+    from pipeline.prediction.command import predict_command
 
-    predict_command(images, out, workspace, model, verbose=verbose)
+    predict_command(
+        images, out, serving_root(serving, workspace), model, probability=probability, watch=watch, verbose=verbose
+    )
 
 
 @app.command()
@@ -121,6 +137,68 @@ def lineage(
 
 
 @app.command()
+def rollback(
+    to: Annotated[
+        int | None, typer.Option("--to", metavar="VERSION", help="What comes back; else the newest other model.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes on record.")] = "",
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve an earlier version again; the one served now is not pushed again by itself."""
+    from pipeline.rollback import rollback_command
+
+    rollback_command(serving_root(serving, workspace), model, to, reason)
+
+
+@app.command()
+def readmit(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version that was rolled back.")],
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Let a model that was rolled back be pushed again."""
+    from pipeline.rollback import readmit_command
+
+    readmit_command(serving_root(serving, workspace), model, version)
+
+
+@app.command()
+def pin(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version in the serving directory.")],
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Keep a version, and what stands behind it, whatever push.keep and section retention say."""
+    from pipeline.rollback import pin_command
+
+    pin_command(serving_root(serving, workspace), model, version)
+
+
+@app.command()
+def unpin(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version that was pinned.")],
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Let a pinned version be removed when its time has come."""
+    from pipeline.rollback import unpin_command
+
+    unpin_command(serving_root(serving, workspace), model, version)
+
+
+def serving_root(serving: str | None, workspace: Path) -> str:
+    """Where the versions are: as told, or in the workspace."""
+    from pipeline.workspace import Workspace
+
+    return serving or str(Workspace(workspace.absolute()).serving)
+
+
+@app.command()
 def beam_workers(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")] = 50000,
     host: Annotated[
@@ -131,6 +209,28 @@ def beam_workers(
     from pipeline.commands import beam_workers_command
 
     beam_workers_command(host, port)
+
+
+@app.command()
+def serve(
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+    ] = 8501,
+    token_env: Annotated[
+        str | None,
+        typer.Option("--token-env", metavar="NAME", help="Environment variable with the token that clients must send."),
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Answer requests with the pushed model, and with every later one, until it is stopped."""
+    from pipeline.serving.commands import serve_command
+
+    serve_command(serving_root(serving, workspace), model, (host, port), token_env, (config, set_ or []))
 
 
 @app.command()
@@ -179,11 +279,20 @@ def schedule(
 def doctor(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes more than a second.")] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put the newest good backup of damaged ML Metadata back; check nothing.")
+    ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
     """Check this machine, and say what to do about what is wrong."""
     from pipeline.commands import doctor_command
+
+    if restore:
+        from pipeline.backup import restore_command
+
+        restore_command(workspace)
+        return
 
     doctor_command(workspace, config, set_ or [], quick=quick)
 

@@ -15,8 +15,8 @@ class Quarantine(Artifact):
 class Spans(Artifact):
     """The spans that a run looked at.
 
-    `spans.json`: a `components.window.WindowRecord`; `pictures/<number>.parquet`: the scalar columns of each span's
-    images, split by split.
+    `spans.json`: a `components.spans.records.WindowRecord`; `pictures/<span>.parquet`: the scalar columns of the
+    images of each span that is compared.
     """
 
     TYPE_NAME = "deeplab.Spans"
@@ -29,3 +29,12 @@ class Drift(Artifact):
     """
 
     TYPE_NAME = "deeplab.Drift"
+
+
+class LiteModels(Artifact):
+    """LiteRT models made of a SavedModel.
+
+    `lite.json`: a `components.lite_record.LiteRecord`; `<variant>.tflite`; the files of the browser page.
+    """
+
+    TYPE_NAME = "deeplab.LiteModels"

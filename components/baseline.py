@@ -63,10 +63,15 @@ class Executor(base_executor.BaseExecutor):
         served = serving_directory.served(exec_properties["serving_dir"])
         labels = LabelMap.model_validate_json(exec_properties["label_map"])
         present = served is not None and comparable(served, labels, exec_properties["on_label_change"])
-        model.set_int_custom_property(PRESENT, int(present))
-        if served is not None and present:
-            model.set_int_custom_property(VERSION, served.version)
-            serving_directory.copy_tree(served.path, path_utils.serving_model_dir(model.uri))
+        copy_served(served if present else None, model)
+
+
+def copy_served(served: serving_directory.Published | None, model: types.Artifact) -> None:
+    """Fills a Model artifact with a served version; None marks it as absent."""
+    model.set_int_custom_property(PRESENT, int(served is not None))
+    if served is not None:
+        model.set_int_custom_property(VERSION, served.version)
+        serving_directory.copy_tree(served.path, path_utils.serving_model_dir(model.uri))
 
 
 class ServedModelSpec(ComponentSpec):
@@ -110,5 +115,5 @@ class ServedModel(base_component.BaseComponent):
 
 
 def is_present(baseline: types.Artifact) -> bool:
-    """Whether a `ServedModel` output holds a model to compare with."""
+    """Whether a copy of the served model holds one."""
     return bool(baseline.get_int_custom_property(PRESENT))

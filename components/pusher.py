@@ -11,9 +11,12 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import infra_check, serving_directory
+from components import infra_check, serving_directory, version_marks
+from components.artifacts import LiteModels
 from components.config import PushConfig
+from components.lite_record import pushed_files
 from components.requests import encoded_images, test_examples
+from components.serving_directory import WARMUP_FILE
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, SERVING_SIGNATURE
 
@@ -23,7 +26,7 @@ DESTINATION = "pushed_destination"
 VERSION = "pushed_version"
 REASON = "reason"
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+LITE_FOLDER = f"{serving_directory.EXTRA}lite"
 
 
 def warmup_log(model_name: str, images: list[bytes]) -> bytes:
@@ -50,6 +53,19 @@ def refusal(blessing: types.Artifact, infra_blessing: types.Artifact) -> str:
     return ""
 
 
+def rolled_back(withdrawal: version_marks.Withdrawal) -> str:
+    """Why a model that is good enough is not pushed all the same."""
+    when = f"{withdrawal.withdrawn_at:%Y-%m-%d %H:%M} UTC"
+    why = f" ({withdrawal.reason})" if withdrawal.reason else ""
+    return f"version {withdrawal.version}, which is this model, was rolled back on {when}{why}"
+
+
+def lite_files(lite: types.Artifact | None) -> dict[str, bytes]:
+    """LiteRT models and their page, by their places in the version; servers pass over `assets.extra`."""
+    contents = pushed_files(lite.uri) if lite else {}
+    return {f"{LITE_FOLDER}/{name}": content for name, content in contents.items()}
+
+
 @component
 def ModelPusher(
     model: InputArtifact[standard_artifacts.Model],
@@ -62,6 +78,7 @@ def ModelPusher(
     config: Parameter[str],
     label_map: Parameter[str],
     code_hash: Parameter[str],
+    lite: InputArtifact[LiteModels] = None,
 ) -> None:
     """Publishes; `served_model` makes the node run again when what is served has changed."""
     push = PushConfig.model_validate_json(config)
@@ -71,19 +88,25 @@ def ModelPusher(
     if reason:
         pushed_model.set_string_custom_property(REASON, reason)
         return
+    version_marks.pinned(serving_dir)  # Were they unreadable, that must not turn out after the push.
+    fingerprint = serving_directory.model_fingerprint(saved_model)
     served = serving_directory.served(serving_dir)
-    if served and served.record.model_fingerprint == serving_directory.model_fingerprint(saved_model):
+    if served and served.record.model_fingerprint == fingerprint:
         # Should the run that published it have been killed before it could record that, its lineage hangs on this.
         pushed_model.set_string_custom_property(DESTINATION, served.path)
         pushed_model.set_string_custom_property(VERSION, str(served.version))
         pushed_model.set_string_custom_property(REASON, f"already served as version {served.version}")
+        return
+    withdrawal = version_marks.withdrawn(serving_dir).get(fingerprint)
+    if withdrawal:
+        pushed_model.set_string_custom_property(REASON, rolled_back(withdrawal))
         return
     images = list(encoded_images(test_examples(examples, push.warmup_requests)))
     version = serving_directory.publish(
         saved_model,
         serving_dir,
         class_names=list(LabelMap.model_validate_json(label_map).names),
-        extra={WARMUP_FILE: warmup_log(push.model_name, images)},
+        extra={WARMUP_FILE: warmup_log(push.model_name, images), **lite_files(lite)},
     )
     serving_directory.prune(serving_dir, push.keep)
     pushed_model.set_int_custom_property(PUSHED, 1)

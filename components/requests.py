@@ -1,4 +1,4 @@
-"""Real requests for a model: images and examples from the test split."""
+"""Real requests for a model: images and examples, most from the test split."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +15,12 @@ from data import features
 
 def test_examples(examples: types.Artifact, count: int) -> list[bytes]:
     """The first `count` serialized examples of the test split."""
-    pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], TEST_SPLIT))
+    return first_examples(examples, TEST_SPLIT, count)
+
+
+def first_examples(examples: types.Artifact, split: str, count: int) -> list[bytes]:
+    """The first `count` serialized examples of a split."""
+    pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))
     records = tf.data.TFRecordDataset(sorted(fileio.glob(pattern)), compression_type="GZIP")
     return list(islice(records.as_numpy_iterator(), count))
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.files import file_system, is_local
+from components.serving_lock import changing
+from components.version_marks import pinned, withdrawn
 from data.errors import WorkspaceError
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 RECORD = "PUBLISHED"
 SAVED_MODEL = "saved_model.pb"
+#: What is put into a version beside the model lies here, as TensorFlow Serving wants it; it is no part of the model.
+EXTRA = "assets.extra/"
+#: A TFRecord file of PredictionLog protos.
+WARMUP_FILE = f"{EXTRA}tf_serving_warmup_requests"
 _STAGING = ".staging-"
 _CHUNK = 1 << 20
 
@@ -42,6 +48,15 @@ class Record(BaseModel):
     published_at: datetime
     source: str = ""
     """URI of the model artifact."""
+    restored_from: int | None = None
+    """The version as which this model was first pushed, where a rollback published it once more."""
+    rollback_of: int | None = None
+    """The version that was rolled back then."""
+
+    @property
+    def first_version(self) -> int:
+        """The version as which this model was first pushed."""
+        return self.version if self.restored_from is None else self.restored_from
 
 
 class Published(NamedTuple):
@@ -99,24 +114,27 @@ def served(serving_dir: str) -> Published | None:
 
 
 def state(serving_dir: str) -> str:
-    """What is being served, as a short string for cache keys."""
+    """What is being served, and what may not be, as a short string for cache keys."""
     newest = served(serving_dir)
-    return f"{newest.version}:{newest.record.model_fingerprint}" if newest else "none"
+    state = f"{newest.version}:{newest.record.model_fingerprint}" if newest else "none"
+    return ",not ".join([state, *sorted(withdrawn(serving_dir))])
 
 
 def model_fingerprint(model: str) -> str:
-    """SHA-256 over names and contents of a SavedModel's files."""
+    """SHA-256 over names and contents of a SavedModel's files; what publishing adds to them does not count."""
     digest = hashlib.sha256()
     for name in sorted(_walk(model)):
-        content = hashlib.sha256(_read(os.path.join(model, name))).hexdigest()
-        digest.update(f"{name}\0{content}\n".encode())
+        if name != RECORD and not name.startswith(EXTRA):
+            content = hashlib.sha256(_read(os.path.join(model, name))).hexdigest()
+            digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 
-def copy_tree(source: str, target: str, last: Iterable[str] = ()) -> None:
-    """Copies a folder between any two file systems; the files named in `last` come last, in that order."""
+def copy_tree(source: str, target: str, last: Iterable[str] = (), but: str | None = None) -> None:
+    """Copies a folder between any two file systems, all files but one; those named in `last` come last, in order."""
     ordered = list(last)
-    names = sorted(_walk(source), key=lambda name: (ordered.index(name) + 1 if name in ordered else 0, name))
+    found = (name for name in _walk(source) if name != but)
+    names = sorted(found, key=lambda name: (ordered.index(name) + 1 if name in ordered else 0, name))
     source_files = file_system(source)
     for name in names:
         destination = os.path.join(target, name)
@@ -143,23 +161,45 @@ def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[st
         model: Folder of the SavedModel.
         serving_dir: Folder of the versions; made if absent.
         class_names: In the order of the class ids.
-        extra: Further files to put into the version: relative path -> content.
+        extra: Further files to put into the version: relative path, below `EXTRA` -> content.
 
     Raises:
         WorkspaceError: The copy differs from the original, or the version appeared meanwhile.
     """
-    version = _next_version(serving_dir)
-    record = Record(
-        version=version,
-        model_fingerprint=model_fingerprint(model),
-        class_names=class_names,
-        published_at=datetime.now(UTC),
-        source=model,
-    )
-    target = os.path.join(serving_dir, str(version))
+    with changing(serving_dir):
+        record = Record(
+            version=_next_version(serving_dir),
+            model_fingerprint=model_fingerprint(model),
+            class_names=class_names,
+            published_at=datetime.now(UTC),
+            source=model,
+        )
+        return _put(model, serving_dir, record, extra)
+
+
+def republish(earlier: Published, serving_dir: str, rollback_of: int) -> Published:
+    """Publishes an earlier version once more, as the next one, with every file that it has.
+
+    Raises:
+        WorkspaceError: It is damaged, the copy differs from it, or the new version appeared meanwhile.
+    """
+    with changing(serving_dir):
+        if model_fingerprint(earlier.path) != earlier.record.model_fingerprint:
+            raise WorkspaceError(f"{earlier.path}: damaged: this is not the model that was published as this version")
+        changes = {
+            "version": _next_version(serving_dir),
+            "published_at": datetime.now(UTC),
+            "restored_from": earlier.record.first_version,
+            "rollback_of": rollback_of,
+        }
+        return _put(earlier.path, serving_dir, earlier.record.model_copy(update=changes), {})
+
+
+def _put(model: str, serving_dir: str, record: Record, extra: dict[str, bytes]) -> Published:
+    target = os.path.join(serving_dir, str(record.version))
     put = _put_local if is_local(serving_dir) else _put_remote
     put(model, target, {**extra, RECORD: record.model_dump_json(indent=2).encode()})
-    return Published(version, target, record)
+    return Published(record.version, target, record)
 
 
 def _next_version(serving_dir: str) -> int:
@@ -184,8 +224,10 @@ def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
         _flush_tree(staging)
         _rename_to_new(staging, target)
         _flush(parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = target  # That of a write does not say where.
         raise
 
 
@@ -217,9 +259,9 @@ def _put_remote(model: str, target: str, extra: dict[str, bytes]) -> None:
     for name, content in extra.items():
         if name != RECORD:
             _write_remote(os.path.join(target, name), content)
-    copy_tree(model, target, last=[SAVED_MODEL])
+    copy_tree(model, target, last=[SAVED_MODEL], but=RECORD)
     for name in _walk(model):
-        if _read(os.path.join(model, name)) != _read(os.path.join(target, name)):
+        if name != RECORD and _read(os.path.join(model, name)) != _read(os.path.join(target, name)):
             raise WorkspaceError(f"{target}/{name}: differs from {model}/{name} after the upload; not published")
     _write_remote(os.path.join(target, RECORD), extra[RECORD])
 
@@ -230,21 +272,30 @@ def _write_remote(path: str, content: bytes) -> None:
 
 
 def prune(serving_dir: str, keep: int) -> list[int]:
-    """Removes the oldest versions until `keep` are left; the served one is never removed.
+    """Removes the oldest versions until `keep` are left; the served one and pinned ones are never removed.
 
     A version vanishes at once (renamed; on an object store, its record goes first), so that no reader picks one that
     is being removed.
 
     Returns:
         The versions removed.
+
+    Raises:
+        WorkspaceError: What is pinned cannot be read; nothing is removed.
     """
-    doomed = published(serving_dir)[: -max(keep, 1)]
-    for version in doomed:
-        if is_local(version.path):
-            removed = os.path.join(serving_dir, f"{_STAGING}removed-{version.version}")
-            os.rename(version.path, removed)
-            shutil.rmtree(removed)
-        else:
-            _object_store().delete(os.path.join(version.path, RECORD))
-            _object_store().delete(version.path + "/")
+    with changing(serving_dir):
+        pins = pinned(serving_dir)
+        doomed = [version for version in published(serving_dir)[: -max(keep, 1)] if version.version not in pins]
+        for version in doomed:
+            _remove(version, serving_dir)
     return [version.version for version in doomed]
+
+
+def _remove(version: Published, serving_dir: str) -> None:
+    if is_local(version.path):
+        removed = os.path.join(serving_dir, f"{_STAGING}removed-{version.version}")
+        os.rename(version.path, removed)
+        shutil.rmtree(removed)
+    else:
+        _object_store().delete(os.path.join(version.path, RECORD))
+        _object_store().delete(version.path + "/")

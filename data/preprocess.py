@@ -40,16 +40,24 @@ def shrink_image(image: tf.Tensor, config: PreprocessConfig) -> tf.Tensor:
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     size = network_size(height, width, config)
 
-    def resized() -> tf.Tensor:
-        pixels = tf.image.resize(image, tf.stack(size), antialias=True)
-        return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
+    return tf.cond(
+        tf.maximum(height, width) > config.max_side, lambda: resize_image(image, tf.stack(size)), lambda: image
+    )
 
-    return tf.cond(tf.maximum(height, width) > config.max_side, resized, lambda: image)
+
+def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """A (height, width, 3) uint8 image at `size`, (height, width) int32: bilinear, antialiased; uint8 again."""
+    pixels = tf.image.resize(image, size, antialias=True)
+    return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
+
+
+def resize_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """A (height, width) uint8 mask at `size`, (height, width) int32, by nearest neighbour: no class is invented."""
+    return tf.image.resize(mask[:, :, None], size, method="nearest")[:, :, 0]
 
 
 def shrink_mask(mask: tf.Tensor, config: PreprocessConfig) -> tf.Tensor:
-    """Shrinks a (height, width) uint8 mask to `network_size` by nearest neighbour, so that no class is invented."""
+    """Shrinks a (height, width) uint8 mask to `network_size`."""
     if config.max_side == 0:
         return mask
-    size = network_size(tf.shape(mask)[0], tf.shape(mask)[1], config)
-    return tf.image.resize(mask[:, :, None], tf.stack(size), method="nearest")[:, :, 0]
+    return resize_mask(mask, tf.stack(network_size(tf.shape(mask)[0], tf.shape(mask)[1], config)))

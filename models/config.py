@@ -4,6 +4,7 @@ They stand apart from the code that uses them so that a command line can check a
 TensorFlow.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -30,6 +31,7 @@ BackboneName = Literal[
     "convnext_tiny",
 ]
 Head = Literal["v3plus", "v3", "lite", "lraspp"]
+LiteVariant = Literal["float32", "float16", "dynamic", "int8"]
 
 #: Least and greatest width multiplier of the backbones that have one; the others have width 1.
 WIDTHS = {
@@ -151,6 +153,14 @@ class TrainingConfig(OptimizerConfig):
     initial_weights: str = "random"
     """"random"; "imagenet" for the backbone's published weights (keras.applications); a .weights.h5 file or SavedModel
     folder; or a TensorFlow Hub handle, as a path or URL."""
+    warm_start: bool = False
+    """Whether training starts from the model that is served; where none is yet, it starts from `initial_weights`."""
+    warm_start_epochs: float = Field(default=0.0, ge=0)
+    """Passes over the training images from which the steps follow when training starts from the served model:
+    warm_start_epochs * images / global_batch_size, rounded up, not below `warm_start_min_steps` nor above `steps`; 0
+    takes `steps`."""
+    warm_start_min_steps: int = Field(default=1, ge=1)
+    """Least number of steps that follow from `warm_start_epochs`."""
     strategy: Literal["one_device", "mirrored", "multi_worker", "tpu"] = "one_device"
     """How tf.distribute spreads the work: one device; all GPUs of this machine; several machines (TF_CONFIG); a TPU."""
     steps: int = Field(default=30_000, ge=1)
@@ -188,3 +198,16 @@ class TrainingConfig(OptimizerConfig):
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} is larger than steps {self.steps}")
         return self
+
+    @model_validator(mode="after")
+    def _warm_start_is_on(self) -> "TrainingConfig":
+        if self.warm_start_epochs and not self.warm_start:
+            raise ValueError(f"warm_start_epochs {self.warm_start_epochs:g} needs warm_start to be true")
+        return self
+
+    def warm_start_steps(self, images: int) -> int:
+        """Updates of the weights when training starts from the served model, on so many training images."""
+        if not self.warm_start_epochs:
+            return self.steps
+        steps = math.ceil(self.warm_start_epochs * images / self.global_batch_size)
+        return min(max(steps, self.warm_start_min_steps), self.steps)

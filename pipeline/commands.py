@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, track
+from rich.progress import Progress
 from rich.table import Table
 
 from data.errors import ProjectError
@@ -24,7 +24,7 @@ from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.config import MetadataConfig
-    from pipeline.summary import Summary
+    from pipeline.summary import MetricsSummary, Summary
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 
@@ -89,24 +89,6 @@ def demo_command(workspace: Path, overrides: Sequence[str], *, verbose: bool) ->
     )
 
 
-def predict_command(
-    images: Sequence[Path], out: Path, workspace: Path, model_name: str | None, *, verbose: bool
-) -> None:
-    """`predict`: masks and overlays by the pushed model."""
-    console = Console()
-    with quietly(verbose):
-        from pipeline.prediction import predict, served_model
-
-        model = served_model(Workspace(workspace.absolute()).serving, model_name)
-        predictions = list(track(predict(images, model, out), "segmenting", len(images), console=terminal()))
-    table = Table("picture", "score", "classes")
-    for prediction in predictions:
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in prediction.fractions.items())
-        table.add_row(escape(str(prediction.image)), f"{prediction.score:.2f}", escape(shares))
-    console.print(table)
-    console.print(f"{len(predictions)} masks and overlays by version {model.version}, and a legend, in {out}")
-
-
 def status_command(workspace: Path, last: int, *, as_json: bool) -> None:
     """`status`: the last runs, and what is being served."""
     console = Console()
@@ -145,13 +127,15 @@ def lineage_command(
         from pipeline.lineage import file_uses, find_push, lineage, pushes
         from pipeline.lineage_tree import lineage_tree, uses_tree
         from pipeline.metadata_store import existing_store, recorded_config
+        from pipeline.rollback import first_version
 
         store = existing_store(places, metadata_section(config_path, overrides) or recorded_config(places))
         if isinstance(of, Path):
             uses = file_uses(store, of)
             text, tree = uses.model_dump_json(), uses_tree(uses)
         else:
-            found = lineage(store, find_push(pushes(store), of, model, places.serving))
+            pushed = first_version(places.serving, model, of)
+            found = lineage(store, find_push(pushes(store), pushed, model, places.serving))
             text, tree = found.model_dump_json(), lineage_tree(found)
     Console().print_json(text) if as_json else Console().print(tree)
 
@@ -247,6 +231,13 @@ def show_stage(console: Console, stage: str) -> None:
     console.print(f"[bold]{escape(stage)}[/bold]")
 
 
+def _interval(metrics: MetricsSummary) -> str:
+    if metrics.mean_iou_interval is None:
+        return ""
+    lower, upper = metrics.mean_iou_interval
+    return f" (confidence interval {lower:.4f} to {upper:.4f})"
+
+
 def show_summary(summary: Summary, folder: Path, console: Console) -> None:
     """Timings, scores, verdict, and where everything is."""
     table = Table("stage", "seconds", "")
@@ -256,12 +247,17 @@ def show_summary(summary: Summary, folder: Path, console: Console) -> None:
     if summary.data:
         images = ", ".join(f"{count} {split}" for split, count in summary.data.images.items())
         console.print(f"images        {images}; {summary.data.quarantined} set aside")
+    if summary.model and summary.model.started_from is not None:
+        console.print(f"started from  served version {summary.model.started_from}")
     if summary.metrics:
-        console.print(f"mean IoU      {summary.metrics.mean_iou:.4f} on the test split")
+        console.print(f"mean IoU      {summary.metrics.mean_iou:.4f} on the test split{_interval(summary.metrics)}")
     if summary.blessed is not None:
         console.print(f"blessed       {'yes' if summary.blessed else 'no'}")
     for reason in summary.reasons:
         console.print(f"              {reason}", markup=False)
+    for model in summary.lite.models if summary.lite else []:
+        time = f", {model.milliseconds:g} ms an image" if model.milliseconds is not None else ""
+        console.print(f"LiteRT        {model.variant}: {model.reason}{time}", markup=False)
     if summary.pushed_path:
         console.print(f"pushed        version {summary.pushed_version}: {summary.pushed_path}", markup=False)
     console.print(f"report        {folder / 'report.html'}", markup=False)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from components.config import EvaluationConfig, InfraConfig, PushConfig, ValidationConfig
+from components.config import EvaluationConfig, InfraConfig, LiteConfig, PushConfig, ValidationConfig, check_classes
 from components.search_space import SECTIONS
 from components.tuning import TuningConfig, check_space
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
@@ -26,6 +26,7 @@ from models.config import InferenceConfig, ModelConfig, TrainingConfig
 from pipeline.beam import BeamConfig
 from pipeline.kubeflow.config import KubeflowConfig
 from pipeline.schedule.config import ScheduleConfig
+from pipeline.serving.config import ServingConfig
 
 
 class MetadataConfig(Section):
@@ -44,6 +45,34 @@ class MetadataConfig(Section):
     """The server's database; made if absent, where the user may make it."""
     user: str = Field(default="deeplab", min_length=1)
     """The account on the server."""
+
+
+class RetentionConfig(Section):
+    """What stays of earlier runs in the workspace of the local runner.
+
+    What stands behind a version that is served, kept or pinned stays in any case, and so does what the next run may
+    take from the cache.
+    """
+
+    keep_runs: int = Field(default=20, ge=1)
+    """Runs whose records, logs, artifacts and unfinished trainings stay: the newest ones."""
+    keep_days: float | None = Field(default=None, gt=0)
+    """Runs that ended longer ago go even if they are among those, but for the newest; null: at any age they stay."""
+    keep_backups: int = Field(default=3, ge=1)
+    """Backups of the SQLite metadata; each run that succeeds makes one."""
+
+
+class CardConfig(Section):
+    """What the model card says that no run can find out."""
+
+    intended_use: str = ""
+    """What the model is for."""
+    out_of_scope: str = ""
+    """What it must not be used for."""
+    limits: tuple[str, ...] = ()
+    """Known weaknesses, beside those that the scores show."""
+    contact: str = ""
+    """Who answers questions about the model."""
 
 
 class ReportConfig(Section):
@@ -69,12 +98,16 @@ class Config(Section):
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     infra: InfraConfig = InfraConfig()
+    lite: LiteConfig = LiteConfig()
     push: PushConfig = PushConfig()
     beam: BeamConfig = BeamConfig()
     metadata: MetadataConfig = MetadataConfig()
+    retention: RetentionConfig = RetentionConfig()
     report: ReportConfig = ReportConfig()
+    card: CardConfig = CardConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="after")
     def _search_can_train(self) -> Self:
@@ -132,6 +165,7 @@ def resolve(config: Config, files: FileSystem) -> Config:
     folder = example_folder(config.data, files)
     layout = open_layout(config.data.layout, folder, files, config.data.group_pattern)
     labels = resolve_label_map(config.data, layout)
+    check_classes(config.evaluation, labels.names)
     return config.model_copy(
         update={"data": config.data.model_copy(update={"layout": layout.name, "label_map": labels})}
     )

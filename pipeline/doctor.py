@@ -15,12 +15,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from packaging.utils import NormalizedName, canonicalize_name
+
+from pipeline.backup import backups, count_executions, is_busy, remedy
+from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.config import MetadataConfig
@@ -38,8 +41,27 @@ DISK_FAIL, DISK_WARN = 1 * GIB, 5 * GIB
 MEMORY_FAIL, MEMORY_WARN = 2 * GIB, 4 * GIB
 
 #: SQLite's locks, which ML Metadata relies on, are not dependable on these (sqlite.org/faq.html, question 5).
-NETWORK_FILESYSTEMS = {"afs", "beegfs", "ceph", "cifs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"}
-NETWORK_FUSE = {"fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
+NETWORK_FILESYSTEMS = {
+    *(
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+    ),
+    *("smb3", "smbfs"),
+}
+NETWORK_FUSE = {
+    f"fuse.{name}" for name in ("ceph", "ceph-fuse", "gcsfuse", "glusterfs", "juicefs", "rclone", "s3fs", "sshfs")
+}
 
 # tfx comes first: it completes tfx_bsl for tensorflow_data_validation, and tensorflow_model_analysis needs it too.
 _PROBE = """
@@ -97,10 +119,12 @@ def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig |
         check_memory(),
         check_disk(workspace),
         check_writable(workspace),
-        check_filesystem(workspace),
-        check_metadata(workspace / "metadata.sqlite")
-        if metadata is None or metadata.backend == "sqlite"
-        else check_metadata_server(workspace, metadata),
+        *(
+            [check_filesystem(workspace), check_metadata(workspace / "metadata.sqlite")]
+            if metadata is None or metadata.backend == "sqlite"
+            else [check_metadata_server(workspace, metadata)]
+        ),
+        *([check_schedule(workspace)] if (workspace / "schedule").is_dir() else []),
     ]
 
 
@@ -301,27 +325,27 @@ def check_filesystem(workspace: Path, table: Path = Path("/proc/mounts")) -> Che
 
 def check_metadata(database: Path) -> Check:
     """The ML Metadata database, if there is one, is whole and is one."""
+    workspace = Workspace(database.parent)
+    kept = backups(workspace)
     if not database.exists():
+        if kept:
+            return Check("ML Metadata", "fail", f"{database} is gone, but has backups", remedy(workspace))
         return Check("ML Metadata", "ok", "no database yet: the first run makes it")
-    remedy = f"move {database} away and run again; the cache and history start anew, models and reports stay"
     try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", timeout=1, uri=True)) as connection:
-            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            (runs,) = connection.execute("SELECT count(*) FROM Execution").fetchone()
+        executions = count_executions(database, patience=1)
     except sqlite3.Error as error:
-        if error.sqlite_errorname == "SQLITE_BUSY":
-            return Check("ML Metadata", "warn", f"{database} is in use", "wait for the run in this workspace to end")
-        return Check("ML Metadata", "fail", f"{database} cannot be read: {error}", remedy)
-    if verdict != "ok":
-        return Check("ML Metadata", "fail", f"{database} is damaged: {verdict}", remedy)
-    return Check("ML Metadata", "ok", f"{runs} executions recorded")
+        if is_busy(error):
+            wait = "wait for the run in this workspace to end, or end the program that holds it"
+            return Check("ML Metadata", "warn", f"{database} is in use", wait)
+        return Check("ML Metadata", "fail", f"{database} is damaged: {error}", remedy(workspace))
+    copies = f"; {len(kept)} backups, the newest {kept[-1].name}" if kept else ""
+    return Check("ML Metadata", "ok", f"{executions} executions recorded{copies}")
 
 
 def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
     """The MySQL server lets ML Metadata in, which makes its tables where the database is empty."""
     from data.errors import MetadataError
     from pipeline.metadata_store import PASSWORD, metadata_config, open_store, server_name
-    from pipeline.workspace import Workspace
 
     connection = metadata_config(Workspace(workspace), config)
     try:
@@ -330,3 +354,26 @@ def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
         remedy = f"correct section metadata of the configuration, or {PASSWORD}; or start the server"
         return Check("ML Metadata", "fail", str(error), remedy)
     return Check("ML Metadata", "ok", f"{server_name(connection.mysql)}: {runs} runs recorded")
+
+
+def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
+    """The schedule of the workspace is alive, and its last run did not fail."""
+    from pipeline.schedule.scheduler import schedule_lock, schedule_state
+
+    places = Workspace(workspace)
+    try:
+        holder, state = schedule_lock(places).holder(), schedule_state(places)
+        plan, runs = state.plan, state.last(1)
+    except sqlite3.Error as error:
+        file = places.schedule / "state.sqlite"
+        again = f"stop the schedule, move {file} away and start it again; only its history is lost"
+        return Check("Schedule", "fail", f"{file} cannot be read: {error}", again)
+    last = f"; the last run ended as {runs[0].result}" if runs else ""
+    planned = plan.next_run if plan else None
+    if planned and planned < (now or datetime.now(UTC)) and not holder:
+        detail = f"no schedule runs, and the run of {planned:%Y-%m-%d %H:%M %Z} was due{last}"
+        return Check("Schedule", "warn", detail, "start it again: `python local_runner.py schedule ...`")
+    if runs and runs[0].result == "failed":
+        failed = "`python local_runner.py schedule --status` says why"
+        return Check("Schedule", "warn", f"{holder or 'no schedule runs'}{last}", failed)
+    return Check("Schedule", "ok", f"{holder or 'no schedule runs'}{last}")

@@ -11,18 +11,24 @@ from tfx.types.artifact import Artifact
 
 from components import baseline, infra_check, pusher, tuner
 from components.drift import read_drift
-from components.evaluation_results import Scores, read_scores
+from components.evaluation_images import slice_name
+from components.evaluation_results import Scores, SliceKey, read_scores
 from components.example_gen import read_counts
+from components.lite_record import read_record
 from components.search_space import chosen_values, with_values
-from components.span_records import read_window
+from components.spans.records import read_window
 from components.trainer import RESULT_FILE
+from components.verdict import Verdict, read_verdict
+from models.scores import SliceScores
 from pipeline.config import Config, config_hash
 from pipeline.records import StageRecord
 from pipeline.summary import (
     BaselineSummary,
+    ClassScores,
     DataSummary,
     MetricsSummary,
     ModelSummary,
+    ScoreSummary,
     Summary,
     TrialSummary,
     TuningSummary,
@@ -32,10 +38,7 @@ from pipeline.summary import (
 def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> Summary:
     """Collects a run's summary from its artifacts; what the run did not come to stays None."""
     artifacts = {(stage.name, key): outputs[0] for stage in stages.values() for key, outputs in stage.outputs.items()}
-    evaluation = artifacts.get(("SegmentationEvaluator", "evaluation"))
-    scores = read_scores(evaluation.uri, config.labels.names) if evaluation else None
-    served = artifacts.get(("ServedModel", "model"))
-    baseline_summary = _baseline(served, scores)
+    lite = artifacts.get(("LiteConverter", "lite"))
     tuning = _tuning(artifacts.get(("Tuner", "best_hyperparameters")), artifacts.get(("Tuner", "tuner_results")))
     summary = Summary(
         run_id=run_id,
@@ -45,13 +48,22 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
         config_hash=config_hash(config),
         data=_data(artifacts),
         tuning=tuning,
-        model=_model(artifacts.get(("Trainer", "model_run")), config, tuning),
-        metrics=_metrics(scores) if scores else None,
-        baseline=baseline_summary,
+        model=_model(artifacts, config, tuning),
+        lite=read_record(lite.uri) if lite else None,
         timings={stage.name: round(stage.seconds, 3) for stage in stages.values()},
         cached=[stage.name for stage in stages.values() if stage.state == "cached"],
     )
-    return summary.model_copy(update=_verdict(artifacts, summary, config))
+    evaluation = artifacts.get(("SegmentationEvaluator", "evaluation"))
+    if evaluation is None:
+        return summary.model_copy(update={"reasons": [error] if error else []})
+    scores, verdict = read_scores(evaluation.uri, config.labels.names), read_verdict(evaluation.uri)
+    return summary.model_copy(
+        update={
+            "metrics": _metrics(scores, verdict),
+            "baseline": _baseline(artifacts.get(("ServedModel", "model")), scores, verdict),
+            **_outcome(artifacts, verdict),
+        }
+    )
 
 
 def _data(artifacts: Mapping[tuple[str, str], Artifact]) -> DataSummary | None:
@@ -60,11 +72,13 @@ def _data(artifacts: Mapping[tuple[str, str], Artifact]) -> DataSummary | None:
         return None
     counts = read_counts(quarantine.uri)
     spans, drift = artifacts.get(("ImageExampleGen", "spans")), artifacts.get(("SpanDrift", "drift"))
+    window = read_window(spans.uri) if spans else None
     return DataSummary(
         images=counts["splits"],
         quarantined=sum(counts["bad"].values()),
         reasons=counts["bad"],
-        spans=[span.number for span in read_window(spans.uri).window] if spans else [0],
+        spans=[span.number for span in window.window] if window else [0],
+        replayed=window.replayed if window else {},
         drift=read_drift(drift.uri).findings if drift else [],
     )
 
@@ -79,7 +93,10 @@ def _tuning(best: Artifact | None, results: Artifact | None) -> TuningSummary | 
     return TuningSummary(best=chosen_values(_read_json(best, tuner.BEST_FILE)["values"]), trials=trials)
 
 
-def _model(model_run: Artifact | None, config: Config, tuning: TuningSummary | None) -> ModelSummary | None:
+def _model(
+    artifacts: Mapping[tuple[str, str], Artifact], config: Config, tuning: TuningSummary | None
+) -> ModelSummary | None:
+    model_run, start = artifacts.get(("Trainer", "model_run")), artifacts.get(("WarmStart", "model"))
     if model_run is None:
         return None
     if tuning is not None:
@@ -90,6 +107,8 @@ def _model(model_run: Artifact | None, config: Config, tuning: TuningSummary | N
         output_stride=config.model.output_stride,
         params=result["parameters"],
         steps=result["steps"],
+        planned_steps=result["planned_steps"],
+        started_from=start.get_int_custom_property(baseline.VERSION) if start and baseline.is_present(start) else None,
     )
 
 
@@ -98,19 +117,34 @@ def _read_json(artifact: Artifact, name: str) -> Any:
         return json.loads(file.read())
 
 
-def _metrics(scores: Scores) -> MetricsSummary:
+def _metrics(scores: Scores, verdict: Verdict) -> MetricsSummary:
     overall = scores.candidate[()]
     return MetricsSummary(
         mean_iou=overall.mean_iou,
         pixel_accuracy=overall.pixel_accuracy,
         frequency_weighted_iou=overall.frequency_weighted_iou,
         iou={name: _finite(value) for name, value in overall.iou.items()},
-        slices={
-            ", ".join(f"{column}:{value}" for column, value in key): _finite(values.mean_iou)
-            for key, values in sorted(scores.candidate.items())
-            if key
-        },
+        slices={slice_name(key): _finite(values.mean_iou) for key, values in sorted(scores.candidate.items()) if key},
         confusion_matrix=overall.confusion_matrix.astype(int).tolist(),
+        mean_iou_interval=verdict.intervals.candidate if verdict.intervals else None,
+        scores=_scores(overall),
+        slice_scores=_slice_scores(scores.candidate),
+    )
+
+
+def _slice_scores(scores: Mapping[SliceKey, SliceScores]) -> dict[str, ScoreSummary]:
+    return {slice_name(key): _scores(values) for key, values in sorted(scores.items()) if key}
+
+
+def _scores(scores: SliceScores) -> ScoreSummary:
+    numbers = {name: getattr(scores, name) for name in ScoreSummary.model_fields if name != "classes"}
+    by_class = {name: getattr(scores, name) for name in ClassScores.model_fields}
+    return ScoreSummary(
+        **{name: _finite(value) for name, value in numbers.items()},
+        classes={
+            name: ClassScores(**{score: _finite(values[name]) for score, values in by_class.items()})
+            for name in scores.iou
+        },
     )
 
 
@@ -118,46 +152,32 @@ def _finite(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _baseline(served: Artifact | None, scores: Scores | None) -> BaselineSummary | None:
-    if served is None or scores is None or not scores.baseline:
+def _baseline(served: Artifact | None, scores: Scores, verdict: Verdict) -> BaselineSummary | None:
+    if served is None or not scores.baseline:
         return None
     return BaselineSummary(
-        version=served.get_int_custom_property(baseline.VERSION), mean_iou=scores.baseline[()].mean_iou
+        version=served.get_int_custom_property(baseline.VERSION),
+        mean_iou=scores.baseline[()].mean_iou,
+        mean_iou_interval=verdict.intervals.baseline if verdict.intervals else None,
+        change_interval=verdict.intervals.change if verdict.intervals else None,
+        scores=_scores(scores.baseline[()]),
+        slice_scores=_slice_scores(scores.baseline),
     )
 
 
-def _verdict(artifacts: Mapping[tuple[str, str], Artifact], summary: Summary, config: Config) -> dict[str, Any]:
-    blessing = artifacts.get(("SegmentationEvaluator", "blessing"))
+def _outcome(artifacts: Mapping[tuple[str, str], Artifact], verdict: Verdict) -> dict[str, Any]:
+    """Whether the model was blessed and pushed, and why."""
     infra = artifacts.get(("InfraCheck", "blessing"))
     pushed = artifacts.get(("ModelPusher", "pushed_model"))
-    if blessing is None or summary.metrics is None:
-        return {"reasons": [summary.error] if summary.error else []}
-    reasons = _reasons(summary.metrics, summary.baseline, config)
-    blessed = bool(blessing.get_int_custom_property("blessed"))
+    reasons, blessed = list(verdict.reasons), verdict.blessed
     if infra is not None:
         refusal = infra.get_string_custom_property(infra_check.REASON)
         reasons.append(f"infra check failed: {refusal}" if refusal else "a fresh process served it")
         blessed = blessed and not refusal
-    verdict: dict[str, Any] = {"blessed": blessed}
+    outcome: dict[str, Any] = {"blessed": blessed}
     if pushed is not None and pushed.get_int_custom_property(pusher.PUSHED):
-        verdict["pushed_path"] = pushed.get_string_custom_property(pusher.DESTINATION)
-        verdict["pushed_version"] = int(pushed.get_string_custom_property(pusher.VERSION))
+        outcome["pushed_path"] = pushed.get_string_custom_property(pusher.DESTINATION)
+        outcome["pushed_version"] = int(pushed.get_string_custom_property(pusher.VERSION))
     elif pushed is not None:
         reasons.append("not pushed: " + pushed.get_string_custom_property(pusher.REASON))
-    return {**verdict, "reasons": reasons}
-
-
-def _reasons(metrics: MetricsSummary, served: BaselineSummary | None, config: Config) -> list[str]:
-    floor, score = config.evaluation.min_mean_iou, metrics.mean_iou
-    relation = "reaches" if score >= floor else "is below"
-    reasons = [f"mean IoU {score:.4f} {relation} evaluation.min_mean_iou={floor:g}"]
-    if served is None:
-        reasons.append("no comparable model is served: judged by the floor alone")
-        return reasons
-    change = score - served.mean_iou
-    relation = "keeps" if change >= -config.evaluation.max_drop else "breaks"
-    reasons.append(
-        f"{change:+.4f} against served version {served.version} ({served.mean_iou:.4f}) {relation} "
-        f"evaluation.max_drop={config.evaluation.max_drop:g}"
-    )
-    return reasons
+    return {**outcome, "reasons": reasons}

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -57,6 +57,8 @@ class DataLineage(BaseModel):
     """Section `data` of the configuration, the label map included."""
     spans: list[str]
     """Folders of the spans, oldest first; empty for data that are all in one folder."""
+    replayed: dict[str, int]
+    """Folder of a span before those -> its images that were trained on all the same."""
     fingerprint: str | None
     """Of names, sizes and times of the dataset's files."""
     examples: ArtifactLineage
@@ -70,7 +72,7 @@ class EvaluationLineage(BaseModel):
     reasons: list[str]
     """As in the run's summary; empty where the run was killed before it wrote one."""
     config: dict[str, Any]
-    """TFMA's: metrics, thresholds, slices."""
+    """Section `evaluation` of the configuration."""
     baseline_version: int | None
     """The version that was served then; None where none was comparable."""
     infra_blessed: bool
@@ -96,6 +98,8 @@ class Lineage(BaseModel):
     transform_graph: list[ArtifactLineage]
     hyperparameters: dict[str, Any]
     """What the Trainer was given: the sections of the configuration, and the label map."""
+    started_from: int | None
+    """The version served then, whose weights training started from; None if it did not."""
     trained_model: list[ArtifactLineage]
     """The candidate; the baseline is not among them."""
     evaluation: EvaluationLineage
@@ -114,6 +118,8 @@ class FileUse(BaseModel):
     """Path of the file in the dataset, as it was then."""
     matched_by: Literal["content", "path"]
     """'path': only the path is the same; the content was another."""
+    through: int | None = None
+    """The version from whose weights training started, and of which all this holds; None: it holds of this version."""
 
 
 class FileUses(BaseModel):
@@ -205,6 +211,7 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         data_schema=described_artifacts(made, "Schema"),
         transform_graph=described_artifacts(made, "TransformGraph"),
         hyperparameters=_hyperparameters(trained_from[0]),
+        started_from=_served_version(trained_from[0], "base_model", provenance),
         trained_model=described_artifacts([candidate], "Model"),
         evaluation=_evaluation(pusher, provenance),
         stages=list(described.values()),
@@ -217,8 +224,10 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
     provenance = Provenance(store, [push.artifact_id for push in known])
     wanted = digests(file.read_bytes()) if file.is_file() else set()
     found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
-    uses, unknown = [], []
+    uses: dict[tuple[str, int], list[FileUse]] = {}
+    unknown = []
     for push in known:
+        own: list[FileUse] = []
         for step in provenance.behind(push.artifact_id):
             if not _ingests(step, provenance):
                 continue
@@ -227,8 +236,20 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
             matches = found[step.execution.id]
             if matches is None:
                 unknown.append(f"{push.model}/{push.version}")
-            uses += [_use(push, entry, how) for entry, how in matches or []]
-    return FileUses(file=str(file), uses=uses, unknown=unknown)
+            own += [_use(push, entry, how) for entry, how in matches or []]
+        uses[push.model, push.version] = own or _inherited(push, uses, provenance)
+    return FileUses(file=str(file), uses=[use for found in uses.values() for use in found], unknown=unknown)
+
+
+def _inherited(push: Push, uses: Mapping[tuple[str, int], list[FileUse]], provenance: Provenance) -> list[FileUse]:
+    """What a version has of a file because its training started from another version, which learned from the file."""
+    pusher = provenance.maker(push.artifact_id)
+    trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
+    start = _served_version(trainer, "base_model", provenance) if trainer else None
+    if start is None:
+        return []
+    learned = [use for use in uses.get((push.model, start), []) if use.split != "test"]
+    return [use.model_copy(update={"version": push.version, "through": start}) for use in learned]
 
 
 def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileUse:
@@ -283,6 +304,7 @@ def _data(step: Step, provenance: Provenance) -> DataLineage:
     return DataLineage(
         config=_json(properties(step.execution).get("config")),
         spans=json.loads(examples.properties.get("spans", "[]")),
+        replayed=json.loads(examples.properties.get("replayed", "{}")),
         fingerprint=None if fingerprint is None else str(fingerprint),
         examples=examples,
     )
@@ -296,20 +318,26 @@ def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
     evaluator = provenance.maker(pusher.inputs["blessing"][0])
     evaluations: list[metadata_store_pb2.Artifact] = []
     config: dict[str, Any] = {}
-    baseline: dict[str, Any] = {}
+    served: int | None = None
     if evaluator is not None:
         evaluations = provenance.all_of(evaluator.outputs.get("evaluation", []), "ModelEvaluation")
-        config = _json(properties(evaluator.execution).get("eval_config"))
-        (served,) = evaluator.inputs.get("baseline_model", [None])
-        baseline = {} if served is None else properties(provenance.artifacts[served])
+        config = _json(properties(evaluator.execution).get("config"))
+        served = _served_version(evaluator, "baseline_model", provenance)
     return EvaluationLineage(
         blessed=bool(blessing["blessed"]),
         reasons=json.loads(_property(evaluations, REASONS, "[]")),
         config=config,
-        baseline_version=int(baseline["version"]) if baseline.get("present") else None,
+        baseline_version=served,
         infra_blessed=bool(infra["blessed"]),
         evaluation=_describe(evaluations[0]) if evaluations else None,
     )
+
+
+def _served_version(step: Step, key: str, provenance: Provenance) -> int | None:
+    """The version of the copy of the served model that a step was given; None if it was given none."""
+    (copy,) = step.inputs.get(key, [None])
+    values = {} if copy is None else properties(provenance.artifacts[copy])
+    return int(values["version"]) if values.get("present") else None
 
 
 def _property(artifacts: list[metadata_store_pb2.Artifact], name: str, default: str) -> str:

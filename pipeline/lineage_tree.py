@@ -25,6 +25,8 @@ def lineage_tree(found: Lineage) -> Tree:
     _add_artifacts(root, "schema", found.data_schema)
     _add_artifacts(root, "transform graph", found.transform_graph)
     _add_values(root.add("hyperparameters"), _without_labels(found.hyperparameters))
+    if found.started_from is not None:
+        root.add(f"training started from served version {found.started_from}")
     _add_artifacts(root, "trained model", found.trained_model)
     _add_evaluation(root, found)
     stages = root.add("stages as they ran")
@@ -38,7 +40,8 @@ def uses_tree(found: FileUses) -> Tree:
     root = Tree(f"[bold]{escape(found.file)}[/bold]")
     for use in found.uses:
         other = "" if use.matched_by == "content" else "; the path is the same, the content was another"
-        where = f"{_MEANING[use.split]} (split {use.split}, as {use.key}{other})"
+        through = "" if use.through is None else f"started from version {use.through}, which was "
+        where = f"{through}{_MEANING[use.split]} (split {use.split}, as {use.key}{other})"
         root.add(escape(f"{use.model} version {use.version}: {where}"))
     if not found.uses:
         root.add("no pushed version came from it")

@@ -1,12 +1,18 @@
-"""HTML pages that stand alone: one file, without network or script, made from a template and pictures within it."""
+"""HTML pages that stand alone: one file, without network or script, made from a template and pictures within it.
+
+A text that is read as Markdown, too, is made from a Markdown template first, and the page from that.
+"""
 
 import base64
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 from PIL import Image
 
 from data.masks import colorize, palette
@@ -18,6 +24,35 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+#: Characters that mean something anywhere in a line of Markdown, and those that do so at its beginning.
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>|&~]|^(?=[#+=-])")
+
+
+def escape_markdown(value: Any) -> str:
+    """A value as text in Markdown, in one line."""
+    return _MARKDOWN.sub(lambda match: f"\\{match[0]}", " ".join(str(value).split()))
+
+
+_MARKDOWN_TEMPLATES = Environment(  # noqa: S701  # escapes for Markdown instead
+    loader=_TEMPLATES.loader,
+    finalize=escape_markdown,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def render_markdown(template: str, **values: Any) -> str:
+    """Fills in a Markdown template of `pipeline/templates`; every value is escaped."""
+    return _MARKDOWN_TEMPLATES.get_template(template).render(values)
+
+
+def markdown_page(text: str, title: str) -> str:
+    """Markdown (CommonMark with tables, no HTML in it) as a page."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return render("markdown.html", title=title, body=Markup(body))  # noqa: S704  # its only tags are the renderer's
 
 
 def render(template: str, **values: Any) -> str:

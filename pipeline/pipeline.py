@@ -18,12 +18,14 @@ import components.drift
 import components.evaluator
 import components.example_gen
 import components.infra_check
+import components.lite
 import components.pusher
 import components.schema
 import components.trainer
 import components.transform
 import components.tuner
 import components.validation
+import components.warm_start
 import components.window
 from data import features
 from data.layouts.base import SPLITS
@@ -101,6 +103,18 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         "transform_graph": transform.outputs["transform_graph"],
         "eval_args": trainer_pb2.EvalArgs(splits=[val]),
     }
+    warm_start = (
+        components.warm_start.WarmStart(
+            examples=transform.outputs["transformed_examples"],
+            serving_dir=serving_dir,
+            custom_config=json.dumps(what_is_trained(config, locations)),
+            code_hash=code_hash(components.warm_start),
+        )
+        if config.training.warm_start
+        else None
+    )
+    if warm_start:
+        training_inputs["base_model"] = warm_start.outputs["model"]
     tuner = (
         components.tuner.Tuner(
             tuner_fn=_import_path(components.tuner.tuner_fn),
@@ -134,6 +148,17 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         config=config.infra.model_dump_json(),
         code_hash=code_hash(components.infra_check),
     )
+    lite = (
+        components.lite.LiteConverter(
+            model=model,
+            examples=examples,
+            config=config.lite.model_dump_json(),
+            page=components.lite.page_hash(),
+            code_hash=code_hash(components.lite),
+        )
+        if config.lite.variants
+        else None
+    )
     pusher = components.pusher.ModelPusher(
         model=model,
         examples=examples,
@@ -144,6 +169,7 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         config=config.push.model_dump_json(),
         label_map=labels,
         code_hash=code_hash(components.pusher),
+        **({"lite": lite.outputs["lite"]} if lite else {}),
     )
     nodes: list[BaseNode] = [
         served_model,
@@ -153,10 +179,12 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         *([drift] if drift else []),
         validator,
         transform,
+        *([warm_start] if warm_start else []),
         *([tuner] if tuner else []),
         trainer,
         evaluator,
         infra_check,
+        *([lite] if lite else []),
         pusher,
     ]
     return Pipeline(
@@ -170,10 +198,11 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
 
 
 def _example_gen(config: Config, locations: Locations) -> BaseNode:
+    data = config.data.model_copy(update={"license": ""})  # a note for people: no reason to read the images again
     if not config.data.has_spans:
-        return components.example_gen.ImageExampleGen(config.data, code_hash(components.example_gen))
+        return components.example_gen.ImageExampleGen(data, code_hash(components.example_gen))
     ingested = f"{locations.ingested or locations.serving.rstrip('/') + '-ingested'}/{config.name}"
-    node = components.window.WindowExampleGen(config.data, ingested, code_hash(components.window))
+    node = components.window.WindowExampleGen(data, ingested, code_hash(components.window))
     return node.with_id(components.example_gen.ImageExampleGen.__name__)
 
 
@@ -194,10 +223,20 @@ def training_config(config: Config, locations: Locations) -> dict[str, Any]:
 
 def tuning_config(config: Config, locations: Locations) -> dict[str, Any]:
     """What `components.tuner.tuner_fn` gets: what the Trainer trains with, and section `tuning`."""
-    custom = training_config(config, locations)
-    del custom["inference"]  # no trial exports anything
     return {
-        **custom,
+        **_without_inference(training_config(config, locations)),
         "tuning": json.loads(config.tuning.model_dump_json()),
         "code_hash": code_hash(components.tuner),
     }
+
+
+def what_is_trained(config: Config, locations: Locations) -> dict[str, Any]:
+    """What `components.warm_start.WarmStart` gets: all that makes a new training, beside the data."""
+    if config.tuning.trials:
+        return tuning_config(config, locations)
+    return _without_inference(training_config(config, locations))
+
+
+def _without_inference(custom_config: dict[str, Any]) -> dict[str, Any]:
+    """Another inference exports the same training anew."""
+    return {name: value for name, value in custom_config.items() if name != "inference"}

@@ -1,21 +1,24 @@
 """One local run from beginning to end: lock, stages, record."""
 
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from components.trainer import TENSORBOARD
-from data.errors import ConfigError, DataError, ProjectError
+from data.errors import ConfigError, DataError, ProjectError, WorkspaceError
+from pipeline.backup import back_up, require_whole, skip_used_ids
 from pipeline.config import Config
 from pipeline.judgement import summarize
 from pipeline.local import Span, compile_pipeline, run_options, run_pipeline, stage_names
 from pipeline.metadata_store import metadata_config, open_store
+from pipeline.model_card import write_model_card
 from pipeline.quiet import output_to
 from pipeline.records import StageRecord, note_reasons, read_run
 from pipeline.report.page import TRIALS, write_report
+from pipeline.retention import superseded
 from pipeline.summary import SUMMARY_FILE, Failure, Summary
 from pipeline.workspace import Workspace
 
@@ -31,6 +34,12 @@ class RunFailed(ProjectError):
         self.failure = failure
         self.folder = folder
         self.transient = transient
+
+
+class RecordUnwritten(WorkspaceError):
+    """What a run came to cannot be written down, as on a full disk."""
+
+    transient = True
 
 
 def new_run_id(now: datetime) -> str:
@@ -55,26 +64,63 @@ def run(
 
     Raises:
         ConfigError: There is no such stage.
-        MetadataError: ML Metadata cannot be opened; nothing has been started.
+        MetadataError: ML Metadata cannot be opened, or is damaged; nothing has been started.
         RunFailed: A stage failed; what it could do is recorded all the same.
+        RecordUnwritten: The record cannot be written.
     """
-    open_store(metadata_config(workspace, config.metadata))
+    _prepare_metadata(config, workspace)
     run_id = new_run_id(datetime.now(UTC))
     compiled = compile_pipeline(config, workspace, run_id)
     options = run_options(span, stage_names(compiled))
-    folder = workspace.start_run(run_id)
-    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    with _recording(workspace.runs / run_id):
+        folder = workspace.start_run(run_id)
+        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
     error: Exception | None = None
     try:
         with nullcontext() if verbose else output_to(folder / LOG_FILE):
             run_pipeline(compiled, options, on_stage)
     except Exception as raised:  # noqa: BLE001  # whatever a library raises, the run is recorded
         error = raised
-    summary = record(run_id, config, workspace, folder, error)
+    with _recording(folder, error):
+        summary = record(run_id, config, workspace, folder, error)
+    _keep_house(config, workspace, folder, succeeded=error is None)
     if error is not None and summary.failure is not None:
         transient = error.transient if isinstance(error, ProjectError) else True
         raise RunFailed(summary.failure, folder, transient=transient) from error
     return summary, folder
+
+
+@contextmanager
+def _recording(folder: Path, failure: Exception | None = None) -> Iterator[None]:
+    """Says what cannot be written, and why the run had failed before that."""
+    try:
+        yield
+    except OSError as error:
+        before = f"; the run had failed: {failure}" if failure else ""
+        raise RecordUnwritten(f"{folder}: the run's record cannot be written: {error.strerror}{before}") from failure
+
+
+def _prepare_metadata(config: Config, workspace: Workspace) -> None:
+    connection = metadata_config(workspace, config.metadata)
+    if config.metadata.backend == "mysql":
+        open_store(connection)
+        return
+    require_whole(workspace)
+    open_store(connection)
+    skip_used_ids(workspace)
+
+
+def _keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
+    """Removes what is superseded and backs the metadata up; an error of that goes to the run's log and fails no run."""
+    try:
+        store = open_store(metadata_config(workspace, config.metadata))
+        superseded(workspace, store, config.retention).remove(store)
+        if succeeded and config.metadata.backend == "sqlite":
+            back_up(workspace, config.retention.keep_backups)
+    except Exception as error:  # noqa: BLE001  # whatever it is, what was trained and pushed stands
+        with suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write("old runs were not removed, or the metadata were not backed up:\n")
+            traceback.print_exception(error, file=log)
 
 
 def describe_failure(error: Exception, stages: Mapping[str, StageRecord], folder: Path) -> Failure:
@@ -109,6 +155,7 @@ def record(run_id: str, config: Config, workspace: Workspace, folder: Path, erro
     (folder / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     _link_tensorboard(stages, folder)
     write_report(summary, stages, folder, config.report)
+    write_model_card(summary, stages, folder)
     return summary
 
 

@@ -45,13 +45,14 @@ def read_status(workspace: Workspace, last: int) -> Status:
     models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
     serving = {name: [v.version for v in published(str(workspace.serving / name))] for name in models}
     return Status(
-        runs=[_read_run(folder) for folder in folders[:last]],
+        runs=[run_status(folder) for folder in folders[:last]],
         serving={name: versions for name, versions in serving.items() if versions},
         running=workspace.holder(),
     )
 
 
-def _read_run(folder: Path) -> RunStatus:
+def run_status(folder: Path) -> RunStatus:
+    """What a run came to, by its folder."""
     try:
         summary = read_summary(folder)
     except (OSError, ValidationError):  # killed before, or while, the summary was written

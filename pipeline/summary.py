@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from components.lite_record import LiteRecord
+
 SCHEMA_VERSION = 1
 SUMMARY_FILE = "summary.json"
 
@@ -22,6 +24,8 @@ class DataSummary(BaseModel):
     """Kind of reason -> files."""
     spans: list[int]
     """Numbers of the spans that were trained on; [0] where the data do not come in spans."""
+    replayed: dict[str, int] = {}
+    """Span before those -> its images that are among the training images all the same."""
     drift: list[str] = []
     """What the newest span differs in too much from those before it, a line each."""
 
@@ -33,6 +37,11 @@ class ModelSummary(BaseModel):
     output_stride: int
     params: int
     steps: int
+    """Updates of the weights, an early stop considered."""
+    planned_steps: int | None = None
+    """Updates without an early stop; None in records of earlier versions."""
+    started_from: int | None = None
+    """The served version whose weights training started from."""
 
 
 class TrialSummary(BaseModel):
@@ -53,6 +62,32 @@ class TuningSummary(BaseModel):
     """The best one first."""
 
 
+class ClassScores(BaseModel):
+    """One class; None where there is nothing to take a score from (see `models.metrics`)."""
+
+    iou: float | None
+    dice: float | None
+    precision: float | None
+    recall: float | None
+    boundary_iou: float | None
+
+
+class ScoreSummary(BaseModel):
+    """All scores of one model on a set of images; None where there is nothing to take one from."""
+
+    mean_iou: float | None
+    pixel_accuracy: float | None
+    mean_accuracy: float | None
+    frequency_weighted_iou: float | None
+    mean_boundary_iou: float | None
+    """Of the pixels within 2 % of the image's diagonal from a boundary."""
+    trimap_mean_iou: float | None
+    """Mean IoU of the pixels within 5 of a boundary in the label."""
+    calibration_error: float | None
+    """Expected calibration error of the pixels' probabilities."""
+    classes: dict[str, ClassScores]
+
+
 class MetricsSummary(BaseModel):
     """On the test split; a class that is neither in labels nor in predictions has no IoU."""
 
@@ -64,13 +99,24 @@ class MetricsSummary(BaseModel):
     """Slice, as `column:value` -> mean IoU."""
     confusion_matrix: list[list[int]]
     """Rows: labels; columns: predictions; in pixels."""
+    mean_iou_interval: tuple[float, float] | None = None
+    """Confidence interval by bootstrap over the images, at `evaluation.intervals.level`."""
+    scores: ScoreSummary | None = None
+    """Everything; None in records of earlier versions."""
+    slice_scores: dict[str, ScoreSummary] = {}
+    """Slice, as `column:value` -> everything."""
 
 
 class BaselineSummary(BaseModel):
-    """The model that was served when the run began."""
+    """The model that was served when the run began, on the same images."""
 
     version: int
     mean_iou: float
+    mean_iou_interval: tuple[float, float] | None = None
+    change_interval: tuple[float, float] | None = None
+    """Confidence interval of the candidate's mean IoU less this one's, on the same draws of images."""
+    scores: ScoreSummary | None = None
+    slice_scores: dict[str, ScoreSummary] = {}
 
 
 class Failure(BaseModel):
@@ -103,6 +149,8 @@ class Summary(BaseModel):
     model: ModelSummary | None = None
     metrics: MetricsSummary | None = None
     baseline: BaselineSummary | None = None
+    lite: LiteRecord | None = None
+    """The LiteRT models; None where none are asked for."""
     blessed: bool | None = None
     """None where the run did not come to a judgement."""
     reasons: list[str] = []

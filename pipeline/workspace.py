@@ -24,6 +24,11 @@ class Workspace:
         return self.root / "metadata.sqlite"
 
     @property
+    def backups(self) -> Path:
+        """Copies of that database."""
+        return self.root / "backups"
+
+    @property
     def artifacts(self) -> Path:
         """TFX's pipeline root."""
         return self.root / "artifacts"

@@ -60,10 +60,8 @@ class Parameter:
 
 
 def _training(field: str) -> tuple[Place, ...]:
-    return tuple(Place(node, "custom_config", ("training", field)) for node in ("Trainer", "Tuner"))
+    return tuple(Place(node, "custom_config", ("training", field)) for node in ("Trainer", "Tuner", "WarmStart"))
 
-
-_FLOOR = ("metrics_specs", 0, "metrics", 0, "per_slice_thresholds", 0, "threshold", "value_threshold", "lower_bound")
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("data_path", "data.path", "STRING", (Place("ImageExampleGen", "config", ("path",)),)),
@@ -82,14 +80,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "min_mean_iou",
         "evaluation.min_mean_iou",
         "NUMBER_DOUBLE",
-        (Place("SegmentationEvaluator", "eval_config", _FLOOR),),
+        (Place("SegmentationEvaluator", "config", ("min_mean_iou",)),),
         float,
     ),
     Parameter(
         "serving",
         "serving",
         "STRING",
-        (Place("ServedModel", "serving_dir", parent=True), Place("ModelPusher", "serving_dir", parent=True)),
+        tuple(Place(node, "serving_dir", parent=True) for node in ("ServedModel", "WarmStart", "ModelPusher")),
     ),
 )
 

@@ -31,6 +31,7 @@ from pipeline.pages import mask_uri, photo_uri, render
 from pipeline.records import StageRecord, read_run
 from pipeline.report import curves
 from pipeline.report.comparisons import MOST_IMAGES, Comparison, Selection, compare, select
+from pipeline.report.spans import SpansView, view_spans
 from pipeline.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
 from pipeline.workspace import Workspace
 
@@ -119,6 +120,7 @@ def write_report(summary: Summary, stages: Mapping[str, StageRecord], folder: Pa
         typical=[_picture(comparison) for comparison in selection.typical] if selection else [],
         compared=selection.compared if selection else 0,
         bad=quarantined(stages),
+        spans=read_spans(stages),
         stages=list(stages.values()),
         settings=yaml.safe_dump(summary.config, sort_keys=False, allow_unicode=True),
         files=[path.name for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")],
@@ -236,6 +238,12 @@ def quarantined(stages: Mapping[str, StageRecord]) -> list[dict[str, str]]:
     """The first files that were set aside, with path and reason."""
     folder = _artifact(stages, "ImageExampleGen", "quarantine")
     return read_bad(folder, MOST_BAD) if folder else []
+
+
+def read_spans(stages: Mapping[str, StageRecord]) -> SpansView | None:
+    """What the run left of its spans; None where the data do not come in spans."""
+    folder = _artifact(stages, "ImageExampleGen", "spans")
+    return view_spans(folder, _artifact(stages, "SpanDrift", "drift")) if folder else None
 
 
 def choose_pictures(stages: Mapping[str, StageRecord]) -> Selection | None:

@@ -30,7 +30,7 @@ from tfx.types.artifact import Artifact
 
 from components import baseline
 from components.config import EvaluationConfig, ValidationConfig
-from components.evaluation_results import SliceKey, SliceScores, read_scores
+from components.evaluation_results import SliceKey, read_scores
 from components.evaluator import SegmentationEvaluator
 from components.example_gen import ImageExampleGen
 from components.schema import DataSchema
@@ -39,6 +39,7 @@ from data import features
 from data.config import PreprocessConfig
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
+from models.scores import SliceScores
 from pipeline.beam import BeamConfig
 from tests.components.conftest import artifact, channel, read_split, resolved, run_node
 

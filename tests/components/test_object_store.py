@@ -11,8 +11,10 @@ from components import serving_directory
 from components.beam_files import BeamFiles
 from components.example_gen import Driver, read_counts
 from components.serving_directory import copy_tree, model_fingerprint, prune, publish, published, served
+from components.version_marks import pin, withdrawn
 from data import features
 from data.synthetic import write_dataset
+from pipeline.rollback import choose_serving_dir, readmit, roll_back
 from tests.components.conftest import columns, generate, read_split, resolved
 
 
@@ -151,3 +153,30 @@ def test_prune_removes_the_oldest_versions_wholly(bucket: str, small_model: Path
 
     assert list(BeamFiles().list(f"{bucket}/serving/name")) == ["3"]
     assert served(f"{bucket}/serving/name").version == 3
+
+
+@pytest.mark.long
+def test_an_earlier_version_is_rolled_back_to_and_pinned_ones_stay(
+    bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = push(small_model, bucket)
+    (small_model / "saved_model.pb").write_text("worse")
+    second = push(small_model, bucket)
+    serving = choose_serving_dir(f"{bucket}/serving", None)
+    written, create = [], serving_directory._create
+    monkeypatch.setattr(serving_directory, "_create", lambda path: written.append(path) or create(path))
+
+    restored = roll_back(serving, None, "too slow")
+
+    assert (restored.version, restored.record.restored_from, restored.record.rollback_of) == (3, 1, 2)
+    assert written[-2:] == [f"{restored.path}/saved_model.pb", f"{restored.path}/PUBLISHED"]
+    assert written.count(f"{restored.path}/PUBLISHED") == 1
+    assert model_fingerprint(restored.path) == first.record.model_fingerprint
+    copy_tree(restored.path, str(small_model.parent / "back"))
+    assert (small_model.parent / "back/assets.extra/warmup").read_bytes() == b"requests"
+    assert withdrawn(serving)[second.record.model_fingerprint].reason == "too slow"
+    pin(serving, 1)
+    assert prune(serving, 1) == [2]
+    assert [version.version for version in published(serving)] == [1, 3]
+    assert readmit(serving, 2)
+    assert withdrawn(serving) == {}

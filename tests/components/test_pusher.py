@@ -12,6 +12,8 @@ from components import infra_check, pusher
 from components.config import PushConfig
 from components.pusher import ModelPusher
 from components.serving_directory import model_fingerprint, published, served
+from components.version_marks import readmit, withdraw
+from data.errors import WorkspaceError
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, MASK_BYTES, load_label_map
 from tests.components.conftest import artifact, channel, columns, copy_model, read_split, run_node, saved_model
@@ -124,3 +126,39 @@ def test_an_older_model_may_be_pushed_again_where_another_is_served(push, model:
 
     assert properties(push()) == (1, "")
     assert served(str(tmp_path / "serving/tiny")).version == 3
+
+
+def other_model(model: Artifact, folder: Path) -> Artifact:
+    other = copy_model(model, folder)
+    Path(saved_model(other), "assets/note.txt").write_text("changed")
+    return other
+
+
+def test_a_model_that_was_rolled_back_is_not_pushed_again_until_it_is_readmitted(push, model: Artifact, tmp_path: Path):
+    serving = str(tmp_path / "serving/tiny")
+    push()
+    other = other_model(model, tmp_path / "other")
+    push(other)
+    fingerprint = served(serving).record.model_fingerprint
+    withdraw(serving, fingerprint, 2, "blurred edges")
+    push()
+
+    pushed, reason = properties(push(other))
+
+    assert pushed == 0
+    assert reason.startswith("version 2, which is this model, was rolled back on 20")
+    assert reason.endswith(" UTC (blurred edges)")
+    assert served(serving).version == 3
+    readmit(serving, fingerprint)
+    assert properties(push(other)) == (1, "")
+
+
+@pytest.mark.parametrize("name", ["pins.json", "withdrawn.json"])
+def test_nothing_is_pushed_where_marks_are_damaged(push, model: Artifact, tmp_path: Path, name: str):
+    push()
+    (tmp_path / "serving/tiny" / name).write_text("{")
+
+    with pytest.raises(WorkspaceError, match=f"{name}: damaged"):
+        push(other_model(model, tmp_path / "other"), config=PushConfig(model_name="tiny", keep=1))
+
+    assert [version.version for version in published(str(tmp_path / "serving/tiny"))] == [1]

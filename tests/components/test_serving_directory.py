@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from components import serving_directory
-from components.serving_directory import model_fingerprint, prune, publish, published, served, state
-from data.errors import WorkspaceError
+from components.serving_directory import model_fingerprint, prune, publish, published, republish, served, state
+from components.serving_lock import LOCK, changing
+from components.version_marks import pin, unpin, withdraw
+from data.errors import WorkspaceBusy, WorkspaceError
 
 EXTRA = {"assets.extra/warmup": b"requests"}
 
@@ -36,6 +38,11 @@ def model(tmp_path: Path) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def names(serving: Path) -> list[str]:
+    """What lies in a serving directory, beside the lock."""
+    return sorted(path.name for path in serving.iterdir() if path.name != LOCK)
 
 
 def push(model: Path, serving: Path) -> serving_directory.Published:
@@ -122,7 +129,7 @@ def test_a_version_that_another_process_published_meanwhile_is_not_overwritten(
 
     assert published(str(tmp_path / "serving")) == [first]
     assert Path(first.path, "saved_model.pb").read_bytes() == b"graph" * 10_000
-    assert [path.name for path in (tmp_path / "serving").iterdir()] == ["1"]
+    assert names(tmp_path / "serving") == ["1"]
 
 
 def test_versions_go_on_above_whatever_is_there(model: Path, tmp_path: Path):
@@ -157,10 +164,96 @@ def test_prune_keeps_the_newest(model: Path, tmp_path: Path):
 
     assert prune(str(tmp_path / "serving"), 2) == [1, 2]
 
-    assert sorted(path.name for path in (tmp_path / "serving").iterdir()) == ["3", "4"]
+    assert names(tmp_path / "serving") == ["3", "4"]
     assert prune(str(tmp_path / "serving"), 5) == []
     assert prune(str(tmp_path / "serving"), 0) == [3]
     assert push(model, tmp_path / "serving").version == 5
+
+
+def test_prune_keeps_what_is_pinned_beside_the_newest(model: Path, tmp_path: Path):
+    serving = str(tmp_path / "serving")
+    for _ in range(5):
+        push(model, tmp_path / "serving")
+    pin(serving, 1)
+    pin(serving, 3)
+
+    assert prune(serving, 2) == [2]
+    assert [version.version for version in published(serving)] == [1, 3, 4, 5]
+    unpin(serving, 1)
+    assert prune(serving, 2) == [1]
+
+
+def test_prune_removes_nothing_if_it_cannot_read_what_is_pinned(model: Path, tmp_path: Path):
+    for _ in range(3):
+        push(model, tmp_path / "serving")
+    (tmp_path / "serving/pins.json").write_text('{"versions": [1, ')
+
+    with pytest.raises(WorkspaceError, match=r"pins\.json: damaged: .*nothing is pushed or removed"):
+        prune(str(tmp_path / "serving"), 1)
+
+    assert len(published(str(tmp_path / "serving"))) == 3
+
+
+def test_an_earlier_version_comes_back_as_a_new_one_with_all_its_files(model: Path, tmp_path: Path):
+    serving = tmp_path / "serving"
+    first = push(model, serving)
+    (model / "saved_model.pb").write_bytes(b"worse")
+    second = push(model, serving)
+
+    third = republish(first, str(serving), rollback_of=2)
+    fourth = republish(third, str(serving), rollback_of=3)
+
+    assert served(str(serving)) == fourth
+    for restored in (third, fourth):
+        files = content(Path(restored.path))
+        assert files.pop("PUBLISHED") == restored.record.model_dump_json(indent=2).encode()
+        assert files.items() >= EXTRA.items()
+        assert files == {name: data for name, data in content(Path(first.path)).items() if name != "PUBLISHED"}
+        assert model_fingerprint(restored.path) == first.record.model_fingerprint
+        assert restored.record.model_fingerprint == first.record.model_fingerprint
+        assert (restored.record.restored_from, restored.record.first_version) == (1, 1)
+        assert restored.record.source == first.record.source
+    assert (third.record.rollback_of, fourth.record.rollback_of) == (2, 3)
+    assert (second.record.rollback_of, second.record.first_version) == (None, 2)
+
+
+@pytest.mark.parametrize("damage", ["variables/variables.index", "assets/label_map.json"])
+def test_a_damaged_version_does_not_come_back(model: Path, tmp_path: Path, damage: str):
+    first = push(model, tmp_path / "serving")
+    push(model, tmp_path / "serving")
+    Path(first.path, damage).write_bytes(b"damage")
+
+    with pytest.raises(WorkspaceError, match=f"{first.path}: damaged"):
+        republish(first, str(tmp_path / "serving"), rollback_of=2)
+
+    assert names(tmp_path / "serving") == ["1", "2"]
+
+
+def test_the_state_changes_with_what_is_withdrawn(model: Path, tmp_path: Path):
+    serving = str(tmp_path / "serving")
+    push(model, tmp_path / "serving")
+    before = state(serving)
+
+    withdraw(serving, "fingerprint", 1, "blurred")
+
+    assert state(serving) == f"{before},not fingerprint"
+
+
+def test_whoever_changes_the_directory_keeps_others_from_doing_so(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("components.serving_lock._PATIENCE", 0.1)
+
+    with changing(str(tmp_path / "serving")):
+        for change in (
+            lambda: push(model, tmp_path / "serving"),
+            lambda: prune(str(tmp_path / "serving"), 1),
+            lambda: pin(str(tmp_path / "serving"), 1),
+        ):
+            with pytest.raises(WorkspaceBusy, match="another process has been changing it"):
+                change()
+
+    assert push(model, tmp_path / "serving").version == 1
 
 
 def test_the_fingerprint_changes_with_any_byte_and_any_name(tmp_path: Path):
@@ -194,7 +287,7 @@ def test_a_failed_publication_leaves_nothing_behind(model: Path, tmp_path: Path,
     with pytest.raises(OSError, match="no space"):
         push(model, tmp_path / "serving")
 
-    assert list((tmp_path / "serving").iterdir()) == []
+    assert names(tmp_path / "serving") == []
 
 
 def test_a_reader_that_publications_overtake_looks_again(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -18,6 +18,7 @@ OUTPUTS = {
     "DataSchema": {"schema": "Schema"},
     "StrictExampleValidator": {"anomalies": "ExampleAnomalies"},
     "ImageTransform": {"transform_graph": "TransformGraph", "transformed_examples": "Examples"},
+    "WarmStart": {"model": "Model"},
     "Trainer": {"model": "Model", "model_run": "ModelRun"},
     "SegmentationEvaluator": {"evaluation": "ModelEvaluation", "blessing": "ModelBlessing"},
     "InfraCheck": {"blessing": "InfraBlessing"},
@@ -28,9 +29,11 @@ INPUTS = {
     "StatisticsGen": {"examples": ("ImageExampleGen", "examples")},
     "StrictExampleValidator": {"statistics": ("StatisticsGen", "statistics"), "schema": ("DataSchema", "schema")},
     "ImageTransform": {"examples": ("ImageExampleGen", "examples"), "schema": ("DataSchema", "schema")},
+    "WarmStart": {"examples": ("ImageTransform", "transformed_examples")},
     "Trainer": {
         "examples": ("ImageTransform", "transformed_examples"),
         "transform_graph": ("ImageTransform", "transform_graph"),
+        "base_model": ("WarmStart", "model"),
     },
     "SegmentationEvaluator": {
         "examples": ("ImageExampleGen", "examples"),
@@ -136,13 +139,13 @@ def _execution_defaults(stage: str, data: str) -> dict[str, Any]:
         custom = {"code_hash": code, "checkpoints": "/checkpoints", "training": {"steps": 6}}
         return {"custom_config": json.dumps(custom)}
     if stage == "SegmentationEvaluator":
-        return {"code_hash": code, "eval_config": json.dumps({"metrics_specs": []})}
+        return {"code_hash": code, "config": json.dumps({"min_mean_iou": 0.5})}
     return {} if stage == "StatisticsGen" else {"code_hash": code}
 
 
 def _artifact_defaults(stage: str, key: str) -> dict[str, Any]:
     if key == "blessing":
         return {"blessed": 1}
-    if stage == "ServedModel":
+    if stage in ("ServedModel", "WarmStart"):
         return {"present": 0}
     return {}

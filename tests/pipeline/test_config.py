@@ -41,6 +41,14 @@ def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: 
         ("training.steps", "must look like section.key=value"),
         ("name.first=x", "name={'first': 'x'}: Input should be a valid string"),
         ("push.model_name=../escape", "push.model_name='../escape'"),
+        (
+            "evaluation.slice_by=[colour]",
+            "images cannot be told apart by 'colour'; allowed: source, height, width, size",
+        ),
+        ("evaluation.slices={'size:256': {}}", "'size:256': no such bucket; allowed: size:<256, size:256-1024, "),
+        ("evaluation.slices={source: {}}", "'source' is no slice; it must look like column:value"),
+        ("evaluation.buckets.brightness=[0.5, 0.2]", "the edges must ascend"),
+        ("evaluation.classes={car: {min_iuo: 0.5}}", "unknown key evaluation.classes.car.min_iuo"),
         ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "label value 0 stands 2 times"),
     ],
 )
@@ -89,3 +97,31 @@ def test_resolving_fills_in_layout_and_label_map(tiny_dataset: Path) -> None:
     config = resolve(load_config(None, [f"data.path={tiny_dataset}"]), LocalFiles())
     assert config.data.layout == "voc"
     assert config.labels.names == ("background", "rug", "ball", "bricks", "leaf", "star")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("classes={leave: {min_iou: 0.5}}", "evaluation.classes.leave: the label map has no class 'leave'; did you"),
+        (
+            "slices={'has:car': {max_drop: 0.1}}",
+            "evaluation.slices: has:car: the label map has no class 'car'; allowed",
+        ),
+        ("slice_by=['has:balls']", "evaluation.slice_by: has:balls: the label map has no class 'balls'; did you mean"),
+    ],
+)
+def test_a_class_that_the_label_map_lacks_is_refused_once_that_is_known(
+    tiny_dataset: Path, override: str, message: str
+) -> None:
+    config = load_config(None, [f"data.path={tiny_dataset}", f"evaluation.{override}"])
+    with pytest.raises(ConfigError) as error:
+        resolve(config, LocalFiles())
+    assert message in str(error.value)
+
+
+def test_thresholds_by_class_and_slice_are_taken(tiny_dataset: Path) -> None:
+    thresholds = "{classes: {leaf: {min_iou: 0.3}}, slices: {'has:leaf': {}, 'size:<256': {max_drop: 0.1}}}"
+    config = resolve(load_config(None, [f"data.path={tiny_dataset}", f"evaluation={thresholds}"]), LocalFiles())
+    assert config.evaluation.classes["leaf"].min_iou == 0.3
+    assert config.evaluation.classes["leaf"].max_drop is None
+    assert config.evaluation.slices["size:<256"].max_drop == 0.1

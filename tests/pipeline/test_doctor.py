@@ -1,14 +1,33 @@
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline import doctor
+from pipeline.backup import back_up
+from pipeline.config import MetadataConfig
+from pipeline.schedule.scheduler import schedule_lock, schedule_state
+from pipeline.schedule.state import Plan
+from pipeline.workspace import Workspace
 
 GPU_LINE = "GPU 0: NVIDIA L4 (UUID: GPU-1)"
+
+
+#: Is killed in the middle of a transaction that it has begun to write to disk.
+KILLED_WRITER = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.executemany("INSERT INTO Execution (name) VALUES (?)", [("x" * 5000,)] * 500)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def put_on_path(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,3 +327,79 @@ def test_a_database_in_use_is_not_called_damaged(tmp_path: Path):
 
     assert check.status == "warn"
     assert "in use" in check.detail
+
+
+def test_backups_are_counted_and_offered_where_the_database_is_damaged(tmp_path: Path):
+    database = tmp_path / "metadata.sqlite"
+    write_database(database)
+    back_up(Workspace(tmp_path), keep=3)
+    assert (
+        doctor.check_metadata(database).detail
+        == "200 executions recorded; 1 backups, the newest metadata-000001.sqlite"
+    )
+    database.write_bytes(b"damage" * 1000)
+
+    check = doctor.check_metadata(database)
+
+    assert (check.status, check.remedy) == (
+        "fail",
+        "`python local_runner.py doctor --restore` puts the newest good backup back",
+    )
+
+
+def test_what_a_killed_run_had_begun_to_write_is_not_called_damage(tmp_path: Path):
+    database = tmp_path / "metadata.sqlite"
+    write_database(database)
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run([sys.executable, "-c", KILLED_WRITER, str(database)], check=True)
+    assert Path(f"{database}-journal").stat().st_size > 0
+
+    assert doctor.check_metadata(database) == doctor.Check("ML Metadata", "ok", "200 executions recorded")
+
+
+def schedule(workspace: Path, next_run: datetime, *results: str) -> None:
+    state = schedule_state(Workspace(workspace))
+    state.plan = Plan(cron="0 3 * * *", timezone="UTC", watch=False, next_run=next_run)
+    for result in results:
+        state.end(state.begin("cron", next_run).model_copy(update={"result": result}))
+
+
+def test_a_schedule_that_does_not_run_is_told_once_a_run_was_due(tmp_path: Path):
+    due = datetime(2026, 3, 1, 3, tzinfo=UTC)
+    schedule(tmp_path, due, "pushed")
+
+    before = doctor.check_schedule(tmp_path, now=due - timedelta(minutes=1))
+    after = doctor.check_schedule(tmp_path, now=due + timedelta(minutes=1))
+
+    assert before == doctor.Check("Schedule", "ok", "no schedule runs; the last run ended as pushed")
+    assert (after.status, after.detail) == (
+        "warn",
+        "no schedule runs, and the run of 2026-03-01 03:00 UTC was due; the last run ended as pushed",
+    )
+    with schedule_lock(Workspace(tmp_path)).held():
+        alive = doctor.check_schedule(tmp_path, now=due + timedelta(minutes=1))
+    assert (alive.status, alive.detail) == ("ok", f"process {os.getpid()}; the last run ended as pushed")
+
+
+def test_a_schedule_whose_last_run_failed_or_whose_state_is_damaged_is_told(tmp_path: Path):
+    now = datetime.now(UTC)
+    schedule(tmp_path, now + timedelta(days=1), "pushed", "failed")
+    assert doctor.check_schedule(tmp_path).status == "warn"
+    assert "the last run ended as failed" in doctor.check_schedule(tmp_path).detail
+    (tmp_path / "schedule/state.sqlite").write_bytes(b"damage" * 1000)
+
+    check = doctor.check_schedule(tmp_path)
+
+    assert check.status == "fail"
+    assert "state.sqlite" in check.detail and "move" in check.remedy
+
+
+def test_only_sqlite_metadata_need_a_local_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checked: list[str] = []
+    monkeypatch.setattr(doctor, "check_filesystem", lambda _: checked.append("file system"))
+    monkeypatch.setattr(doctor, "check_metadata_server", lambda *_: checked.append("server"))
+
+    doctor.run_checks(tmp_path, quick=True, metadata=MetadataConfig(backend="mysql"))
+    assert checked == ["server"]
+    doctor.run_checks(tmp_path, quick=True, metadata=MetadataConfig())
+    assert checked == ["server", "file system"]

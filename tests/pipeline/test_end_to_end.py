@@ -23,8 +23,12 @@ STAGES = {
     "Trainer",
     "SegmentationEvaluator",
     "InfraCheck",
+    "LiteConverter",
     "ModelPusher",
 }
+
+#: One LiteRT model, whatever it scores.
+LITE = {"lite.variants": "[float16]", "lite.height": "48", "lite.width": "64", "lite.max_drop": "1.0"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def data(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace after the first run."""
     folder = tmp_path_factory.mktemp("story") / "workspace"
-    result = command_line(*run_arguments(folder, overrides(data)))
+    result = command_line(*run_arguments(folder, overrides(data, **LITE)))
     assert result.returncode == 0, result.stderr
     assert "pushed        version 1" in result.stdout
     return folder
@@ -50,7 +54,7 @@ def latest(workspace: Path) -> dict:
 
 def run_again(workspace: Path, data: Path, **changes: str) -> dict:
     """Runs once more and gives the summary."""
-    result = command_line(*run_arguments(workspace, overrides(data, **changes)))
+    result = command_line(*run_arguments(workspace, overrides(data, **LITE, **changes)))
     assert result.returncode == 0, result.stderr
     return latest(workspace)
 
@@ -85,12 +89,29 @@ def test_the_first_run_ends_with_a_pushed_model(workspace: Path) -> None:
     assert set(summary["timings"]) == STAGES
     assert summary["cached"] == []
     assert 0 <= summary["metrics"]["mean_iou"] <= 1
+    lower, upper = summary["metrics"]["mean_iou_interval"]
+    assert lower <= summary["metrics"]["mean_iou"] <= upper
+    assert summary["metrics"]["scores"]["mean_iou"] == summary["metrics"]["mean_iou"]
+    assert set(summary["metrics"]["scores"]["classes"]) == set(summary["metrics"]["iou"])
+    assert set(summary["metrics"]["slice_scores"]) == set(summary["metrics"]["slices"])
     pixels = np.array(summary["metrics"]["confusion_matrix"])
     assert pixels.sum() == sum(labelled_pixels(path) for path in masks_of_test_split(workspace)), (
         "each pixel of the test masks that is not void is judged, once"
     )
     assert (workspace / "runs" / "latest" / "report.html").is_file()
     assert list((workspace / "runs" / "latest" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_card_and_lite_model_are_pushed_with_the_model(workspace: Path) -> None:
+    summary = latest(workspace)
+    extra = Path(summary["pushed_path"], "assets.extra")
+    (variant,) = summary["lite"]["models"]
+    assert variant["file"] == "float16.tflite"
+    assert (extra / "lite" / "float16.tflite").stat().st_size == variant["size"]
+    assert (extra / "lite" / "index.html").is_file()
+    card = (workspace / "runs" / "latest" / "model_card.md").read_text()
+    assert f"| mean IoU | {summary['metrics']['mean_iou']:.4f} |" in card
+    assert (extra / "model_card.md").read_text() == card
 
 
 def test_predict_writes_masks_overlays_and_a_legend_for_pictures_of_any_size(workspace: Path, tmp_path: Path) -> None:
@@ -144,12 +165,19 @@ def test_lineage_finds_the_versions_that_came_from_a_picture_under_any_name(
     assert result.returncode == 0, result.stderr
     (use,) = json.loads(result.stdout)["uses"]
     key = f"JPEGImages/{picture.name}"
-    assert use == {"model": "tiny", "version": 1, "split": "train", "key": key, "matched_by": "content"}
+    assert use == {
+        "model": "tiny",
+        "version": 1,
+        "split": "train",
+        "key": key,
+        "matched_by": "content",
+        "through": None,
+    }
 
 
 def test_a_dry_run_says_that_only_the_judgement_would_run_again(workspace: Path, data: Path) -> None:
     before = sorted(workspace.rglob("*"))
-    result = command_line(*run_arguments(workspace, overrides(data), "--dry-run"))
+    result = command_line(*run_arguments(workspace, overrides(data, **LITE), "--dry-run"))
     assert result.returncode == 0, result.stderr
     plan = {row.split("│")[1].strip(): row.split("│")[2].strip() for row in result.stdout.splitlines() if "│" in row}
     running = {stage for stage, would in plan.items() if would == "run"}
@@ -164,6 +192,8 @@ def test_a_second_run_trains_nothing_and_pushes_nothing(workspace: Path, data: P
     assert "not pushed: already served as version 1" in summary["reasons"]
     assert summary["baseline"]["version"] == 1
     assert summary["baseline"]["mean_iou"] == summary["metrics"]["mean_iou"]
+    assert summary["baseline"]["scores"] == summary["metrics"]["scores"]
+    assert summary["baseline"]["change_interval"] == [0.0, 0.0]
 
 
 def test_a_third_run_is_cached_throughout(workspace: Path, data: Path) -> None:

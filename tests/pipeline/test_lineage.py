@@ -85,11 +85,29 @@ def test_the_walk_names_everything_behind_the_first_version(history: History) ->
     assert found.evaluation.infra_blessed
     assert found.evaluation.reasons == ["mean IoU 0.9 reaches 0.5"]
     assert found.evaluation.baseline_version is None
+    assert found.evaluation.config == {"min_mean_iou": 0.5}
     assert found.evaluation.evaluation is not None
     assert found.evaluation.evaluation.uri == "/evaluation"
     assert {stage.name: stage.code_hash for stage in found.stages} == {
         name: None if name == "StatisticsGen" else f"hash of {name}" for name in OUTPUTS
     }
+
+
+def test_the_version_that_training_started_from_and_the_images_replayed_are_named(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    history.push(
+        "run-2",
+        "cars",
+        2,
+        ServedModel__model={"present": 1, "version": 1},
+        WarmStart__model={"present": 1, "version": 1},
+        ImageExampleGen__examples={"spans": '["span-4"]', "replayed": '{"span-3": 7}'},
+    )
+    assert (trace(history, 1).started_from, trace(history, 1).data[0].replayed) == (None, {})
+    assert (trace(history, 2).started_from, trace(history, 2).data[0].replayed) == (1, {"span-3": 7})
+    text = printed(lineage_tree(trace(history, 2)))
+    assert "training started from served version 1" in text
+    assert 'replayed: {"span-3": 7}' in text
 
 
 def test_cached_stages_are_told_by_the_run_in_which_they_really_ran(history: History) -> None:
@@ -155,6 +173,24 @@ def test_a_file_is_found_under_another_name_by_its_content(history: History, tmp
     use = FileUse(model="cars", version=1, split="train", key="a.jpg", matched_by="content")
     assert found.uses == [use, use.model_copy(update={"version": 2})]
     assert found.unknown == []
+
+
+def test_a_version_that_started_from_another_one_has_learned_from_its_files(
+    sqlite_history: History, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+    write_manifest(tmp_path / "f", image_file(b"other", "b.jpg", "train"))
+    start = [{"present": 1, "version": version} for version in (1, 2)]
+    history = sqlite_history
+    history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    for version in (2, 3):
+        examples = {"uri": str(tmp_path / "f")}
+        history.push("run", "cars", version, ImageExampleGen__examples=examples, WarmStart__model=start[version - 2])
+    history.push("run-4", "cars", 4, ImageExampleGen__examples={"uri": str(tmp_path / "f")})
+    found = file_uses(history.store, tmp_path / "a.jpg")
+    assert [(use.version, use.through) for use in found.uses] == [(1, None), (2, 1), (3, 2)]
+    assert "cars version 3: started from version 2, which was trained on it (split train" in printed(uses_tree(found))
 
 
 @pytest.mark.parametrize("pattern", ["", "span-{SPAN}"])

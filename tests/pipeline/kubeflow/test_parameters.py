@@ -29,7 +29,7 @@ OTHER = {
 @pytest.fixture(scope="module")
 def with_search(tiny_dataset: Path) -> Config:
     """A configuration whose pipeline has every node."""
-    return resolved(tiny_dataset, TUNING)
+    return resolved(tiny_dataset, TUNING, "training.warm_start=true")
 
 
 def exec_properties(config: Config, serving: str = "/mnt/serving") -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 Each step is a process that imports TFX: several minutes on two cores.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from tests.pipeline.kubeflow.test_simulation_command import rows
 
 pytestmark = pytest.mark.long
 
-#: Two trainings of one configuration give the same numbers.
-SETTINGS = {"training.deterministic": "true"}
+#: Two trainings of one configuration give the same numbers. The first one starts fresh, since nothing is served yet.
+SETTINGS = {"training.deterministic": "true", "training.warm_start": "true"}
 #: What a second run does anew: the state steps, and what depends on which model is served.
 ANEW = {"ImageExampleGen-state", "ServedModel-state", "ServedModel", "SegmentationEvaluator", "ModelPusher"}
 
@@ -54,7 +55,7 @@ def store(config: Path) -> Path:
     """A store after the first run."""
     folder = config.parent / "store"
     states = {step: cells[0] for step, cells in rehearse(config, folder).items()}
-    assert len(states) == 12
+    assert len(states) == 13
     assert set(states.values()) == {"succeeded"}
     return folder
 
@@ -81,3 +82,17 @@ def test_a_second_rehearsal_repeats_only_what_depends_on_the_served_model(config
     states = {step: cells[0] for step, cells in rehearse(config, store).items()}
     assert {step for step, state in states.items() if state == "succeeded"} == ANEW
     assert set(states.values()) == {"succeeded", "cached"}
+
+
+def test_a_changed_configuration_trains_the_served_model_on(config: Path, store: Path) -> None:
+    tree = yaml.safe_load(config.read_text())
+    tree["training"]["learning_rate"] = 0.002
+    tree["evaluation"] = {"max_drop": 1.0}
+    changed = config.with_name("changed.yaml")
+    changed.write_text(yaml.safe_dump(tree))
+    states = {step: cells[0] for step, cells in rehearse(changed, store).items()}
+    assert (states["ImageTransform"], states["WarmStart"], states["Trainer"]) == ("cached", "succeeded", "succeeded")
+    records = sorted((store / "mlpipeline").rglob("training.json"), key=lambda path: path.stat().st_mtime)
+    fresh, warm = (json.loads(path.read_text())["initial_weights"] for path in records)
+    assert fresh == "random"
+    assert "WarmStart" in warm

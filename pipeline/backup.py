@@ -1,0 +1,230 @@
+"""Backups of the SQLite metadata: made after each run that succeeds, put back by `doctor --restore`.
+
+SQLite's own backup API makes the copy, which is checked before it gets its name, so every file named
+`metadata-<number>.sqlite` was whole when it was made. Imports nothing of TFX and ML Metadata.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from data.errors import MetadataError, WorkspaceError
+from pipeline.workspace import Workspace
+
+_NAME = re.compile(r"metadata-(\d+)\.sqlite")
+#: What SQLite keeps beside a database; left beside another one, it would be taken for that one's.
+_COMPANIONS = ("-journal", "-wal", "-shm")
+#: How long to wait for another program that holds the database, in seconds.
+_PATIENCE = 5.0
+
+
+class DamagedMetadata(MetadataError):
+    """The SQLite database is damaged; another try does not help."""
+
+    transient = False
+
+
+@contextmanager
+def _opened(database: Path, patience: float | None = None) -> Iterator[sqlite3.Connection]:
+    """A connection to a database that is there; it may write, to undo what a killed process had begun."""
+    uri, timeout = f"{database.absolute().as_uri()}?mode=rw", _PATIENCE if patience is None else patience
+    with closing(sqlite3.connect(uri, timeout=timeout, uri=True)) as connection:
+        yield connection
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another program holds the database."""
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+def _verdict(connection: sqlite3.Connection, check: str) -> None:
+    found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+def count_executions(database: Path, patience: float | None = None) -> int:
+    """How many executions are on record in a database, every page of which is looked at.
+
+    Raises:
+        sqlite3.Error: It is damaged or no ML Metadata, or another program holds it (`is_busy`).
+    """
+    with _opened(database, patience) as connection:
+        _verdict(connection, "integrity_check")
+        number: int = connection.execute("SELECT count(*) FROM Execution").fetchone()[0]
+        return number
+
+
+def require_whole(workspace: Workspace) -> None:
+    """Makes sure that a run can rely on the metadata of a workspace, if it has any yet.
+
+    Raises:
+        MetadataError: Another program holds the database.
+        DamagedMetadata: It is damaged.
+    """
+    database = workspace.metadata
+    if not database.exists():
+        return
+    try:
+        with _opened(database) as connection:
+            _verdict(connection, "quick_check")
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise _held(database) from None
+        raise DamagedMetadata(f"ML Metadata: {database} is damaged: {error}; {remedy(workspace)}") from None
+
+
+def _held(database: Path) -> MetadataError:
+    return MetadataError(f"ML Metadata: {database} is locked by another program; wait for it to end, or end it")
+
+
+def remedy(workspace: Workspace) -> str:
+    """What to do about a damaged database."""
+    if backups(workspace):
+        return "`python local_runner.py doctor --restore` puts the newest good backup back"
+    return f"move {workspace.metadata} away and run again; the cache and history start anew, models and reports stay"
+
+
+def backups(workspace: Workspace) -> list[Path]:
+    """Oldest first."""
+    found = {int(match[1]): path for path in workspace.backups.glob("*") if (match := _NAME.fullmatch(path.name))}
+    return [found[number] for number in sorted(found)]
+
+
+def back_up(workspace: Workspace, keep: int) -> Path:
+    """Copies the metadata, and removes the oldest copies until `keep` are left.
+
+    Returns:
+        The copy.
+
+    Raises:
+        MetadataError: The database cannot be copied, or is damaged; older backups stay.
+    """
+    workspace.backups.mkdir(exist_ok=True)
+    try:
+        new = _copy(workspace.metadata, workspace.backups)
+    except sqlite3.Error as error:
+        raise MetadataError(f"ML Metadata: {workspace.metadata} cannot be backed up: {error}") from None
+    numbers = [int(_NAME.sub(r"\1", path.name)) for path in backups(workspace)]
+    path = workspace.backups / f"metadata-{max(numbers, default=0) + 1:06}.sqlite"
+    _put_in_place(new, path)
+    for old in backups(workspace)[:-keep]:
+        old.unlink()
+    return path
+
+
+def _copy(database: Path, folder: Path) -> Path:
+    """A whole copy under a passing name; raises sqlite3.Error and leaves nothing if the original is damaged."""
+    new = folder / "new.sqlite"
+    new.unlink(missing_ok=True)
+    try:
+        with _opened(database) as source, closing(sqlite3.connect(new)) as target:
+            source.backup(target)
+        count_executions(new)
+    except sqlite3.Error:
+        new.unlink(missing_ok=True)
+        raise
+    return new
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    _flush(new)
+    new.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def restore(workspace: Workspace) -> tuple[Path, Path | None]:
+    """Puts the newest good backup in the place of damaged or lost metadata.
+
+    Args:
+        workspace: The caller holds its lock.
+
+    Returns:
+        The backup, and where the damaged database is kept; None if there was none.
+
+    Raises:
+        WorkspaceError: The metadata are whole, or there is no good backup; nothing was changed.
+        MetadataError: Another program holds the database.
+    """
+    if workspace.metadata.exists():
+        _require_damage(workspace.metadata)
+    for backup in reversed(backups(workspace)):
+        try:
+            new = _copy(backup, workspace.backups)
+        except sqlite3.Error:
+            continue
+        aside = _set_aside(workspace.metadata)
+        _put_in_place(new, workspace.metadata)
+        return backup, aside
+    raise WorkspaceError(f"{workspace.backups}: holds no good backup of the metadata")
+
+
+def _require_damage(database: Path) -> None:
+    try:
+        count_executions(database)
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise _held(database) from None
+        return
+    raise WorkspaceError(f"{database}: is whole; nothing is restored. To go back all the same, move it away first")
+
+
+def _set_aside(database: Path) -> Path | None:
+    """Renames a database with all that SQLite keeps beside it."""
+    if not database.exists():
+        return None
+    taken = len(list(database.parent.glob(f"{database.name}.damaged-*")))
+    aside = database.with_name(f"{database.name}.damaged-{taken + 1}")
+    for companion in _COMPANIONS:
+        beside = Path(f"{database}{companion}")
+        if beside.exists():
+            beside.replace(f"{aside}{companion}")
+    return database.replace(aside)
+
+
+def restore_command(root: Path) -> None:
+    """`doctor --restore`: puts the newest good backup back."""
+    workspace = Workspace(root.absolute())
+    if not workspace.root.is_dir():
+        raise WorkspaceError(f"{workspace.root}: no such workspace")
+    with workspace.locked():
+        backup, aside = restore(workspace)
+    console = Console(soft_wrap=True)
+    console.print(f"restored {workspace.metadata} from {backup}", markup=False)
+    if aside:
+        console.print(f"the damaged database is kept as {aside}", markup=False)
+    console.print("runs made since that backup are not on record; what they made again is not taken from the cache")
+
+
+def skip_used_ids(workspace: Workspace) -> None:
+    """Gives new executions numbers above those of all that have left artifacts.
+
+    Artifacts lie in folders numbered by execution, and TFX writes into one that is there already. So numbers must not
+    begin anew after metadata were lost, or set back to a backup.
+
+    Raises:
+        MetadataError: The database cannot be written to.
+    """
+    folders = workspace.artifacts.glob("*/*/*")
+    highest = max((int(folder.name) for folder in folders if folder.name.isdecimal()), default=0)
+    raise_to = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'Execution'"
+    begin_at = "INSERT INTO sqlite_sequence (seq, name) VALUES (?, 'Execution')"
+    try:
+        with _opened(workspace.metadata) as connection, connection:
+            if not connection.execute(raise_to, (highest,)).rowcount:
+                connection.execute(begin_at, (highest,))
+    except sqlite3.Error as error:
+        raise MetadataError(f"ML Metadata: {workspace.metadata} cannot be written to: {error}") from None

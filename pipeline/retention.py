@@ -1,0 +1,159 @@
+"""Retention: removes what runs left in a workspace, once it is old and nothing depends on it.
+
+Kept are the newest runs, with all that they made or took from the cache; the newest run that succeeded; and whatever
+stands behind a version in the serving directory, which holds the versions that are served, kept or pinned. An artifact
+is marked as deleted in ML Metadata before its files go, so that no later run takes it from the cache.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+
+from components.serving_directory import published
+from data.errors import WorkspaceError
+from pipeline.config import RetentionConfig
+from pipeline.lineage import Lineage, Push, find_push, lineage, pushes
+from pipeline.status import run_status
+from pipeline.workspace import Workspace
+
+_DAY = 86400.0
+_USABLE = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """What may go."""
+
+    runs: list[Path]
+    """Folders with the records and logs of runs."""
+    artifacts: list[metadata_store_pb2.Artifact]
+    """On record as there."""
+    folders: list[Path]
+    """Of these artifacts, of what killed runs left behind, and of trainings that came to no end."""
+
+    def remove(self, store: MetadataStore) -> None:
+        """Removes it. Should this be cut short, the next time does the rest."""
+        for artifact in self.artifacts:
+            artifact.state = metadata_store_pb2.Artifact.DELETED
+        if self.artifacts:
+            store.put_artifacts(self.artifacts)
+        for folder in (*self.folders, *self.runs):
+            shutil.rmtree(folder)
+
+
+def superseded(workspace: Workspace, store: MetadataStore, config: RetentionConfig) -> Superseded:
+    """What may go now; removes nothing.
+
+    Args:
+        workspace: No run is under way; the caller holds its lock.
+        store: ML Metadata of its runs.
+        config: What stays.
+
+    Raises:
+        WorkspaceError: The record of a version is damaged.
+    """
+    behind = list(_behind_versions(workspace, store))
+    runs = _runs(workspace, store)
+    kept_runs = _kept_runs(runs, config)
+    kept = _made_by(store, [run.name for run in kept_runs])
+    kept |= {number for found in behind for stage in found.stages for number in _touched(stage.inputs, stage.outputs)}
+    there = [artifact for artifact in store.get_artifacts() if _is_ours(artifact, workspace)]
+    named = {found.run_id for found in behind}
+    return Superseded(
+        runs=[run for run in runs if run not in kept_runs and run.name not in named],
+        artifacts=[artifact for artifact in there if artifact.id not in kept],
+        folders=[
+            *_left_over(workspace, store, [artifact.uri for artifact in there if artifact.id in kept]),
+            *_old_trainings(workspace, config),
+        ],
+    )
+
+
+def _behind_versions(workspace: Workspace, store: MetadataStore) -> Iterator[Lineage]:
+    """The lineage of every version in the serving directory that ML Metadata knows."""
+    known: list[Push] = pushes(store)
+    for folder in workspace.serving.glob("*"):
+        for version in {version.record.first_version for version in published(str(folder))}:
+            try:
+                push = find_push(known, version, folder.name, workspace.serving)
+            except WorkspaceError:  # Metadata that were lost since know nothing of it, and have nothing to keep.
+                continue
+            yield lineage(store, push)
+
+
+def _touched(*sides: dict[str, list[int]]) -> Iterator[int]:
+    for side in sides:
+        for numbers in side.values():
+            yield from numbers
+
+
+def _runs(workspace: Workspace, store: MetadataStore) -> list[Path]:
+    """The folders of all runs, newest first; by their order in ML Metadata, for names come from a clock."""
+    order = {context.name: context.id for context in store.get_contexts_by_type("pipeline_run")}
+    folders = [path for path in workspace.runs.glob("*") if path.is_dir() and not path.is_symlink()]
+    return sorted(folders, key=lambda folder: (order.get(folder.name, 0), folder.name), reverse=True)
+
+
+def _kept_runs(runs: list[Path], config: RetentionConfig) -> list[Path]:
+    """Of the runs, newest first: those that are new enough, and the newest that succeeded."""
+    newest = [run for run in runs[: config.keep_runs] if run == runs[0] or not _is_old(run, config)]
+    succeeded = next((run for run in runs if run_status(run).status == "succeeded"), None)
+    return newest if succeeded is None or succeeded in newest else [*newest, succeeded]
+
+
+def _is_old(folder: Path, config: RetentionConfig) -> bool:
+    return config.keep_days is not None and time.time() - folder.stat().st_mtime > config.keep_days * _DAY
+
+
+def _made_by(store: MetadataStore, run_ids: Iterable[str]) -> set[int]:
+    """Ids of the artifacts that runs made or took from the cache."""
+    contexts = [store.get_context_by_type_and_name("pipeline_run", run_id) for run_id in run_ids]
+    executions = [
+        execution.id
+        for context in contexts
+        if context is not None
+        for execution in store.get_executions_by_context(context.id)
+        if execution.last_known_state in _USABLE
+    ]
+    events = store.get_events_by_execution_ids(executions) if executions else []
+    return {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
+
+
+def _is_ours(artifact: metadata_store_pb2.Artifact, workspace: Workspace) -> bool:
+    """Whether an artifact is there, in this workspace; a MySQL server may know of several."""
+    is_gone = artifact.state == metadata_store_pb2.Artifact.DELETED
+    return not is_gone and Path(artifact.uri).is_relative_to(workspace.artifacts)
+
+
+def _left_over(workspace: Workspace, store: MetadataStore, kept: list[str]) -> Iterator[Path]:
+    """Folders that hold no artifact that is kept: `<stage>/<output>/<execution>`, and TFX's working folders.
+
+    An execution that metadata do not know may be on record in a database that was damaged and set aside, so what it
+    made is left alone.
+    """
+    root = workspace.artifacts
+    needed = {root.joinpath(*Path(uri).relative_to(root).parts[:3]) for uri in kept}
+    yield from root.glob("*/.system/*/*")
+    folders = {path: int(path.name) for path in root.glob("*/*/*") if path.name.isdecimal() and path not in needed}
+    known = {execution.id for execution in store.get_executions_by_id(set(folders.values()))} if folders else set()
+    yield from (folder for folder, execution in folders.items() if execution in known)
+
+
+def _old_trainings(workspace: Workspace, config: RetentionConfig) -> Iterator[Path]:
+    """Checkpoints of trainings that nobody has gone on with; those of the newest training stay."""
+    ordered = sorted(workspace.checkpoints.glob("*"), key=_last_change, reverse=True)
+    for place, folder in enumerate(ordered[1:], start=1):
+        too_old = config.keep_days is not None and time.time() - _last_change(folder) > config.keep_days * _DAY
+        if place >= config.keep_runs or too_old:
+            yield folder
+
+
+def _last_change(folder: Path) -> float:
+    times = (os.stat(os.path.join(parent, name)).st_mtime for parent, _, names in os.walk(folder) for name in names)
+    return max(times, default=folder.stat().st_mtime)

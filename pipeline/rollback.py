@@ -1,0 +1,146 @@
+"""`rollback`, `pin`, `unpin`, `readmit`: what a person decides about versions. Imports quickly, works beside a run.
+
+The highest version is the one that is served, so an earlier one comes back as a new, higher one. The model that was
+rolled back is remembered as withdrawn: the pipeline, which would find it as good as ever, does not push it again.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from components import version_marks
+from components.files import file_system
+from components.serving_directory import Published, published, republish
+from data.errors import WorkspaceError
+
+
+def choose_serving_dir(serving: str, model: str | None) -> str:
+    """The serving directory of a model; without a name, of the only one that there is.
+
+    Args:
+        serving: Folder or URI that holds `<model>/<version>/`.
+        model: Its name.
+
+    Raises:
+        WorkspaceError: Nothing is pushed under that name, or several models are and none is named.
+    """
+    files = file_system(serving)
+    names = sorted(name for name in files.list(serving) if published(files.join(serving, name)))
+    known = ", ".join(names)
+    if not names:
+        raise WorkspaceError(f"{serving}: no model is pushed yet")
+    if model is None and len(names) > 1:
+        raise WorkspaceError(f"{serving}: holds several models; choose one with --model: {known}")
+    if model not in (None, *names):
+        raise WorkspaceError(f"{serving}: no model {model!r} is pushed yet; there is: {known}")
+    return files.join(serving, model or names[0])
+
+
+def find_version(serving_dir: str, version: int) -> Published:
+    """One version.
+
+    Raises:
+        WorkspaceError: It is not there.
+    """
+    versions = published(serving_dir)
+    found = next((candidate for candidate in versions if candidate.version == version), None)
+    if found is None:
+        there = ", ".join(str(candidate.version) for candidate in versions)
+        raise WorkspaceError(f"{serving_dir}: there is no version {version}; there is: {there}")
+    return found
+
+
+def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
+    """Publishes an earlier version once more, under a new number, and withdraws the model that was served.
+
+    Args:
+        serving_dir: Of one model.
+        to: Which version comes back; None: the newest that holds another model than the served one, and none that was
+            rolled back itself.
+        reason: Why; anybody who asks why the withdrawn model is not pushed is told.
+
+    Raises:
+        WorkspaceError: There is no such version, it is what is served, or it is damaged.
+    """
+    served = published(serving_dir)[-1]
+    target = _default_target(serving_dir, served) if to is None else find_version(serving_dir, to)
+    fingerprint = served.record.model_fingerprint
+    if target.record.model_fingerprint == fingerprint:
+        raise WorkspaceError(
+            f"{serving_dir}: version {target.version} holds the very model that is served as version {served.version}"
+        )
+    # Withdrawn first: should this process be killed now, a run that comes before the next try pushes nothing again.
+    version_marks.withdraw(serving_dir, fingerprint, served.version, reason)
+    restored = republish(target, serving_dir, rollback_of=served.version)
+    version_marks.readmit(serving_dir, target.record.model_fingerprint)
+    return restored
+
+
+def _default_target(serving_dir: str, served: Published) -> Published:
+    rejected = {served.record.model_fingerprint, *version_marks.withdrawn(serving_dir)}
+    earlier = [v for v in published(serving_dir) if v < served and v.record.model_fingerprint not in rejected]
+    if not earlier:
+        raise WorkspaceError(
+            f"{serving_dir}: nothing to go back to: no version before {served.version} holds another model that was "
+            "not rolled back itself; push.keep says how many versions stay"
+        )
+    return earlier[-1]
+
+
+def readmit(serving_dir: str, version: int) -> bool:
+    """Lets the model that was rolled back as a version be pushed again; whether there was one."""
+    entries = version_marks.withdrawn(serving_dir).values()
+    found = next((entry for entry in entries if entry.version == version), None)
+    return found is not None and version_marks.readmit(serving_dir, found.model_fingerprint)
+
+
+def first_version(serving: Path, model: str | None, version: int) -> int:
+    """The version as which a model was first pushed: `version` itself, unless a rollback published that one."""
+    folders = [serving / model] if model else list(serving.glob("*"))
+    found = [known for folder in folders for known in published(str(folder)) if known.version == version]
+    return found[0].record.first_version if len(found) == 1 else version
+
+
+def rollback_command(serving: str, model: str | None, to: int | None, reason: str) -> None:
+    """`rollback`: an earlier version is served again."""
+    serving_dir = choose_serving_dir(serving, model)
+    restored = roll_back(serving_dir, to, reason)
+    record = restored.record
+    console = Console(soft_wrap=True)
+    console.print(f"version {restored.version} is version {record.restored_from} again: {restored.path}", markup=False)
+    console.print(
+        f"version {record.rollback_of} is withdrawn: its model is not pushed again, unless you say `rollback --to "
+        f"{record.rollback_of}` or `readmit {record.rollback_of}`",
+        markup=False,
+    )
+
+
+def pin_command(serving: str, model: str | None, version: int) -> None:
+    """`pin`: a version is never removed."""
+    serving_dir = choose_serving_dir(serving, model)
+    version_marks.pin(serving_dir, find_version(serving_dir, version).version)
+    _show_pins(serving_dir)
+
+
+def unpin_command(serving: str, model: str | None, version: int) -> None:
+    """`unpin`: a version is removed when its time has come."""
+    serving_dir = choose_serving_dir(serving, model)
+    version_marks.unpin(serving_dir, version)
+    _show_pins(serving_dir)
+
+
+def _show_pins(serving_dir: str) -> None:
+    versions = ", ".join(map(str, sorted(version_marks.pinned(serving_dir)))) or "none"
+    Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {versions}", markup=False)
+
+
+def readmit_command(serving: str, model: str | None, version: int) -> None:
+    """`readmit`: a model that was rolled back may be pushed again.
+
+    Raises:
+        WorkspaceError: No model was rolled back as this version.
+    """
+    serving_dir = choose_serving_dir(serving, model)
+    if not readmit(serving_dir, version):
+        raise WorkspaceError(f"{serving_dir}: version {version} was not rolled back")
+    Console(soft_wrap=True).print(f"{serving_dir}: the model of version {version} may be pushed again", markup=False)

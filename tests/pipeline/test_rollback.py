@@ -1,0 +1,140 @@
+"""Going back to an earlier version, and what keeps the later one from coming back by itself."""
+
+from pathlib import Path
+
+import pytest
+
+from components.serving_directory import prune, publish, published, served
+from components.version_marks import pinned, withdrawn
+from data.errors import WorkspaceError
+from pipeline.rollback import choose_serving_dir, find_version, first_version, readmit, roll_back
+from tests.pipeline.conftest import command_line
+
+
+def push(serving: Path, content: str, name: str = "tiny") -> None:
+    """Publishes a model of one file."""
+    folder = serving.parent / "model"
+    folder.mkdir(exist_ok=True)
+    (folder / "saved_model.pb").write_text(content)
+    publish(str(folder), str(serving / name), ["sky"], {"assets.extra/warmup": b"requests"})
+
+
+def models(serving: Path, name: str = "tiny") -> str:
+    """The content of all versions, oldest first."""
+    return "".join(Path(version.path, "saved_model.pb").read_text() for version in published(str(serving / name)))
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Path:
+    """Versions with the models A, B, B."""
+    for content in "ABB":
+        push(tmp_path / "serving", content)
+    return tmp_path / "serving"
+
+
+def test_the_newest_other_model_comes_back_by_default(serving: Path):
+    restored = roll_back(str(serving / "tiny"), None, "blurred")
+
+    assert models(serving) == "ABBA"
+    assert served(str(serving / "tiny")) == restored
+    assert (restored.version, restored.record.restored_from, restored.record.rollback_of) == (4, 1, 3)
+    (entry,) = withdrawn(str(serving / "tiny")).values()
+    assert (entry.version, entry.reason) == (3, "blurred")
+
+
+def test_a_second_rollback_goes_further_back_and_not_to_what_was_withdrawn(serving: Path):
+    push(serving, "C")
+
+    roll_back(str(serving / "tiny"), None)
+    roll_back(str(serving / "tiny"), None)
+
+    assert models(serving) == "ABBCBA"
+    assert {entry.version for entry in withdrawn(str(serving / "tiny")).values()} == {4, 5}
+    with pytest.raises(WorkspaceError, match="nothing to go back to: no version before 6 holds another model"):
+        roll_back(str(serving / "tiny"), None)
+    assert models(serving) == "ABBCBA"
+
+
+def test_a_withdrawn_version_that_is_asked_for_comes_back_and_is_withdrawn_no_more(serving: Path):
+    roll_back(str(serving / "tiny"), None)
+
+    roll_back(str(serving / "tiny"), to=2)
+
+    assert models(serving) == "ABBAB"
+    (entry,) = withdrawn(str(serving / "tiny")).values()
+    assert entry.version == 4
+
+
+def test_a_rollback_to_what_is_served_or_is_not_there_changes_nothing(serving: Path):
+    with pytest.raises(WorkspaceError, match="version 2 holds the very model that is served as version 3"):
+        roll_back(str(serving / "tiny"), to=2)
+    with pytest.raises(WorkspaceError, match="there is no version 9; there is: 1, 2, 3"):
+        roll_back(str(serving / "tiny"), to=9)
+
+    assert models(serving) == "ABB"
+    assert withdrawn(str(serving / "tiny")) == {}
+
+
+def test_a_damaged_earlier_version_is_not_served(serving: Path):
+    (serving / "tiny/1/saved_model.pb").write_text("damage")
+
+    with pytest.raises(WorkspaceError, match="tiny/1: damaged"):
+        roll_back(str(serving / "tiny"), None)
+
+    assert served(str(serving / "tiny")).version == 3
+
+
+def test_a_readmitted_model_is_withdrawn_no_more(serving: Path):
+    roll_back(str(serving / "tiny"), None)
+
+    assert not readmit(str(serving / "tiny"), 1)
+    assert readmit(str(serving / "tiny"), 3)
+    assert withdrawn(str(serving / "tiny")) == {}
+
+
+def test_the_first_version_of_a_restored_model_is_known(serving: Path):
+    roll_back(str(serving / "tiny"), None)
+
+    assert [first_version(serving, None, version) for version in (1, 2, 3, 4, 5)] == [1, 2, 3, 1, 5]
+    push(serving, "D", name="other")
+    assert first_version(serving, "other", 1) == 1
+    assert first_version(serving, "tiny", 4) == 1
+
+
+def test_the_model_is_named_where_there_are_several(serving: Path):
+    (serving / "never pushed").mkdir()
+    assert choose_serving_dir(str(serving), None) == str(serving / "tiny")
+    push(serving, "D", name="other")
+
+    assert choose_serving_dir(str(serving), "other") == str(serving / "other")
+    with pytest.raises(WorkspaceError, match="holds several models; choose one with --model: other, tiny"):
+        choose_serving_dir(str(serving), None)
+    with pytest.raises(WorkspaceError, match="no model 'third' is pushed yet; there is: other, tiny"):
+        choose_serving_dir(str(serving), "third")
+    with pytest.raises(WorkspaceError, match="absent: no model is pushed yet"):
+        choose_serving_dir(str(serving / "absent"), None)
+
+
+def test_one_version_is_found_by_its_number(serving: Path):
+    assert find_version(str(serving / "tiny"), 2).path == str(serving / "tiny/2")
+
+
+def test_the_commands_say_what_they_did(serving: Path):
+    workspace = ("--workspace", str(serving.parent))
+
+    back = command_line("rollback", "--reason", "blurred [edges]", *workspace)
+    assert back.returncode == 0, back.stderr
+    assert "version 4 is version 1 again" in back.stdout
+    assert "version 3 is withdrawn" in back.stdout
+    assert command_line("pin", "2", *workspace).stdout.endswith("pinned versions: 2\n")
+    assert pinned(str(serving / "tiny")) == {2}
+    assert prune(str(serving / "tiny"), 1) == [1, 3]
+    unknown = command_line("pin", "3", "--serving", str(serving))
+    assert (unknown.returncode, unknown.stderr) == (
+        1,
+        f"error: {serving / 'tiny'}: there is no version 3; there is: 2, 4\n",
+    )
+    assert command_line("unpin", "2", *workspace).stdout.endswith("pinned versions: none\n")
+    assert "of version 3 may be pushed again" in command_line("readmit", "3", *workspace).stdout
+    again = command_line("readmit", "3", *workspace)
+    assert (again.returncode, again.stderr) == (1, f"error: {serving / 'tiny'}: version 3 was not rolled back\n")

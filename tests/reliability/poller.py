@@ -1,0 +1,31 @@
+"""Loads every version that appears in a serving directory and sends it a picture, until a file says stop.
+
+Usage: python -m tests.reliability.poller SERVING_DIR PICTURE STOP_FILE. Prints a line for each version that answered,
+and ends with an error at the first that does not.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from components.serving_directory import published
+from models.export import load_segmenter
+
+
+def poll(serving_dir: str, picture: Path, stop: Path) -> None:
+    seen: set[int] = set()
+    while True:
+        last = stop.exists()
+        for version in published(serving_dir):
+            if version.version not in seen:
+                seen.add(version.version)
+                mask, _ = load_segmenter(version.path).predict([picture.read_bytes()])[0]
+                sys.stdout.write(f"version {version.version} answers with a mask of {mask.shape}\n")
+                sys.stdout.flush()
+        if last:
+            return
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    poll(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

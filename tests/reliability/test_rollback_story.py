@@ -1,0 +1,47 @@
+"""A version is rolled back; the pipeline, which still thinks well of its model, does not push it again by itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.serving_directory import served
+from tests.pipeline.conftest import command_line, overrides, run_arguments
+
+pytestmark = pytest.mark.long
+
+
+def command(*arguments: str) -> str:
+    result = command_line(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_what_was_rolled_back_stays_so_until_it_is_readmitted(tiny_dataset: Path, tmp_path: Path):
+    workspace = ("--workspace", str(tmp_path))
+
+    def run(**changes: str) -> dict:
+        command(*run_arguments(tmp_path, overrides(tiny_dataset, **changes)))
+        return json.loads((tmp_path / "runs/latest/summary.json").read_text())
+
+    better = {"training.learning_rate": "0.002", "evaluation.max_drop": "1"}
+    assert run()["pushed_version"] == 1
+    assert run(**better)["pushed_version"] == 2
+    lineage = json.loads(command("lineage", "1", "--json", *workspace))
+
+    command("rollback", "--reason", "blurred", *workspace)
+
+    assert served(str(tmp_path / "serving/tiny")).record.restored_from == 1
+    assert json.loads(command("lineage", "3", "--json", *workspace)) == lineage
+    refused = run(**better)
+    assert refused["blessed"] is True
+    assert refused["baseline"]["version"] == 3
+    assert refused["pushed_version"] is None
+    assert refused["reasons"][-1].startswith("not pushed: version 2, which is this model, was rolled back on ")
+    assert refused["reasons"][-1].endswith("(blurred)")
+
+    command("readmit", "2", *workspace)
+
+    readmitted = run(**better)
+    assert readmitted["pushed_version"] == 4
+    assert "Trainer" in readmitted["cached"]
