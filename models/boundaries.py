@@ -45,13 +45,13 @@ def near_other_label(labels: tf.Tensor, counted: tf.Tensor, radius: tf.Tensor) -
         radius: in pixels, int32.
 
     Returns:
-        (maps, height, width) bool; without meaning where nothing is counted nearby.
+        (maps, height, width) bool; not where nothing is counted nearby.
     """
     # Zero, the lowest value, never is a maximum that matters: neither at pixels that do not count nor outside.
     nothing = tf.zeros_like(labels)
     largest = _window_maximum(tf.where(counted, labels, nothing), radius)
     smallest = 255 - _window_maximum(tf.where(counted, 255 - labels, nothing), radius)
-    return tf.not_equal(largest, smallest)
+    return largest > smallest
 
 
 def _near_ends(length: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:

@@ -69,9 +69,11 @@ class Plan:
 
     def _time(self) -> str:
         running = [stage for stage in self.stages if stage.runs]
-        known = sum(stage.seconds or 0.0 for stage in running)
+        known = [stage.seconds for stage in running if stage.seconds is not None]
         unknown = ", ".join(stage.name for stage in running if stage.seconds is None)
-        text = f"about {known:.0f} s, as long as these stages took last time"
+        if running and not known:
+            return "not known: none of these stages ever ran here"
+        text = f"about {sum(known):.0f} s, as long as these stages took last time"
         return f"{text}; not known for {unknown}, which never ran here" if unknown else text
 
 
