@@ -18,25 +18,25 @@ from models.config import LiteVariant
 OnLabelChange = Literal["refuse", "floor"]
 
 
-Distance = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class DriftConfig(Section):
     """How far the newest span may be from those before it; a threshold of 1 is never passed."""
 
-    class_frequencies: Distance = 0.3
+    class_frequencies: Fraction = 0.3
     """Largest difference of one class's share of the labelled pixels (L-infinity distance)."""
-    image_size: Distance = 0.5
+    image_size: Fraction = 0.5
     """Jensen-Shannon divergence of the distributions of heights, and of widths."""
-    brightness: Distance = 0.3
+    brightness: Fraction = 0.3
     """Jensen-Shannon divergence of mean brightness."""
-    contrast: Distance = 0.3
+    contrast: Fraction = 0.3
     """Jensen-Shannon divergence of contrast."""
-    void_fraction: Distance = 0.3
+    void_fraction: Fraction = 0.3
     """Jensen-Shannon divergence of the fraction of void pixels."""
-    repeated: Distance = 0.1
+    repeated: Fraction = 0.1
     """Share of the newest span's images that are in it twice or in another span too, byte for byte."""
-    vanished_class: Distance = 0.001
+    vanished_class: Fraction = 0.001
     """A class is missed if so few images would lack it by chance with less than this probability; 0 misses none."""
     min_images: int = Field(default=30, ge=1)
     """Distributions are compared where either side has this many images; those of fewer differ by chance."""
@@ -55,9 +55,6 @@ class ValidationConfig(Section):
     """What a newest span that differs too much from those before it does to a run."""
     drift: DriftConfig = DriftConfig()
     """How much is too much."""
-
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class ClassThreshold(Section):

@@ -18,8 +18,8 @@ from tfx.dsl.component.experimental.decorators import component
 from components.artifacts import Drift, Spans
 from components.config import DriftConfig
 from components.files import file_system
-from components.spans.cache import create
 from components.spans.records import WindowRecord, read_pictures, read_window
+from components.writing import create
 from data import features
 from data.labels import LabelMap
 from data.masks import UNKNOWN_LABEL

@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.files import file_system, is_local
 from components.serving_lock import changing
 from components.version_marks import pinned, withdrawn
+from components.writing import create, flush
 from data.errors import WorkspaceError
 
 if TYPE_CHECKING:
@@ -138,14 +139,8 @@ def copy_tree(source: str, target: str, last: Iterable[str] = (), but: str | Non
     source_files = file_system(source)
     for name in names:
         destination = os.path.join(target, name)
-        if is_local(destination):
-            os.makedirs(os.path.dirname(destination), exist_ok=True)
-        with source_files.open(os.path.join(source, name)) as reader, _create(destination) as writer:
+        with source_files.open(os.path.join(source, name)) as reader, create(destination) as writer:
             shutil.copyfileobj(reader, writer, _CHUNK)
-
-
-def _create(path: str) -> BinaryIO:
-    return open(path, "wb") if is_local(path) else _object_store().create(path)
 
 
 def _object_store() -> "BeamFiles":
@@ -223,7 +218,7 @@ def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
             path.write_bytes(content)
         _flush_tree(staging)
         _rename_to_new(staging, target)
-        _flush(parent)
+        flush(parent)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
@@ -243,16 +238,8 @@ def _rename_to_new(staging: str, target: str) -> None:
 def _flush_tree(folder: str) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
-            _flush(os.path.join(parent, name))
-        _flush(parent)
-
-
-def _flush(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            flush(os.path.join(parent, name))
+        flush(parent)
 
 
 def _put_remote(model: str, target: str, extra: dict[str, bytes]) -> None:
@@ -267,7 +254,7 @@ def _put_remote(model: str, target: str, extra: dict[str, bytes]) -> None:
 
 
 def _write_remote(path: str, content: bytes) -> None:
-    with _create(path) as file:
+    with create(path) as file:
         file.write(content)
 
 

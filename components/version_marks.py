@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from components.serving_lock import changing
-from components.spans.cache import read_small, write_small
+from components.writing import read_small, write_small
 from data.errors import WorkspaceError
 
 PINS_FILE = "pins.json"

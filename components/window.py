@@ -18,11 +18,12 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components.artifacts import Quarantine, Spans
 from components.drivers import StateDriver
 from components.example_gen import check_splits
-from components.spans.cache import SpanCache, create, place
+from components.spans.cache import SpanCache, place
 from components.spans.ingest import Ingester, RunSpans, ingest_all
 from components.spans.merge import Merge, put_together
 from components.spans.records import PICTURES, WINDOW_FILE, WindowRecord, pictures_file
 from components.spans.state import WindowState, fix_evaluation, window_state
+from components.writing import create
 from data.dataset import DataConfig
 from data.layouts.base import SPLITS
 

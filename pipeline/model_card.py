@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.serving_directory import EXTRA
-from components.spans.cache import create
+from components.writing import create
 from pipeline.config import Config
 from pipeline.pages import markdown_page, render_markdown
 from pipeline.records import StageRecord

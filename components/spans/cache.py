@@ -11,9 +11,9 @@ import shutil
 import uuid
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO
 
 from components.files import file_system, is_local
+from components.writing import create, flush, read_small, write_small
 
 COMPLETE = "COMPLETE"
 
@@ -47,7 +47,7 @@ class SpanCache:
         sizes = self._sizes(folder)
         if is_local(folder):
             for name in sizes:
-                _flush(Path(folder, name))
+                flush(Path(folder, name))
         record = {"attempt": os.path.basename(folder), "sizes": sizes}
         write_small(self._at(key, COMPLETE), json.dumps(record).encode())
 
@@ -67,39 +67,6 @@ class SpanCache:
 
     def _sizes(self, folder: str) -> dict[str, int]:
         return {name: size for name, size, _ in self._files.stats(folder)}
-
-
-def read_small(path: str) -> bytes | None:
-    """The content of a small file or object; None if it is not there."""
-    try:
-        with file_system(path).open(path) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def write_small(path: str, content: bytes) -> None:
-    """Writes a small file, which is then there as a whole or not at all, whenever the process is killed."""
-    if not is_local(path):
-        with create(path) as file:
-            file.write(content)
-        return
-    new = f"{path}.new"
-    with create(new) as file:
-        file.write(content)
-    _flush(Path(new))
-    os.replace(new, path)
-    _flush(Path(path).parent)
-
-
-def create(path: str) -> BinaryIO:
-    """Opens a new file or object for writing; makes the folder."""
-    if is_local(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return open(path, "wb")
-    from components.beam_files import BeamFiles  # takes seconds
-
-    return BeamFiles().create(path)
 
 
 def place(source: str, target: str) -> None:
@@ -127,11 +94,3 @@ def _remove(path: str) -> None:
     from components.beam_files import BeamFiles  # takes seconds
 
     BeamFiles().delete(path + "/")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

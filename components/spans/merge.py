@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from components.example_gen import BAD, BAD_FILE, COUNTS_FILE, counts_json, split_folder
 from components.files import file_system
-from components.spans.cache import create, place
+from components.spans.cache import place
 from components.spans.ingest import Ingested, RunSpans
+from components.writing import create
 from data import features
 from data.layouts.base import SPLITS
 from data.manifest import ImageFile, pack_part, part_name

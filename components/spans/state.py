@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from components.files import file_system
 from components.fingerprint import fingerprint
-from components.spans.cache import read_small, write_small
 from components.spans.records import SpanState
+from components.writing import read_small, write_small
 from data.dataset import DataConfig
 from data.errors import IncompleteDataError
 from data.spans import Span, is_incomplete, parse_pattern, select

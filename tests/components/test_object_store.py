@@ -107,8 +107,8 @@ def push(model: Path, bucket: str) -> serving_directory.Published:
 def test_a_version_is_published_with_its_record_last_and_read_back(
     bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    written, create = [], serving_directory._create
-    monkeypatch.setattr(serving_directory, "_create", lambda path: written.append(path) or create(path))
+    written, create = [], serving_directory.create
+    monkeypatch.setattr(serving_directory, "create", lambda path: written.append(path) or create(path))
 
     first = push(small_model, bucket)
 
@@ -129,7 +129,7 @@ def test_a_half_uploaded_version_is_not_seen(
     bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ):
     whole = push(small_model, bucket)
-    uploads, create = iter(range(100)), serving_directory._create
+    uploads, create = iter(range(100)), serving_directory.create
 
     def breaks_off(path: str) -> object:
         if next(uploads) == fails_at:
@@ -137,7 +137,7 @@ def test_a_half_uploaded_version_is_not_seen(
         return create(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(serving_directory, "_create", breaks_off)
+        patched.setattr(serving_directory, "create", breaks_off)
         with pytest.raises(OSError, match="connection reset"):
             push(small_model, bucket)
 
@@ -163,8 +163,8 @@ def test_an_earlier_version_is_rolled_back_to_and_pinned_ones_stay(
     (small_model / "saved_model.pb").write_text("worse")
     second = push(small_model, bucket)
     serving = choose_serving_dir(f"{bucket}/serving", None)
-    written, create = [], serving_directory._create
-    monkeypatch.setattr(serving_directory, "_create", lambda path: written.append(path) or create(path))
+    written, create = [], serving_directory.create
+    monkeypatch.setattr(serving_directory, "create", lambda path: written.append(path) or create(path))
 
     restored = roll_back(serving, None, "too slow")
 
