@@ -1,10 +1,15 @@
-"""HTML pages that stand alone: one file, without network or script, made from a template and pictures within it.
+"""HTML pages that stand alone: one file, made from a template and pictures within it, that fetches nothing.
+
+A page runs no script but those of ours that its policy names by their hash.
 
 A text that is read as Markdown, too, is made from a Markdown template first, and the page from that.
 """
 
 import base64
+import hashlib
 import re
+from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,13 +22,34 @@ from PIL import Image
 
 from data.masks import colorize, palette
 
+_FOLDER = Path(__file__).parent / "templates"
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=FileSystemLoader(_FOLDER),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that is part of a page."""
+
+    text: Markup
+    source: str
+    """What lets it, and no other, run: for the page's Content-Security-Policy."""
+
+
+@cache
+def script(name: str) -> Script:
+    """A script of `pipeline/templates`."""
+    text = (_FOLDER / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return Script(Markup(text), f"'sha256-{digest}'")  # noqa: S704  # our own file
+
+
+_TEMPLATES.globals["script"] = script
 
 #: Characters that mean something anywhere in a line of Markdown, and those that do so at its beginning.
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|&~]|^(?=[#+=-])")
@@ -60,18 +86,27 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
+def shrunk(image: Image.Image, max_side: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    """The image, its longer side at most `max_side` pixels."""
+    small = image.copy()
+    small.thumbnail((max_side, max_side), resample)
+    return small
+
+
 def photo_uri(image: np.ndarray, max_side: int) -> str:
     """A (height, width, 3) uint8 image as a `data:` URI, its longer side at most `max_side` pixels: JPEG."""
-    photo = Image.fromarray(image)
-    photo.thumbnail((max_side, max_side))
-    return _data_uri(photo, "JPEG", quality=82)
+    return _data_uri(shrunk(Image.fromarray(image), max_side), "JPEG", quality=82)
 
 
 def mask_uri(mask: np.ndarray, max_side: int) -> str:
     """(height, width) uint8 class ids in the colours of `data.masks.palette` as a `data:` URI, as large: PNG."""
-    colors = Image.fromarray(colorize(mask, palette(256)))
-    colors.thumbnail((max_side, max_side), Image.Resampling.NEAREST)  # mixed colours would be other classes
-    return _data_uri(colors, "PNG", optimize=True)
+    small = shrunk(Image.fromarray(mask), max_side, Image.Resampling.NEAREST)  # mixed ids would be other classes
+    return drawing_uri(colorize(np.asarray(small), palette(256)))
+
+
+def drawing_uri(image: np.ndarray) -> str:
+    """A (height, width, 3) uint8 image of few colours and hard edges as a `data:` URI, of the same size: PNG."""
+    return _data_uri(Image.fromarray(image), "PNG", optimize=True)
 
 
 def _data_uri(image: Image.Image, kind: str, **options: Any) -> str:

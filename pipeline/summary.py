@@ -6,9 +6,12 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.hub_record import HubRecord
 from components.lite_record import LiteRecord
+from data.errors import WorkspaceError
+from data.section import first_problem
 
 SCHEMA_VERSION = 1
 SUMMARY_FILE = "summary.json"
@@ -151,6 +154,8 @@ class Summary(BaseModel):
     baseline: BaselineSummary | None = None
     lite: LiteRecord | None = None
     """The LiteRT models; None where none are asked for."""
+    hub: HubRecord | None = None
+    """The modules for TensorFlow Hub; None where none are asked for."""
     blessed: bool | None = None
     """None where the run did not come to a judgement."""
     reasons: list[str] = []
@@ -163,5 +168,19 @@ class Summary(BaseModel):
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary in a run's folder."""
-    return Summary.model_validate_json((folder / SUMMARY_FILE).read_bytes())
+    """The summary in a run's folder.
+
+    Raises:
+        WorkspaceError: There is none, or it is damaged.
+    """
+    path = folder / SUMMARY_FILE
+    try:
+        return Summary.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise WorkspaceError(f"{folder}: there is no {SUMMARY_FILE}: this run was killed, or goes on") from None
+    except OSError as error:
+        raise WorkspaceError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise WorkspaceError(
+            f"{path}: damaged record of a run: {first_problem(error)}. Remove the run's folder, or restore the file"
+        ) from None

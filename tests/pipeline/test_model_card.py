@@ -7,25 +7,19 @@ from typing import Any
 
 import pytest
 
+from components.hub_record import HubModel, HubRecord
 from components.lite_record import LiteModel, LiteRecord
 from pipeline.config import parse_config
 from pipeline.model_card import MARKDOWN_FILE, PAGE_FILE, found_limits, write_model_card
 from pipeline.pages import escape_markdown, markdown_page
 from pipeline.records import StageRecord
-from pipeline.report.page import class_scores
-from pipeline.summary import BaselineSummary, DataSummary, MetricsSummary, ModelSummary, Summary
+from pipeline.report.scores import class_scores
+from pipeline.summary import BaselineSummary, DataSummary, ModelSummary, Summary
+from tests.pipeline.report.hand_made import make_metrics
 
 EVIL = "a|b <i> *c* [d](http://e)"
 
-#: 10 pixels of class "sky", 2 of them taken for EVIL; 5 of EVIL, all right; none of "void deck".
-METRICS = MetricsSummary(
-    mean_iou=0.7571,
-    pixel_accuracy=13 / 15,
-    frequency_weighted_iou=0.7714,
-    iou={"sky": 0.8, EVIL: 5 / 7, "void deck": None},
-    slices={"source:a": 0.75, "source:b": 0.25, "source:c": None},
-    confusion_matrix=[[8, 2, 0], [0, 5, 0], [0, 0, 0]],
-)
+METRICS = make_metrics(EVIL).model_copy(update={"slices": {"source:a": 0.75, "source:b": 0.25, "source:c": None}})
 LITE = LiteRecord(
     height=48,
     width=64,
@@ -38,6 +32,14 @@ LITE = LiteRecord(
             variant="float16", file="float16.tflite", reason="", mean_iou=0.7499, milliseconds=3.25, size=5 * 1024
         ),
         LiteModel(variant="int8", file=None, reason="mean IoU 0.5000, -0.2500, breaks lite.max_drop=0.01"),
+    ],
+)
+HUB = HubRecord(
+    images=4,
+    saved_model_mean_iou=0.75,
+    models=[
+        HubModel(module="segmenter", file="segmenter", reason="", mean_iou=0.75, size=7 * 1024),
+        HubModel(module="feature_extractor", file=None, reason="mean IoU 0.5000", mean_iou=0.5),
     ],
 )
 
@@ -79,7 +81,7 @@ def rows(text: str) -> list[list[str]]:
 
 @pytest.fixture
 def card(tmp_path: Path) -> str:
-    write_model_card(make_summary(lite=LITE), STAGES, tmp_path)
+    write_model_card(make_summary(lite=LITE, hub=HUB), STAGES, tmp_path)
     return (tmp_path / MARKDOWN_FILE).read_text()
 
 
@@ -102,7 +104,10 @@ def test_the_card_has_data_scores_and_origin(card: str):
     assert ["void deck", "none", "0.00 %"] in table
     assert ["source:c", "none"] in table
     assert ["float16", "0.7499", "3.25", "5", "pushed"] in table
-    assert table[-1][0] == "int8" and "left out: mean IoU 0.5000" in table[-1][4]
+    assert ["segmenter", "0.7500", "7", "pushed"] in table
+    assert [r"feature\_extractor", "0.5000", "", "left out: mean IoU 0.5000"] in table
+    (int8,) = (row for row in table if row[0] == "int8")
+    assert "left out: mean IoU 0.5000" in int8[4]
 
 
 def test_weaknesses_are_named():

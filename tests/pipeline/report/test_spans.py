@@ -12,14 +12,12 @@ from selenium.webdriver import Chrome
 from components.artifacts import Drift, Quarantine, Spans
 from components.drift import CLASS, DRIFT_FILE, L_INFINITY, Column, Comparison, DriftRecord, SpanSummary
 from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord
-from pipeline.config import ReportConfig
 from pipeline.records import StageRecord
-from pipeline.report.page import write_report
+from pipeline.report.page import RunRecord, write_report
 from pipeline.report.spans import MOST_SPANS, plot
 from pipeline.summary import Summary
-from tests.pipeline.test_report import EVIL, browser, headings, make_summary, placed, stage
-
-__all__ = ["browser"]  # a fixture
+from tests.pipeline.report.hand_made import EVIL, make_summary, placed, stage
+from tests.pipeline.report.test_page import headings
 
 WriteReport = Callable[..., str]
 
@@ -89,7 +87,7 @@ def write(tmp_path: Path) -> WriteReport:
             (tmp_path / "drift" / DRIFT_FILE).write_text(drift.model_dump_json())
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
-        return write_report(summary or make_summary(), stages, folder, ReportConfig()).read_text()
+        return write_report(RunRecord(summary or make_summary(), stages, folder)).read_text()
 
     return report
 
@@ -177,7 +175,7 @@ def test_data_without_spans_have_no_such_section(write: WriteReport):
 
 
 def test_names_and_reasons_stay_text(write: WriteReport):
-    assert "<script" not in write(RECORD, drift_of(*TWO, findings=(EVIL,)))
+    assert "<script>alert" not in write(RECORD, drift_of(*TWO, findings=(EVIL,)))
 
 
 def test_a_browser_draws_boxes_and_shares_to_scale_on_a_phone(write: WriteReport, tmp_path: Path, browser: Chrome):

@@ -1,0 +1,118 @@
+"""`compare-<run>.html`: a run beside another one."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from components.evaluation_results import ImageResult
+from data.masks import VOID_COLOR
+from models.bootstrap import Interval, class_totals, mean_iou_intervals
+from models.export import Segmenter
+from pipeline.pages import render
+from pipeline.report.diff import ConfigDiff, config_diff
+from pipeline.report.page import RunRecord
+from pipeline.report.pictures import (
+    Figure,
+    Labelled,
+    class_colors,
+    class_names,
+    css_color,
+    image_results,
+    input_tiles,
+    load_model,
+    prediction_tile,
+    read_labelled,
+)
+from pipeline.report.scores import class_scores, interval_config, lowest_slices, overall
+from pipeline.report.wording import verdict
+
+PICTURES = 8
+
+
+class Shared(NamedTuple):
+    """A test image that both runs judged, against the same label."""
+
+    ours: ImageResult
+    theirs: ImageResult
+
+    @property
+    def change(self) -> float:
+        """In mean IoU."""
+        return self.ours.candidate.mean_iou - self.theirs.candidate.mean_iou
+
+
+def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
+    """Writes the page of a run beside another one into the folder of the first."""
+    shared = shared_images(ours, theirs)
+    metrics, other = ours.summary.metrics, theirs.summary.metrics
+    page = render(
+        "compare.html",
+        ours=ours.summary,
+        theirs=theirs.summary,
+        verdicts=(verdict(ours.summary), verdict(theirs.summary)),
+        shared=len(shared),
+        interval=change_interval(shared, ours),
+        scores=overall(metrics, other) if metrics and other else [],
+        classes=class_scores(metrics, other) if metrics and other else [],
+        slices=lowest_slices(metrics, other) if metrics and other else [],
+        diff=ConfigDiff(theirs.summary.run_id, config_diff(theirs.summary.config, ours.summary.config)),
+        figures=figures(ours, theirs, shared) if ours.config.pictures and theirs.config.pictures else [],
+        colors=class_colors(ours.summary),
+        void_color=css_color(VOID_COLOR),
+    )
+    path = ours.folder / f"compare-{theirs.summary.run_id}.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def shared_images(ours: RunRecord, theirs: RunRecord) -> list[Shared]:
+    """The images that both runs judged: of the same key, and labelled with the same pixels of the same classes."""
+    if class_names(ours.summary) != class_names(theirs.summary):
+        return []
+    others = {result.key: result for result in image_results(theirs.stages)}
+    pairs = [Shared(result, others[result.key]) for result in image_results(ours.stages) if result.key in others]
+    classes = len(class_names(ours.summary))
+    return [pair for pair in pairs if _labelled_alike(pair, classes) and not math.isnan(pair.change)]
+
+
+def _labelled_alike(pair: Shared, classes: int) -> bool:
+    ours, theirs = (result.candidate.confusion(classes).sum(axis=1) for result in pair)
+    return bool(np.array_equal(ours, theirs))
+
+
+def change_interval(shared: Sequence[Shared], run: RunRecord) -> Interval | None:
+    """Confidence interval of the difference in mean IoU on the shared images; None where there are none."""
+    if not shared:
+        return None
+    config = interval_config(run.summary)
+    classes = len(class_names(run.summary))
+    ours, theirs = (
+        np.stack([class_totals(pair[side].candidate.confusion(classes)) for pair in shared]) for side in (0, 1)
+    )
+    return mean_iou_intervals(ours, theirs, resamples=config.resamples, level=config.level, seed=config.seed).change
+
+
+def figures(ours: RunRecord, theirs: RunRecord, shared: Sequence[Shared]) -> list[Figure]:
+    """The images on which the two models differ most, by mean IoU; none where a model is gone."""
+    models = [model for model in (load_model(ours.stages), load_model(theirs.stages)) if model is not None]
+    ordered = sorted((pair for pair in shared if pair.change), key=lambda pair: -abs(pair.change))
+    chosen = ordered[:PICTURES]
+    if len(models) < 2 or not chosen:
+        return []
+    labelled = read_labelled(ours.stages, {pair.ours.key for pair in chosen})
+    return [_figure(pair, labelled[pair.ours.key], models) for pair in chosen if pair.ours.key in labelled]
+
+
+def _figure(pair: Shared, labelled: Labelled, models: Sequence[Segmenter]) -> Figure:
+    key = pair.ours.key
+    ours, theirs = (model.predict([labelled.encoded])[0][0] for model in models)
+    scores = f"IoU {pair.ours.candidate.mean_iou:.3f}", f"other run {pair.theirs.candidate.mean_iou:.3f}"
+    tiles = [
+        *input_tiles(key, labelled),
+        prediction_tile("prediction of the other run", key, theirs),
+        prediction_tile("prediction", key, ours, wipes=2),
+    ]
+    return Figure(key, [*scores, f"{pair.change:+.3f}"], tiles)

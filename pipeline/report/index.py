@@ -1,0 +1,107 @@
+"""`runs/index.html`: all runs of a workspace, and how they developed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.writing import write_small
+from data.errors import WorkspaceError
+from pipeline.pages import render
+from pipeline.report.charts import Axis, Chart, round_top
+from pipeline.report.wording import Verdict, seconds_text, verdict
+from pipeline.status import recorded
+from pipeline.summary import Summary
+from pipeline.workspace import REPORT_FILE, Workspace, begun, run_folders
+
+INDEX_FILE = "index.html"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    run_id: str
+    summary: Summary | None
+    """None where it was killed, or goes on."""
+    verdict: Verdict
+    link: str
+    """Of its report, relative to the index; empty where it has none."""
+
+    @property
+    def mean_iou(self) -> float | None:
+        """On the test split; None where no model was judged."""
+        return self.summary.metrics.mean_iou if self.summary and self.summary.metrics else None
+
+    @property
+    def training_seconds(self) -> float | None:
+        """None where nothing was trained: training failed to begin, or its result was taken from the cache."""
+        if self.summary is None or "Trainer" in self.summary.cached:
+            return None
+        return self.summary.timings.get("Trainer")
+
+    @property
+    def images(self) -> int | None:
+        """Of all splits."""
+        return sum(self.summary.data.images.values()) if self.summary and self.summary.data else None
+
+    @property
+    def began(self) -> str:
+        """When, as a run's name tells it."""
+        time = begun(self.run_id)
+        return f"{time:%m-%d %H:%M}" if time else self.run_id
+
+
+def write_index(workspace: Workspace) -> Path:
+    """Writes the page of all runs.
+
+    Raises:
+        WorkspaceError: Nothing has run in this workspace yet.
+    """
+    rows = [_row(folder) for folder in run_folders(workspace.runs)]
+    if not rows:
+        raise WorkspaceError(f"{workspace.root}: nothing has run in this workspace yet")
+    page = render(
+        "index.html", rows=rows, trends=trends(rows[::-1]), workspace=workspace.root.name, duration=seconds_text
+    )
+    path = workspace.runs / INDEX_FILE
+    write_small(str(path), page.encode())
+    return path
+
+
+def _row(folder: Path) -> Row:
+    summary = recorded(folder)
+    report = folder / REPORT_FILE
+    link = f"{folder.name}/{REPORT_FILE}" if report.exists() else ""
+    return Row(folder.name, summary, verdict(summary), link)
+
+
+def trends(rows: Sequence[Row]) -> list[Chart]:
+    """How runs developed, the oldest first; without what no run has."""
+
+    def whole(value: float) -> str:
+        return f"{value:,.0f}"
+
+    minutes = [None if row.training_seconds is None else row.training_seconds / 60 for row in rows]
+    charts = [
+        _trend("mean IoU on the test split", rows, [row.mean_iou for row in rows], "{:.4g}".format, top=1.0),
+        _trend("training, in minutes", rows, minutes, "{:.3g}".format),
+        _trend("images", rows, [row.images for row in rows], whole),
+    ]
+    return [chart for chart in charts if chart.marks]
+
+
+def _trend(
+    title: str,
+    rows: Sequence[Row],
+    values: Sequence[float | None],
+    text: Callable[[float], str],
+    top: float | None = None,
+) -> Chart:
+    axis = Axis(0, range(len(rows)), [row.began for row in rows])
+    chart = Chart(title, axis, round_top(values) if top is None else top, text)
+    chart.draw(title, values)
+    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+        if value is not None:
+            told = f"{row.run_id}: {text(value)}. {row.verdict.text}"
+            chart.mark(place, value, told, hollow=row.verdict.tone != "good")
+    return chart

@@ -1,0 +1,240 @@
+"""Test images beside their labels, what models make of them, and where those are wrong.
+
+The evaluation's results for each image say which ones are worth a look; only these are then predicted.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tfx.utils import path_utils
+
+from components import infra_check
+from components.evaluation_results import ImageResult, ImageScore, read_images
+from components.evaluator import TEST_SPLIT
+from components.requests import all_examples
+from data import features
+from data.errors import WorkspaceError
+from data.features import IGNORE_LABEL
+from data.labels import Color
+from data.masks import VOID_COLOR, palette
+from data.preprocess import decode_image, decode_mask
+from models.export import Segmenter, load_segmenter
+from pipeline.pages import drawing_uri, mask_uri, photo_uri, shrunk
+from pipeline.records import StageRecord, artifact_folder
+from pipeline.summary import Summary
+
+#: Longer side of a picture in a page, in pixels.
+PICTURE_SIDE = 320
+PICTURES_EACH = 4
+
+#: How an error picture tells right, wrong and void apart, by pattern as well as by colour.
+FADE = 0.3
+STRIPES = ((196, 58, 20), (60, 10, 0))
+STRIPE, DOT = 4, 6
+DOT_COLOR = (110, 110, 90)
+
+
+def class_names(summary: Summary) -> list[str]:
+    """The classes in the order of their ids."""
+    return [label["name"] for label in summary.config["data"]["label_map"]["classes"]]
+
+
+def class_colors(summary: Summary) -> dict[str, str]:
+    """The CSS colour that each class has in the pictures."""
+    names = class_names(summary)
+    return {name: css_color(color) for name, color in zip(names, palette(len(names)), strict=True)}
+
+
+def css_color(color: Color) -> str:
+    """RGB as CSS wants it."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+class Choice(NamedTuple):
+    """The images worth a look."""
+
+    worst: list[ImageResult]
+    """Lowest mean IoU first."""
+    typical: list[ImageResult]
+    """Nearest to the median of mean IoU, lower ones first."""
+    judged: int
+    """Number of images among which these were chosen."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the pictures of a test image."""
+
+    name: str
+    uri: str
+    alt: str
+    wipes: int | None = None
+    """Number of the tile that a slider lays bare below it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One test image."""
+
+    key: str
+    """Its path in the dataset."""
+    facts: list[str]
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a report shows."""
+
+    worst: list[Figure]
+    typical: list[Figure]
+    judged: int
+
+
+class Labelled(NamedTuple):
+    """One test image."""
+
+    encoded: bytes
+    image: np.ndarray
+    """(height, width, 3) uint8 RGB."""
+    label: np.ndarray
+    """(height, width) uint8 class ids, `IGNORE_LABEL` where void."""
+
+
+def make_gallery(stages: Mapping[str, StageRecord]) -> Gallery | None:
+    """The pictures of a run; None where it did not come to any, or they were deleted since."""
+    choice = choose(image_results(stages), PICTURES_EACH)
+    examples = read_labelled(stages, {result.key for result in (*choice.worst, *choice.typical)})
+    segmenter = load_model(stages) if examples else None
+    if segmenter is None:
+        return None
+
+    def figures(chosen: Sequence[ImageResult]) -> list[Figure]:
+        return [_figure(result, examples[result.key], segmenter) for result in chosen if result.key in examples]
+
+    return Gallery(figures(choice.worst), figures(choice.typical), choice.judged)
+
+
+def choose(results: Sequence[ImageResult], each: int) -> Choice:
+    """The `each` images with the lowest mean IoU and, among the others, the `each` most typical ones."""
+
+    def score(result: ImageResult) -> float:
+        return result.candidate.mean_iou
+
+    ordered = sorted((result for result in results if not math.isnan(score(result))), key=score)
+    worst, others = ordered[:each], ordered[each:]
+    middle = np.median([score(result) for result in ordered]) if ordered else 0.0
+    nearest = sorted(others, key=lambda result: abs(score(result) - middle))[:each]
+    return Choice(worst, sorted(nearest, key=score), len(ordered))
+
+
+def image_results(stages: Mapping[str, StageRecord]) -> list[ImageResult]:
+    """What a run's evaluation says of each image; nothing where it holds none."""
+    evaluation = artifact_folder(stages, "SegmentationEvaluator", "evaluation")
+    with suppress(WorkspaceError):  # made by an earlier version, which said nothing of single images
+        return read_images(evaluation) if evaluation else []
+    return []
+
+
+def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
+    """The model of a run.
+
+    Only one that InfraCheck has let through is loaded: it has answered in a process of its own, so it will not bring
+    this one down.
+    """
+    blessings = stages["InfraCheck"].outputs.get("blessing", []) if "InfraCheck" in stages else []
+    serves = any(blessing.get_int_custom_property(infra_check.BLESSED) for blessing in blessings)
+    model = artifact_folder(stages, "Trainer", "model")
+    return load_segmenter(path_utils.serving_model_dir(model)) if model and serves else None
+
+
+def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> dict[str, Labelled]:
+    """Those of a run's test images that are asked for, by key, as long as they are there."""
+    found: dict[str, Labelled] = {}
+    if artifact_folder(stages, "ImageExampleGen", "examples") is None:
+        return found
+    for record in all_examples(stages["ImageExampleGen"].outputs["examples"][0], TEST_SPLIT):
+        if len(found) == len(keys):
+            break
+        example = tf.train.Example.FromString(record).features.feature
+        key = _bytes(example, features.KEY).decode()
+        if key in keys:
+            encoded, mask = _bytes(example, features.IMAGE), _bytes(example, features.MASK)
+            found[key] = Labelled(encoded, decode_image(encoded).numpy(), decode_mask(mask).numpy())
+    return found
+
+
+def _bytes(example: Any, name: str) -> bytes:
+    return bytes(example[name].bytes_list.value[0])
+
+
+def input_tiles(key: str, labelled: Labelled) -> list[Tile]:
+    """Image and label."""
+    return [
+        Tile("image", photo_uri(labelled.image, PICTURE_SIDE), f"Test image {key}"),
+        Tile("label", mask_uri(labelled.label, PICTURE_SIDE), f"Label of {key}, classes in colours"),
+    ]
+
+
+def prediction_tile(name: str, key: str, prediction: np.ndarray, wipes: int | None = None) -> Tile:
+    """A model's prediction, and over which other tile it is wiped."""
+    return Tile(name, mask_uri(prediction, PICTURE_SIDE), f"{name.capitalize()} for {key}, classes in colours", wipes)
+
+
+def _figure(result: ImageResult, labelled: Labelled, segmenter: Segmenter) -> Figure:
+    [(prediction, _)] = segmenter.predict([labelled.encoded])
+    facts = [f"IoU {result.candidate.mean_iou:.3f}"]
+    if result.baseline is not None:
+        facts.append(f"served model {result.baseline.mean_iou:.3f}")
+    worst = costliest(result.candidate, segmenter.label_map.names)
+    errors = drawing_uri(error_picture(labelled.image, labelled.label, prediction))
+    right = np.mean((prediction == labelled.label)[labelled.label != IGNORE_LABEL])
+    return Figure(
+        result.key,
+        facts + ([f"most often {worst}"] if worst else []),
+        [
+            *input_tiles(result.key, labelled),
+            prediction_tile("prediction", result.key, prediction, wipes=0),
+            Tile(
+                "error", errors, f"Where the prediction for {result.key} is wrong: {right:.0%} of its pixels are right"
+            ),
+        ],
+    )
+
+
+def costliest(score: ImageScore, names: Sequence[str]) -> str:
+    """The confusion that costs an image the most pixels, in words; empty where there is none."""
+    wrong = score.cells[score.cells[:, 0] != score.cells[:, 1]]
+    if not len(wrong):
+        return ""
+    label, prediction, _ = wrong[np.argmax(wrong[:, 2])]
+    return f"{names[label]} taken for {names[prediction]}"
+
+
+def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Where a prediction is right (the image, faded to gray), wrong (striped) and not judged (dotted).
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        label: (height, width) uint8 class ids, `IGNORE_LABEL` where void.
+        prediction: (height, width) uint8 class ids.
+
+    Returns:
+        uint8 RGB, the longer side at most `PICTURE_SIDE` pixels: patterns are drawn when it has its size.
+    """
+    nearest = Image.Resampling.NEAREST
+    arrays = (image, label, prediction)
+    small, truth, guess = [np.asarray(shrunk(Image.fromarray(array), PICTURE_SIDE, nearest)) for array in arrays]
+    y, x = np.indices(truth.shape)
+    dots = (x % DOT < DOT // 3) & (y % DOT < DOT // 3)
+    faded = 255 - FADE * (255 - small.mean(axis=-1, keepdims=True) // 16 * 16)  # few levels make a small PNG
+    striped = np.array(STRIPES)[(x + y) // STRIPE % 2]
+    dotted = np.array((VOID_COLOR, DOT_COLOR))[dots.astype(int)]
+    judged = np.where((truth == guess)[:, :, None], faded, striped)
+    return np.where((truth == IGNORE_LABEL)[:, :, None], dotted, judged).astype(np.uint8)

@@ -1,0 +1,125 @@
+"""The scores of a run as a page shows them: beside those of another model, where there is one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.config import IntervalConfig
+from pipeline.summary import BaselineSummary, MetricsSummary, Summary
+
+MOST_CONFUSIONS = 8
+MOST_SLICES = 30
+
+#: Field of `ScoreSummary` -> what it is called.
+NAMES = {
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_boundary_iou": "mean boundary IoU",
+    "trimap_mean_iou": "mean IoU in the trimap",
+    "calibration_error": "calibration error; lower is better",
+}
+
+Judged = MetricsSummary | BaselineSummary
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One score of two models; None where there is nothing to take it from, or no other model."""
+
+    name: str
+    ours: float | None
+    theirs: float | None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class on the test split."""
+
+    name: str
+    iou: float | None
+    share: float
+    """Of the labelled pixels, in [0, 1]."""
+    other: float | None = None
+    """IoU of the model compared with."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Pixels of one class taken for another."""
+
+    label: str
+    prediction: str
+    share: float
+    """Of the label's pixels, in [0, 1]."""
+    pixels: int
+
+
+def interval_config(summary: Summary) -> IntervalConfig:
+    """How a run's confidence intervals were made."""
+    return IntervalConfig.model_validate(summary.config["evaluation"].get("intervals", {}))
+
+
+def overall(ours: Judged, theirs: Judged | None) -> list[Pair]:
+    """The scores over all classes that either model has; records of earlier versions have fewer."""
+    pairs = [Pair(name, _score(ours, score), _score(theirs, score)) for score, name in NAMES.items()]
+    return [pair for pair in pairs if (pair.ours, pair.theirs) != (None, None)]
+
+
+def _score(judged: Judged | None, score: str) -> float | None:
+    return getattr(judged.scores or judged, score, None) if judged else None
+
+
+def class_scores(ours: MetricsSummary, theirs: Judged | None = None) -> list[ClassScore]:
+    """The classes, lowest IoU first; those without one last."""
+    pixels = np.sum(ours.confusion_matrix, axis=1)  # (classes,)
+    shares = pixels / max(pixels.sum(), 1)
+    others = class_ious(theirs) if theirs else {}
+    scores = [
+        ClassScore(name, iou, float(share), others.get(name))
+        for (name, iou), share in zip(ours.iou.items(), shares, strict=True)
+    ]
+    return sorted(scores, key=lambda score: 2.0 if score.iou is None else score.iou)
+
+
+def class_ious(judged: Judged) -> Mapping[str, float | None]:
+    """Class -> IoU."""
+    if isinstance(judged, MetricsSummary):
+        return judged.iou
+    return {name: scores.iou for name, scores in judged.scores.classes.items()} if judged.scores else {}
+
+
+def lowest_slices(ours: MetricsSummary, theirs: Judged | None = None) -> list[Pair]:
+    """Mean IoU of the slices with the lowest one, lowest first."""
+    others = slice_means(theirs) if theirs else {}
+    ordered = sorted(ours.slices.items(), key=lambda item: 2.0 if item[1] is None else item[1])
+    return [Pair(name, score, others.get(name)) for name, score in ordered[:MOST_SLICES]]
+
+
+def slice_means(judged: Judged) -> Mapping[str, float | None]:
+    """Slice -> mean IoU."""
+    if isinstance(judged, MetricsSummary):
+        return judged.slices
+    return {name: scores.mean_iou for name, scores in judged.slice_scores.items()}
+
+
+def row_shares(matrix: list[list[int]]) -> np.ndarray:
+    """(classes, classes) shares of each label's pixels, in [0, 1]; zeros for a label that does not occur."""
+    counts = np.array(matrix, np.float64)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def confusions(metrics: MetricsSummary) -> list[Confusion]:
+    """The pairs that cost the most pixels, first the worst."""
+    counts, names = np.array(metrics.confusion_matrix), list(metrics.iou)
+    shares = row_shares(metrics.confusion_matrix)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    pairs = [divmod(int(position), len(names)) for position in order]
+    return [
+        Confusion(names[row], names[column], float(shares[row, column]), int(counts[row, column]))
+        for row, column in pairs
+        if counts[row, column]
+    ]

@@ -1,0 +1,55 @@
+"""What `report` writes, and what it says where there is nothing to write."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from data.errors import WorkspaceError
+from local_runner import app
+from pipeline.commands import index_command, report_command
+from pipeline.summary import SUMMARY_FILE
+from pipeline.workspace import Workspace
+from tests.pipeline.report.hand_made import BLESSED, make_summary
+
+OLD, NEW = "20260101-010000-000", "20260102-010000-000"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Two runs whose artifacts are gone."""
+    places = Workspace(tmp_path)
+    for run_id in (OLD, NEW):
+        folder = places.start_run(run_id)
+        (folder / SUMMARY_FILE).write_text(make_summary(**BLESSED, run_id=run_id).model_dump_json())
+    return places
+
+
+@pytest.mark.parametrize(
+    ("run", "compare", "file"),
+    [(None, None, f"{NEW}/report.html"), (OLD, None, f"{OLD}/report.html"), (None, OLD, f"{NEW}/compare-{OLD}.html")],
+)
+def test_pages_are_written_and_named(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], run: str | None, compare: str | None, file: str
+):
+    report_command(run, compare, workspace.root, verbose=True)
+    path = workspace.runs / file
+    assert path.is_file() and str(path) in capsys.readouterr().out
+
+
+def test_the_index_is_written_and_named(workspace: Workspace, capsys: pytest.CaptureFixture[str]):
+    index_command(workspace.root, verbose=True)
+    path = workspace.runs / "index.html"
+    assert path.is_file() and str(path) in capsys.readouterr().out
+
+
+def test_a_workspace_without_runs_is_named(tmp_path: Path):
+    with pytest.raises(WorkspaceError, match="nothing has run in this workspace yet"):
+        index_command(tmp_path / "none", verbose=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_index_takes_no_run():
+    answer = CliRunner().invoke(app, ["report", "x", "--index"])
+    assert answer.exit_code == 2
+    assert "--index is of all runs" in answer.output
