@@ -1,33 +1,22 @@
-"""`predictions.jsonl`: what became of each picture, a line each; by it an interrupted `predict` goes on."""
+"""`predictions/`: what became of each picture, a line each; by it an interrupted `predict` goes on.
 
-from pathlib import Path
-from typing import Self
+The lines lie in shards by a hash of the output's name, so that workers on several machines, each of which has some
+shards to itself, name outputs, see what is done and record what they do without asking each other.
+"""
+
+import hashlib
+import os
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.prediction.pictures import Picture
+from components.files import is_local
+from components.writing import read_small, write_small
+from pipeline.prediction.pictures import Picture, State
 
-JOURNAL_FILE = "predictions.jsonl"
+JOURNAL_FOLDER = "predictions"
 
-
-class State(BaseModel):
-    """A picture's file as it was when it was read."""
-
-    model_config = ConfigDict(frozen=True)
-
-    size: int
-    """In bytes."""
-    modified: int
-    """In nanoseconds since 1970."""
-
-    @classmethod
-    def of(cls, path: Path) -> Self | None:
-        """The file's state now; None if it cannot be looked at."""
-        try:
-            stat = path.stat()
-        except OSError:
-            return None
-        return cls(size=stat.st_size, modified=stat.st_mtime_ns)
+#: An object store cannot append: there a shard is written anew after so many lines, and at the end.
+FLUSH_AFTER = 64
 
 
 class Prediction(BaseModel):
@@ -35,10 +24,10 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    picture: Path
-    """Absolute."""
+    picture: str
+    """As `Picture.path`."""
     state: State | None
-    """None if the file could not be looked at."""
+    """None if it is to be tried again in any case: it could not be read."""
     model: str
     """Fingerprint of the model that was asked."""
     name: str
@@ -53,54 +42,99 @@ class Prediction(BaseModel):
     """Why there are no outputs."""
 
 
+def shard_of(picture: Picture) -> str:
+    """The shard of a picture: two hexadecimal digits."""
+    return hashlib.blake2b(picture.name.encode(), digest_size=1).hexdigest()
+
+
 class Journal:
     """The predictions in a folder.
 
     Args:
-        folder: Of the outputs; must exist.
+        out: Folder of the outputs, a path or a URI.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / JOURNAL_FILE
-        self._predictions: dict[Path, Prediction] = {}
-        self._names: dict[str, Path] = {}
-        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        for line in text.splitlines():
-            self._remember(line)
-        if text and not text.endswith("\n"):  # A killed process left a part of a line, which the next would go on.
-            self._append("\n")
+    def __init__(self, out: str) -> None:
+        self._folder = os.path.join(out, JOURNAL_FOLDER)
+        self._shards: dict[str, _Shard] = {}
 
-    def _remember(self, line: str) -> None:
-        try:
-            prediction = Prediction.model_validate_json(line)
-        except ValidationError:
-            return  # A part of a line; its picture is done again.
-        self._predictions[prediction.picture] = prediction
-        self._names[prediction.name] = prediction.picture
+    def _shard(self, picture: Picture) -> "_Shard":
+        key = shard_of(picture)
+        if key not in self._shards:
+            self._shards[key] = _Shard(os.path.join(self._folder, f"{key}.jsonl"))
+        return self._shards[key]
 
     def name(self, picture: Picture) -> str:
-        """Names the outputs of a picture as before; a number is added where another picture has the name."""
-        path = picture.path.absolute()
-        if path in self._predictions:
-            return self._predictions[path].name
-        name, number = picture.name, 1
-        while self._names.setdefault(name, path) != path:
-            number += 1
-            name = f"{picture.name}-{number}"
-        return name
+        """Names the outputs of a picture as before; a hash of its path is added where another picture has the name."""
+        return self._shard(picture).name(picture)
 
     def find(self, picture: Picture, model: str) -> Prediction | None:
         """What this model said of the picture as it is now; None if it was not asked."""
-        prediction = self._predictions.get(picture.path.absolute())
-        if prediction is None or prediction.model != model or prediction.state != State.of(picture.path):
+        prediction = self._shard(picture).find(picture)
+        if prediction is None or prediction.state is None:
             return None
-        return prediction
+        return prediction if (prediction.model, prediction.state) == (model, picture.state) else None
+
+    def add(self, picture: Picture, prediction: Prediction) -> None:
+        """Writes a prediction whose outputs are complete."""
+        self._shard(picture).add(prediction)
+
+    def flush(self) -> None:
+        """Writes what was not written yet."""
+        for shard in self._shards.values():
+            shard.flush()
+
+
+class _Shard:
+    """One file of the journal."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._predictions: dict[tuple[str, str], Prediction] = {}
+        self._owners: dict[str, str] = {}
+        self._unwritten = 0
+        text = (read_small(path) or b"").decode("utf-8", errors="replace")
+        for line in text.split("\n"):
+            self._remember_line(line)
+        if is_local(path) and text and not text.endswith("\n"):
+            self._append("\n")  # A killed process left a part of a line, which the next would go on.
+
+    def _remember_line(self, line: str) -> None:
+        try:
+            self._remember(Prediction.model_validate_json(line))
+        except ValidationError:
+            return  # A part of a line; its picture is done again.
+
+    def _remember(self, prediction: Prediction) -> None:
+        self._predictions[prediction.picture, prediction.name] = prediction
+        self._owners[prediction.name] = prediction.picture
+
+    def name(self, picture: Picture) -> str:
+        digest = hashlib.blake2b(picture.path.encode(), digest_size=4).hexdigest()
+        longer = f"{picture.name}-{digest}"
+        if (picture.path, longer) in self._predictions:
+            return longer
+        return picture.name if self._owners.setdefault(picture.name, picture.path) == picture.path else longer
+
+    def find(self, picture: Picture) -> Prediction | None:
+        return self._predictions.get((picture.path, self.name(picture)))
 
     def add(self, prediction: Prediction) -> None:
-        """Writes a prediction whose outputs are complete."""
-        self._append(prediction.model_dump_json() + "\n")
-        self._predictions[prediction.picture] = prediction
+        self._remember(prediction)
+        if is_local(self._path):
+            self._append(prediction.model_dump_json() + "\n")
+            return
+        self._unwritten += 1
+        if self._unwritten >= FLUSH_AFTER:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._unwritten:
+            lines = "".join(prediction.model_dump_json() + "\n" for prediction in self._predictions.values())
+            write_small(self._path, lines.encode())
+            self._unwritten = 0
 
     def _append(self, text: str) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        with open(self._path, "a", encoding="utf-8") as file:
             file.write(text)

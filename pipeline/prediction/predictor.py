@@ -1,145 +1,198 @@
 """From pictures to masks and overlays: pictures are read ahead and outputs written behind while the model works."""
 
-import json
+import errno
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from components.serving_directory import Published
+from components.serving_directory import Published, local_copy
 from data.errors import DataError
-from data.images import LARGEST_IMAGE, read_image
-from data.labels import Color
-from data.masks import overlay, palette
-from models.export import load_segmenter
-from pipeline.prediction.journal import Journal, Prediction, State
+from data.images import opened, read_image
+from models.export import Segmenter, load_segmenter
+from pipeline.prediction.journal import Journal, Prediction
+from pipeline.prediction.outputs import encode_outputs, unwritable, write_output
 from pipeline.prediction.pictures import Picture
 
-LEGEND_FILE = "legend.png"
-CLASSES_FILE = "classes.json"
-MASK_ENDING = "_mask.png"
-OVERLAY_ENDING = "_overlay.png"
-PROBABILITY_ENDING = "_probability.png"
+#: No format that is read needs more bytes a pixel; a file that has more is not read.
+BYTES_A_PIXEL = 8
+
+#: A file of the outputs cannot have the name that it should: the picture's trouble, not the folder's.
+NAME_ERRORS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A picture in memory, or why it is not."""
+class Task:
+    """What is asked of a model. It travels to Beam's workers."""
+
+    model: Published
+    out: str
+    """Folder of the outputs, an absolute path or a URI."""
+    probability: bool
+    """Whether each pixel's probability of its class is written, too; pictures that were done without are done again."""
+    max_pixels: int
+    """Larger pictures are not decoded."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model."""
+        return self.model.record.model_fingerprint
+
+
+class Outcome(NamedTuple):
+    """What became of a picture, and whether it did so now."""
 
     prediction: Prediction
-    encoded: bytes
-    pixels: np.ndarray
+    new: bool
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A picture in memory; or why it is not, or what an earlier process said of it."""
+
+    picture: Picture
+    prediction: Prediction
+    pixels: np.ndarray | None = None
     """(height, width, 3) uint8."""
+    encoded: bytes = b""
+    new: bool = True
 
 
 @dataclass(frozen=True)
 class _Segmented:
     loaded: _Loaded
-    mask: np.ndarray
-    """(height, width) uint8 class ids."""
-    confidences: np.ndarray | None
-    """(height, width) uint8: 255 times the probability of each pixel's class."""
     prediction: Prediction
+    mask: np.ndarray | None = None
+    """(height, width) uint8 class ids."""
+    confidences: np.ndarray | None = None
+    """(height, width) uint8: 255 times the probability of each pixel's class."""
+
+
+def load_model(model: Published) -> Segmenter:
+    """Loads a pushed model, from an object store by way of a copy on this machine."""
+    with local_copy(model.path) as path:
+        return load_segmenter(path)
 
 
 class Predictor:
     """A model that writes what it sees into a folder.
 
     Args:
-        model: What predicts.
-        out: Folder; made if absent. A legend of the classes goes there, too.
+        segmenter: The loaded model of the task.
+        task: What is asked.
         workers: Threads that read and write; as many pictures again wait on either side of the model.
-        probability: Whether to write each pixel's probability of its class, too; pictures that were done without it
-            are done again.
     """
 
-    def __init__(self, model: Published, out: Path, workers: int, *, probability: bool = False) -> None:
-        self._fingerprint = model.record.model_fingerprint
-        self._segmenter = load_segmenter(model.path)
-        self._names = self._segmenter.label_map.names
-        self._colors = palette(len(self._names))
-        self._out = out
+    def __init__(self, segmenter: Segmenter, task: Task, workers: int) -> None:
+        self._segmenter = segmenter
+        self._task = task
         self._workers = workers
-        self._probability = probability
-        out.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(out)
-        self._write_legend()
-
-    def _write_legend(self) -> None:
-        draw_legend(self._names, self._colors).save(self._out / LEGEND_FILE)
-        listing = [{"id": i, "name": name, "color": self._colors[i]} for i, name in enumerate(self._names)]
-        (self._out / CLASSES_FILE).write_text(json.dumps(listing, indent=2), encoding="utf-8")
+        self._names = segmenter.label_map.names
+        self._journal = Journal(task.out)
 
     def find(self, picture: Picture) -> Prediction | None:
         """What this model said of the picture as it is now, in this or an earlier process."""
-        found = self._journal.find(picture, self._fingerprint)
-        return None if found and not found.error and self._probability > found.probability else found
+        found = self._journal.find(picture, self._task.fingerprint)
+        return None if found and not found.error and self._task.probability > found.probability else found
 
-    def predict(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
-        """Writes for each picture a palette mask and an overlay; a picture that cannot be read has an error instead."""
-        with ThreadPoolExecutor(self._workers) as pool:
-            named = ((picture, self._journal.name(picture)) for picture in pictures)
+    def predict(self, pictures: Iterable[Picture]) -> Iterator[Outcome]:
+        """Writes for each picture a palette mask and an overlay, unless that was done before.
+
+        A picture that cannot be used has an error instead.
+
+        Raises:
+            WorkspaceError: The outputs cannot be written.
+        """
+        named = ((picture, self.find(picture), self._journal.name(picture)) for picture in pictures)
+        with ThreadPoolExecutor(self._workers) as pool, self._recording():
             loaded = _ahead(pool, self._load, named, self._workers)
-            for prediction in _ahead(pool, self._write, map(self._segment, loaded), self._workers):
-                self._journal.add(prediction)
-                yield prediction
+            for picture, outcome in _ahead(pool, self._write, map(self._segment, loaded), self._workers):
+                if outcome.new:
+                    self._journal.add(picture, outcome.prediction)
+                yield outcome
 
-    def _load(self, named: tuple[Picture, str]) -> _Loaded:
-        picture, name = named
-        prediction = Prediction(
-            picture=picture.path.absolute(), state=State.of(picture.path), model=self._fingerprint, name=name
-        )
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """In the end the journal is whole, however that comes."""
         try:
-            encoded, pixels = read_image(picture.path.read_bytes(), LARGEST_IMAGE)
+            try:
+                yield
+            finally:
+                self._journal.flush()
         except OSError as error:
-            reason = f"cannot be read: {error.strerror or error}"
+            raise unwritable(self._task.out, error) from None
+
+    def _load(self, named: tuple[Picture, Prediction | None, str]) -> _Loaded:
+        picture, found, name = named
+        if found:
+            return _Loaded(picture, found, new=False)
+        prediction = Prediction(picture=picture.path, state=picture.state, model=self._task.fingerprint, name=name)
+        try:
+            content = picture.read(BYTES_A_PIXEL * self._task.max_pixels)
+        except DataError as error:  # What cannot be read today may be readable tomorrow, without having changed.
+            return _Loaded(picture, prediction.model_copy(update={"error": str(error), "state": None}))
+        try:
+            self._check_pixels(content)
+            encoded, pixels = read_image(content, self._task.max_pixels)
         except DataError as error:
-            reason = str(error)
-        else:
-            return _Loaded(prediction, encoded, pixels)
-        return _Loaded(prediction.model_copy(update={"error": reason}), b"", np.zeros((0, 0, 3), np.uint8))
+            return _Loaded(picture, prediction.model_copy(update={"error": str(error)}))
+        return _Loaded(picture, prediction, pixels, encoded)
+
+    def _check_pixels(self, content: bytes) -> None:
+        with opened(content, "image") as image:
+            width, height = image.size
+        if width * height > self._task.max_pixels:
+            raise DataError(
+                f"image too large: {width}x{height} is {width * height} pixels; --max-pixels allows "
+                f"{self._task.max_pixels}"
+            )
 
     def _segment(self, loaded: _Loaded) -> _Segmented:
-        if loaded.prediction.error:
-            return _Segmented(loaded, loaded.pixels[:, :, 0], None, loaded.prediction)
+        if loaded.pixels is None:
+            return _Segmented(loaded, loaded.prediction)
         try:
             mask, confidences, score = self._ask(loaded.encoded)
         except DataError as error:
-            failed = loaded.prediction.model_copy(update={"error": str(error)})
-            return _Segmented(loaded, loaded.pixels[:, :, 0], None, failed)
+            return _Segmented(loaded, loaded.prediction.model_copy(update={"error": str(error)}))
         counts = np.bincount(mask.ravel(), minlength=len(self._names))
         order = sorted(np.flatnonzero(counts), key=lambda class_id: -counts[class_id])
         fractions = {self._names[i]: float(counts[i] / mask.size) for i in order}
         found = {"score": score, "fractions": fractions, "probability": confidences is not None}
-        return _Segmented(loaded, mask, confidences, loaded.prediction.model_copy(update=found))
+        return _Segmented(loaded, loaded.prediction.model_copy(update=found), mask, confidences)
 
     def _ask(self, encoded: bytes) -> tuple[np.ndarray, np.ndarray | None, float]:
         """Class ids, probabilities in steps of 1/255 where they are wanted, and the score."""
-        if self._probability:
+        if self._task.probability:
             return self._segmenter.confidences(encoded)
         [(mask, score)] = self._segmenter.predict([encoded])
         return mask, None, score
 
-    def _write(self, segmented: _Segmented) -> Prediction:
-        prediction = segmented.prediction
-        if not prediction.error:
-            stem = self._out / prediction.name
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            indexed = Image.fromarray(segmented.mask, "P")
-            indexed.putpalette([channel for color in self._colors for channel in color])
-            indexed.save(f"{stem}{MASK_ENDING}")
-            Image.fromarray(overlay(segmented.loaded.pixels, segmented.mask)).save(f"{stem}{OVERLAY_ENDING}")
-            if segmented.confidences is not None:
-                Image.fromarray(segmented.confidences).save(f"{stem}{PROBABILITY_ENDING}")
-        return prediction
+    def _write(self, segmented: _Segmented) -> tuple[Picture, Outcome]:
+        loaded, prediction = segmented.loaded, segmented.prediction
+        if loaded.pixels is not None and segmented.mask is not None:
+            outputs = encode_outputs(loaded.pixels, segmented.mask, segmented.confidences, len(self._names))
+            if problem := self._save(prediction.name, outputs):
+                prediction = prediction.model_copy(update={"error": problem, "state": None})
+        return loaded.picture, Outcome(prediction, loaded.new)
+
+    def _save(self, name: str, outputs: dict[str, bytes]) -> str:
+        """Writes the outputs of one picture; why that cannot be, where the name is to blame."""
+        try:
+            for ending, content in outputs.items():
+                write_output(os.path.join(self._task.out, name + ending), content)
+        except OSError as error:
+            if error.errno not in NAME_ERRORS:
+                raise unwritable(self._task.out, error) from None
+            return f"its outputs cannot be written: {error.strerror}"
+        return ""
 
 
 def _ahead(
@@ -153,17 +206,3 @@ def _ahead(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def draw_legend(names: Sequence[str], colors: Sequence[Color]) -> Image.Image:
-    """A picture of the classes: a square of the colour and the name, one class a row."""
-    row, margin = 24, 6
-    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    width = max(int(probe.textlength(name)) for name in names)
-    legend = Image.new("RGB", (row + width + 3 * margin, row * len(names) + margin), "white")
-    pen = ImageDraw.Draw(legend)
-    for number, name in enumerate(names):
-        top = number * row + margin
-        pen.rectangle((margin, top, row, top + row - margin), fill=colors[number], outline="black")
-        pen.text((row + 2 * margin, top + 3), name, fill="black")
-    return legend

@@ -2,9 +2,7 @@
 
 import io
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +11,7 @@ from PIL import Image
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.files import is_local
-from components.serving_directory import SAVED_MODEL, WARMUP_FILE, Published, copy_tree
+from components.serving_directory import SAVED_MODEL, WARMUP_FILE, Published, local_copy
 from data.errors import WorkspaceError
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, PIXELS, SERVING_SIGNATURE, load_label_map
@@ -52,7 +49,7 @@ class LoadedModel:
         self.name = name
         self.published = published
         self._max_pixels = max_pixels
-        with _local_copy(published.path) as path:
+        with local_copy(published.path) as path:
             self.label_map: LabelMap = load_label_map(path)
             self.signature_defs = _served_signatures(path)
             self.signatures = {name: _signature(definition) for name, definition in self.signature_defs.items()}
@@ -110,17 +107,6 @@ class LoadedModel:
         """Computes the requests that were published with the model, as TensorFlow Serving does."""
         for signature, inputs in _warm_up_requests(path):
             self._compute(signature, inputs)
-
-
-@contextmanager
-def _local_copy(path: str) -> Iterator[str]:
-    """The version's folder, copied to this machine where it lies elsewhere."""
-    if is_local(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy_tree(path, folder)
-        yield folder
 
 
 def _served_signatures(path: str) -> dict[str, meta_graph_pb2.SignatureDef]:

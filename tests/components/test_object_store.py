@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from components import serving_directory
 from components.beam_files import BeamFiles
@@ -16,34 +14,20 @@ from data import features
 from data.synthetic import write_dataset
 from pipeline.rollback import choose_serving_dir, readmit, roll_back
 from tests.components.conftest import columns, generate, read_split, resolved
+from tests.object_store import make_bucket, object_store, put
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of a server that speaks S3 and keeps everything in memory."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield f"http://{host}:{port}"
-    moto.stop()
+    """The address of an object store."""
+    with object_store() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(server: str, request: pytest.FixtureRequest) -> str:
     """An empty bucket, as a URI."""
-    name = "".join(letter for letter in request.node.name.lower() if letter.isalnum())[-40:]
-    boto3.client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}"
-
-
-def put(uri: str, content: bytes) -> None:
-    name, _, key = uri.removeprefix("s3://").partition("/")
-    boto3.client("s3").put_object(Bucket=name, Key=key, Body=content)
+    return make_bucket(request.node.name)
 
 
 def test_beam_files_see_an_object_store_as_folders(bucket: str):

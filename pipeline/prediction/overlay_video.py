@@ -1,0 +1,82 @@
+"""A video of the overlays, at the pace of the video that they were made from."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from components.files import file_system
+from components.writing import create
+from pipeline.prediction.journal import Prediction
+from pipeline.prediction.outputs import OVERLAY_ENDING
+from pipeline.prediction.pictures import Picture
+from pipeline.prediction.video import Frame, frames, library
+
+OVERLAY_VIDEO = "overlay.webm"
+
+#: VP9, which browsers play, at the pace of a conversation.
+CODEC, SETTINGS = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"}
+
+#: Timestamps count milliseconds, as the format does.
+TICK = Fraction(1, 1000)
+
+
+def write_overlay_video(
+    video: Picture, every: int, out: str, find: Callable[[Picture], Prediction | None]
+) -> str | None:
+    """Joins the overlays of a video's frames; a frame without one is left out, and the one before it stays longer.
+
+    Args:
+        video: The video.
+        every: As its frames were predicted.
+        out: Folder of the outputs.
+        find: What was predicted of a frame.
+
+    Returns:
+        The file that was written; None if no frame has an overlay.
+    """
+    overlays = _overlays(video, every, out, find)
+    first = next(overlays, None)
+    if first is None:
+        return None
+    path = os.path.join(out, video.name, OVERLAY_VIDEO)
+    with tempfile.TemporaryFile() as file:
+        _encode(chain([first], overlays), first[1].shape[:2], file)
+        file.seek(0)
+        with create(path) as target:
+            shutil.copyfileobj(file, target)
+    return path
+
+
+def _encode(overlays: Iterable[tuple[float, np.ndarray]], size: tuple[int, ...], file: IO[bytes]) -> None:
+    with library().open(file, "w", format="webm") as container:
+        stream = container.add_stream(CODEC, time_base=TICK, options=SETTINGS)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        tick = -1
+        for seconds, pixels in overlays:
+            tick = max(tick + 1, round(seconds / TICK))  # Damaged videos have times that go back.
+            frame = library().VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = frame.reformat(stream.width, stream.height, stream.pix_fmt)
+            frame.pts, frame.time_base = tick, TICK
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _overlays(
+    video: Picture, every: int, out: str, find: Callable[[Picture], Prediction | None]
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Seconds since the beginning, and an overlay, (height, width, 3) uint8."""
+    for frame in frames(video, every):
+        prediction = find(frame) if isinstance(frame, Frame) else None
+        if isinstance(frame, Frame) and prediction and not prediction.error:
+            path = os.path.join(out, prediction.name + OVERLAY_ENDING)
+            with file_system(path).open(path) as file:
+                yield frame.decoded.time or 0.0, np.asarray(Image.open(io.BytesIO(file.read())))

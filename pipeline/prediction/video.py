@@ -1,0 +1,132 @@
+"""The frames of videos, as pictures: decoded one after the other, as they are asked for."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from components.files import file_system
+from data.errors import ConfigError, DataError
+from pipeline.prediction.outputs import png
+from pipeline.prediction.pictures import Picture
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+
+#: FFmpeg's readers of what ends in `VIDEO_ENDINGS`. Others read play lists, which name further files and addresses.
+FORMATS = "mov,matroska,avi,mpeg,mpegts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame(Picture):
+    """A frame that is decoded, but not yet converted."""
+
+    decoded: VideoFrame
+
+    def read(self, max_bytes: int) -> bytes:
+        """The frame as an RGB PNG, upright; raises DataError if it is larger than allowed, or of no known kind."""
+        width, height = self.decoded.width, self.decoded.height
+        if 3 * width * height > max_bytes:
+            raise DataError(f"image too large: {width}x{height} takes more than the allowed {max_bytes} bytes")
+        try:
+            pixels = self.decoded.to_ndarray(format="rgb24")  # (height, width, 3) uint8
+        except (library().FFmpegError, ValueError) as error:
+            raise DataError(f"unsupported image: its colours cannot be converted to RGB: {error}") from None
+        quarters = round(self.decoded.rotation / 90)  # Of a turn, counterclockwise, that the camera asks for.
+        return png(Image.fromarray(np.rot90(pixels, quarters)), compress_level=1)
+
+
+def with_frames(pictures: Iterable[Picture], every: int) -> Iterator[Picture]:
+    """The pictures, each video replaced by every so many of its frames.
+
+    Raises:
+        ConfigError: There is a video, but not the library that reads it.
+    """
+    for picture in pictures:
+        if picture.is_video:
+            yield from frames(picture, every)
+        else:
+            yield picture
+
+
+def frames(video: Picture, every: int) -> Iterator[Picture]:
+    """Every so many frames of a video, numbered from 0 in the order in which they are shown.
+
+    Each one that is damaged comes too, with that problem; and the first of those that are missing in the end.
+    """
+    number = 0
+    try:
+        with _opened(video) as container:
+            for decoded in _decoded(container):
+                if decoded is None or decoded.is_corrupt:
+                    yield _missing(video, number, "the video is damaged there, or ends")
+                elif number % every == 0:
+                    yield Frame(**_identity(video, number), decoded=decoded)
+                number += 1
+    except DataError as error:
+        yield _missing(video, number, str(error))
+
+
+def count_frames(video: Picture, every: int) -> int | None:
+    """How many pictures `frames` gives; None if the video does not say how long it is."""
+    try:
+        with _opened(video) as container:
+            declared = container.streams.video[0].frames if container.streams.video else 1
+    except DataError:
+        declared = 1  # It becomes one picture with a problem.
+    return -(-declared // every) or None
+
+
+@contextmanager
+def _opened(video: Picture) -> Iterator[InputContainer]:
+    """A video whose head has been read; whatever goes wrong with it while it is open is a DataError."""
+    av = library()
+    try:
+        with (
+            file_system(video.path).open(video.path) as file,
+            av.open(file, options={"format_whitelist": FORMATS}) as container,
+        ):
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(error.strerror or str(error)) from None
+
+
+def _decoded(container: InputContainer) -> Iterator[VideoFrame | None]:
+    """The frames of the first video stream; None where something cannot be decoded, or the file ends too early."""
+    if not container.streams.video:
+        raise DataError("the file holds no video")
+    stream, packets = container.streams.video[0], 0
+    for packet in container.demux(stream):
+        packets += bool(packet.size)  # The last packet is empty: it gets out what the decoder holds back.
+        try:
+            yield from packet.decode()
+        except library().FFmpegError:
+            yield None
+    if packets < len(stream.index_entries):
+        yield None
+
+
+def library() -> ModuleType:
+    """PyAV; raises ConfigError where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise ConfigError('videos need the package "av": .venv/bin/python -m pip install av') from None
+    return av
+
+
+def _identity(video: Picture, number: int) -> dict:
+    name = posixpath.join(video.name, f"frame_{number:06}")
+    return {"path": f"{video.path}#{number}", "name": name, "state": video.state}
+
+
+def _missing(video: Picture, number: int, reason: str) -> Picture:
+    return Picture(**_identity(video, number), problem=f"frame {number} cannot be decoded: {reason}")

@@ -1,0 +1,148 @@
+"""What a person means by folders, patterns and names is found, however hostile the names are."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import DataError
+from pipeline.prediction.pictures import Picture, find_pictures, matches, split_pattern
+from tests.object_store import make_bucket, object_store, put
+from tests.pipeline.prediction.conftest import write
+
+
+def names(pictures: list[Picture]) -> list[str]:
+    return [picture.name for picture in pictures]
+
+
+def test_folders_keep_their_structure_and_outputs_are_no_pictures(tmp_path: Path):
+    write(tmp_path, b__JPG=b"", a__b__png=b"", note__txt=b"", film__mp4=b"")
+    write(tmp_path / "sub", a__png=b"")
+    write(tmp_path / "out", old__png=b"")
+
+    assert names(find_pictures([str(tmp_path)], str(tmp_path / "out"))) == ["a.b", "b", "sub/a"]
+    assert names(find_pictures([str(tmp_path / "out/old.png")], str(tmp_path / "out"))) == ["old"]
+
+
+def test_patterns_keep_their_structure_and_each_picture_comes_once(tmp_path: Path):
+    write(tmp_path, a__png=b"", b__png=b"", other=b"", film__mp4=b"")
+    write(tmp_path / "deep/er", c__png=b"")
+    arguments = [str(tmp_path / name) for name in ("other", "*.png", "**/*.png", "a.png", "**.png", "*.mp4")]
+
+    pictures = find_pictures(arguments, str(tmp_path / "out"))
+
+    assert names(pictures) == ["other", "a", "b", "deep/er/c", "film"]
+    assert [picture.is_video for picture in pictures] == [False] * 4 + [True]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path):
+    write(tmp_path, **{"a[1]__png": b"", "a1__png": b""})
+    assert names(find_pictures([str(tmp_path / "a[1].png")], str(tmp_path / "out"))) == ["a[1]"]
+
+
+@pytest.mark.parametrize("argument", ["nowhere", "*.png", ".", "x" * 5000])
+def test_what_names_no_picture_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="no picture there"):
+        find_pictures([argument], str(tmp_path / "out"))
+    if argument in ("*.png", "."):
+        assert find_pictures([argument], str(tmp_path / "out"), allow_none=True) == []
+
+
+def test_an_address_of_no_known_kind_is_an_error(tmp_path: Path):
+    with pytest.raises(DataError, match="carrier-pigeon://x: Unable to get filesystem"):
+        find_pictures(["carrier-pigeon://x"], str(tmp_path))
+
+
+@pytest.mark.parametrize("argument", ["", "**", "**/*.png", "*/*.png"])
+def test_links_that_lead_in_circles_are_not_followed(tmp_path: Path, argument: str):
+    write(tmp_path / "in/sub", a__png=b"")
+    for number in range(8):
+        (tmp_path / f"in/sub/loop{number}").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in/sub/self.png").symlink_to(tmp_path / "in/sub/self.png")
+    (tmp_path / "in/sub/gone.png").symlink_to(tmp_path / "gone.png")
+
+    assert names(find_pictures([str(tmp_path / "in" / argument)], str(tmp_path / "out"))) == ["sub/a"]
+
+
+def test_what_is_no_file_is_no_picture(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(DataError, match="no picture there"):
+        find_pictures([str(tmp_path)], str(tmp_path / "out"))
+
+
+def test_names_that_no_journal_can_hold_are_pictures_with_a_problem(tmp_path: Path):
+    for name in (b"\xff.png", b"line\nend.png", b"\x1b[2J.png", "ü".encode() + b".png"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+
+    pictures = find_pictures([str(tmp_path)], str(tmp_path / "out"))
+
+    assert {picture.name: bool(picture.problem) for picture in pictures} == {
+        r"\udcff": True,
+        r"line\nend": True,
+        r"\x1b[2J": True,
+        "ü": False,
+    }
+    assert all((picture.path + picture.problem).isprintable() for picture in pictures)
+    with pytest.raises(DataError, match="names no file"):
+        next(picture for picture in pictures if picture.problem).read(1)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem_and_not_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "in/closed", a__png=b"")
+    write(tmp_path / "in/open", b__png=b"")
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if folder.endswith("closed"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    problem, good = find_pictures([str(tmp_path / "in")], str(tmp_path / "out"))
+
+    assert (good.name, good.problem) == ("open/b", "")
+    assert (problem.path, problem.problem) == (
+        str(tmp_path / "in/closed"),
+        "unreadable folder: Permission denied",
+    )
+
+
+@given(st.lists(st.sampled_from(["a.png", "b", "c1.png"]), min_size=1, max_size=4))
+def test_paths_in_an_object_store_match_as_pathlib_does_it(tmp_path_factory: pytest.TempPathFactory, parts: list[str]):
+    root = tmp_path_factory.mktemp("tree")
+    path = root.joinpath(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    for pattern in ("*.png", "**/*.png", "*/*", "b/**/*.png", "**/b/*", "**/c?.png", "[ab]*/**/*"):
+        assert matches(parts, pattern.split("/")) == (path in root.glob(pattern)), pattern
+
+
+def test_an_object_store_is_searched_like_folders():
+    with object_store():
+        bucket = make_bucket("pictures")
+        for key in ("in/a.png", "in/deep/er/b.JPG", "in/../escaped.png", "in/note.txt", "in/film.mp4", "in/out/c.png"):
+            put(f"{bucket}/{key}", b"12345")
+
+        def found(*arguments: str) -> list[Picture]:
+            return find_pictures([f"{bucket}/{argument}" for argument in arguments], f"{bucket}/in/out")
+
+        everything = found("in")
+        assert names(everything) == ["../escaped", "a", "deep/er/b"]
+        assert "leaves the dataset's folder" in everything[0].problem
+        assert [picture.state and picture.state.size for picture in everything[1:]] == [5, 5]
+        assert everything[1].read(5) == b"12345"
+        assert names(found("in/**/*.JPG", "in/*.mp4", "in/note.txt", "in/a.png")) == ["deep/er/b", "film", "note", "a"]
+        with pytest.raises(DataError, match="none: no picture there"):
+            found("none")
+
+
+def test_a_pattern_is_cut_before_its_first_special_character():
+    assert split_pattern("s3://bucket/in/*.png") == ("s3://bucket/in", "*.png")
+    assert split_pattern("s3://bucket/in/x-[12]/a/**") == ("s3://bucket/in", "x-[12]/a/**/*")
+    assert split_pattern("/in/**.png") == ("/in", "*.png")
+    assert split_pattern("/*.png") == ("/", "*.png")
+    assert split_pattern("/in/a") == ("/in/a", "")

@@ -1,0 +1,199 @@
+"""`predict` writes the masks that evaluation counts, and goes on where it was stopped, whatever pictures it gets."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from components.serving_directory import Published
+from data.errors import WorkspaceError
+from data.features import IMAGE, MASK
+from data.masks import overlay
+from models.export import EVALUATE_SIGNATURE
+from models.metrics import confusion_matrix
+from pipeline.prediction import predictor as module
+from pipeline.prediction.outputs import encode_outputs, prepare_folder
+from pipeline.prediction.pictures import Picture, find_pictures
+from tests.pipeline.prediction.conftest import LABELS, MakePredictor, blocks, encode, outputs, write
+
+
+def found(folder: Path) -> list[Picture]:
+    return find_pictures([str(folder / "in")], str(folder / "out"))
+
+
+def test_predicted_masks_are_those_that_evaluation_counts(served: Published, predictor: MakePredictor, tmp_path: Path):
+    encoded = {"one": encode(blocks(1)), "two": encode(blocks(2), "JPEG")}
+    write(tmp_path / "in", one__png=encoded["one"], two__jpg=encoded["two"])
+    labels = np.random.default_rng(3).choice([0, 1, 2, 255], (56, 72)).astype(np.uint8)
+
+    outcomes = list(predictor(tmp_path / "out").predict(found(tmp_path)))
+
+    evaluate = tf.saved_model.load(served.path).signatures[EVALUATE_SIGNATURE]
+    assert [(outcome.prediction.name, outcome.new) for outcome in outcomes] == [("one", True), ("two", True)]
+    for prediction, _ in outcomes:
+        feature = {
+            key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+            for key, value in ((IMAGE, encoded[prediction.name]), (MASK, encode(labels)))
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        counted = evaluate(examples=tf.constant([example]))["confusion"].numpy().reshape(3, 3)
+        mask = np.asarray(Image.open(tmp_path / "out" / f"{prediction.name}_mask.png"))
+        assert len(np.unique(mask)) > 1
+        np.testing.assert_array_equal(counted, confusion_matrix(labels, mask, 3))
+        shares = {LABELS.names[i]: float(np.mean(mask == i)) for i in np.unique(mask)}
+        assert prediction.fractions == pytest.approx(shares)
+        laid = np.asarray(Image.open(tmp_path / "out" / f"{prediction.name}_overlay.png"))
+        pixels = np.asarray(Image.open(tmp_path / "in" / Path(prediction.picture).name))
+        np.testing.assert_array_equal(laid, overlay(pixels, mask))
+
+
+def test_an_overlay_that_is_made_in_bands_is_the_same(monkeypatch: pytest.MonkeyPatch):
+    mask = np.random.default_rng(0).choice([0, 1, 255], (56, 72)).astype(np.uint8)
+    whole = encode_outputs(blocks(1), mask, None, 3)
+    monkeypatch.setattr("pipeline.prediction.outputs.BAND", 10)
+    assert encode_outputs(blocks(1), mask, None, 3) == whole
+
+
+def test_probabilities_come_on_demand_and_their_mean_is_the_score(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", one__png=encode(blocks(1)))
+    ((plain, _),) = predictor(tmp_path / "out").predict(found(tmp_path))
+    mask = (tmp_path / "out/one_mask.png").read_bytes()
+
+    again = predictor(tmp_path / "out", probability=True)
+    ((prediction, new),) = again.predict(found(tmp_path))
+
+    probability = np.asarray(Image.open(tmp_path / "out/one_probability.png"))
+    assert new
+    assert (probability.shape, probability.dtype) == ((56, 72), np.uint8)
+    assert probability.min() >= 255 // 3
+    assert probability.mean() / 255 == pytest.approx(prediction.score, abs=1 / 255)
+    assert prediction.score == pytest.approx(plain.score)
+    assert (tmp_path / "out/one_mask.png").read_bytes() == mask
+    assert list(again.predict(found(tmp_path))) == [(prediction, False)]
+
+
+def test_a_stopped_prediction_goes_on_and_does_again_what_changed(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", **{f"{number}__png": encode(blocks(number)) for number in range(4)})
+    stopped = predictor(tmp_path / "out").predict(found(tmp_path))
+    first = [next(stopped), next(stopped)]
+    stopped.close()
+    for shard in (tmp_path / "out/predictions").iterdir():
+        with shard.open("a") as file:
+            file.write('{"picture": "/torn')
+
+    rest = list(predictor(tmp_path / "out").predict(found(tmp_path)))
+
+    assert [(prediction.name, new) for prediction, new in first] == [("0", True), ("1", True)]
+    assert [(prediction.name, new) for prediction, new in rest] == [
+        ("0", False),
+        ("1", False),
+        ("2", True),
+        ("3", True),
+    ]
+    write(tmp_path / "in", **{"3__png": encode(blocks(9))})
+    changed = [outcome.new for outcome in predictor(tmp_path / "out").predict(found(tmp_path))]
+    assert changed == [False, False, False, True]
+
+
+def test_what_another_model_saw_is_done_again(served: Published, predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", one__png=encode(blocks(1)))
+    pictures, known = found(tmp_path), predictor(tmp_path / "out")
+    assert [outcome.new for outcome in known.predict(pictures)] == [True]
+    other = served._replace(record=served.record.model_copy(update={"model_fingerprint": "other"}))
+
+    newer = module.Predictor(known._segmenter, module.Task(other, str(tmp_path / "out"), False, 10_000), workers=1)
+
+    assert [outcome.new for outcome in newer.predict(pictures)] == [True]
+    assert predictor(tmp_path / "out").find(pictures[0]) is None  # Its outputs are those of the other model now.
+
+
+def test_a_picture_that_cannot_be_used_does_not_stop_the_others(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", a__png=encode(blocks(1)), b__png=b"hello", c__png=encode(blocks(2)), d__png=b"", e__png=b"")
+    pictures = found(tmp_path)
+    (tmp_path / "in/d.png").unlink()
+    (tmp_path / "in/e.png").write_bytes(encode(np.zeros((300, 300, 3), np.uint8)))
+
+    first = list(predictor(tmp_path / "out", max_pixels=80_000).predict(pictures))
+
+    errors = {prediction.name: prediction.error for prediction, _ in first}
+    assert (errors["a"], errors["c"]) == ("", "")
+    assert "unreadable image" in errors["b"]
+    assert "picture missing" in errors["d"]
+    assert errors["e"] == "image too large: 300x300 is 90000 pixels; --max-pixels allows 80000"
+    assert sorted(outputs(tmp_path / "out")) == [
+        "a_mask.png",
+        "a_overlay.png",
+        "c_mask.png",
+        "c_overlay.png",
+        "classes.json",
+        "legend.png",
+    ]
+    # What could not be read is tried again, although nothing about the file may have changed but its permissions.
+    (tmp_path / "in/d.png").write_bytes(encode(blocks(3)))
+    again = {p.name: (new, p.error) for p, new in predictor(tmp_path / "out", max_pixels=80_000).predict(pictures)}
+    assert (again["a"], again["d"]) == ((False, ""), (True, ""))
+    assert again["b"] == (False, errors["b"])
+
+
+def test_a_file_of_absurd_size_is_not_read(predictor: MakePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "in", a__png=b"")
+    os.truncate(tmp_path / "in/a.png", 1 << 40)  # All holes: it takes no space.
+
+    ((prediction, _),) = predictor(tmp_path / "out").predict(found(tmp_path))
+
+    assert prediction.error == f"image too large: the file has {1 << 40} bytes, more than the allowed 8000000"
+
+
+def test_a_name_that_leaves_no_room_for_an_ending_fails_alone(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", **{"x" * 250 + "__png": encode(blocks(1)), "y__png": encode(blocks(2))})
+    write(tmp_path / "in/legend.png", z__png=encode(blocks(3)))  # Its outputs would lie in a folder of that name.
+
+    outcomes = list(predictor(tmp_path / "out").predict(found(tmp_path)))
+
+    errors = {prediction.name[:12]: prediction.error for prediction, _ in outcomes}
+    assert errors == {
+        "x" * 12: "its outputs cannot be written: File name too long",
+        "y": "",
+        "legend.png/z": "its outputs cannot be written: File exists",
+    }
+
+
+def test_a_full_disk_stops_the_run_and_names_the_folder(
+    predictor: MakePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "in", a__png=encode(blocks(1)))
+    full = predictor(tmp_path / "out")
+
+    def no_space(path: str, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(module, "write_output", no_space)
+    with pytest.raises(WorkspaceError, match="out: the outputs cannot be written: No space left on device"):
+        list(full.predict(found(tmp_path)))
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_loaded(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkspaceError, match="file/out: the outputs cannot be written: Not a directory"):
+        prepare_folder(str(tmp_path / "file/out"), LABELS.names)
+
+
+def test_only_a_few_pictures_are_in_memory_at_once(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", a__png=encode(blocks(1)))
+    (picture,) = found(tmp_path)
+    taken = []
+
+    def many() -> Iterator[Picture]:
+        for number in range(20):
+            taken.append(number)
+            yield Picture(picture.path, f"{number}", picture.state)
+
+    outcomes = predictor(tmp_path / "out").predict(many())
+    next(outcomes)
+    assert len(taken) <= 2 * (2 + 1)
+    outcomes.close()
