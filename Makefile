@@ -26,9 +26,9 @@ soak: setup
 
 lock: setup
 	$(COMPILE) -o requirements.lock
-	$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --extra dev --extra video -c requirements.lock -o requirements-dev.lock
 	@# An override replaces a requirement with its extras: the CUDA libraries have to be asked for by one more override.
-	echo 'tensorflow[and-cuda]' | $(COMPILE) --extra dev --override - -c requirements-dev.lock -o requirements-gpu.lock
+	echo 'tensorflow[and-cuda]' | $(COMPILE) --extra dev --extra video --override - -c requirements-dev.lock -o requirements-gpu.lock
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,7 +28,6 @@ RUNTIME = [
     "rich>=13",
     "filelock>=3.16",
     "jinja2>=3.1",
-    "plotly>=6",
     "packaging>=22",
     "httpx>=0.27",
     "tenacity>=9",
@@ -45,6 +44,7 @@ EXTRAS = {
     "cuda": ["tensorflow[and-cuda]>=2.21,<2.22"],
     "s3": ["apache-beam[aws]"],
     "kubeflow": ["kfp>=2.16,<2.17", "kfp-kubernetes>=2.16,<2.17", "kfp-server-api>=2.16,<3", "urllib3>=2"],
+    "video": ["av>=18,<19"],
     "dev": [
         "ruff==0.15.0",
         "mypy==1.19.1",
