@@ -4,8 +4,10 @@ One component for every runner: it reads the serving directory itself, so no res
 earlier runs is needed. Where nothing is served yet its output is marked absent, and the Evaluator judges alone.
 """
 
+import os
 from typing import Any
 
+from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
@@ -13,6 +15,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 
 from components import serving_directory
+from components.artifacts import DESTINATION, PUSHED
 from components.config import OnLabelChange
 from components.drivers import StateDriver
 from data.errors import DataError
@@ -24,11 +27,33 @@ FINGERPRINT = "served_fingerprint"
 
 
 class Driver(StateDriver):
-    """Makes the cache key depend on what is being served."""
+    """Makes the cache key depend on what is being served, and on what was pushed last.
+
+    By the former alone, a serving directory from which a version was removed by hand would look as it did before that
+    version: the ModelPusher would be taken from the cache, and nothing would come in its place.
+    """
 
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
-        """Version and content of the served model."""
-        return {FINGERPRINT: serving_directory.state(exec_properties["serving_dir"])}
+        """Version and content of the served model, and the last push."""
+        serving_dir = exec_properties["serving_dir"]
+        state, push = serving_directory.state(serving_dir), self._last_push(serving_dir)
+        return {FINGERPRINT: f"{state},after push {push}" if push else state}
+
+    def _last_push(self, serving_dir: str) -> int:
+        """Its id in ML Metadata; 0 if there was none, or on Kubeflow, which does without: there nothing is cached of
+        the ModelPusher (`pipeline.kubeflow.compiler`).
+        """
+        if self._mlmd_connection is None:
+            return 0
+        with self._mlmd_connection as metadata:
+            made = metadata.store.get_artifacts_by_type(standard_artifacts.PushedModel.TYPE_NAME)
+        pushes = [artifact.id for artifact in made if _is_push(artifact, serving_dir)]
+        return max(pushes, default=0)
+
+
+def _is_push(artifact: metadata_store_pb2.Artifact, serving_dir: str) -> bool:
+    properties = artifact.custom_properties
+    return bool(properties[PUSHED].int_value) and os.path.dirname(properties[DESTINATION].string_value) == serving_dir
 
 
 def comparable(served: serving_directory.Published, labels: LabelMap, on_label_change: OnLabelChange) -> bool:

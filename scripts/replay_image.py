@@ -31,7 +31,9 @@ class Stage:
     """A stage's file system and what its instructions have set."""
 
     root: Path
-    env: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"})
+    env: dict[str, str] = field(
+        default_factory=lambda: {"HOME": "/root", "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
+    )
     args: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
     user: str = "0:0"
@@ -97,7 +99,7 @@ class Replay:
             return
         *sources, target = words
         for source in sources:
-            found, place = origin.path("/" + source), stage.path(target)
+            found, place = origin.root / source.lstrip("/"), stage.path(target)
             if target.endswith("/"):
                 place /= found.name
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -144,11 +144,13 @@ class Ingester:
     def _ingest(self, span: SpanState, config: DataConfig, key: str) -> str:
         self._check_unchanged(span)
         folder = self._cache.attempt(key)
-        with self._make_pipeline() as pipeline:
-            outputs = pipeline | "LabelledImages" >> LabelledImages(config, prefix=f"{span.name}/")
-            write_examples(outputs, folder, os.path.join(folder, QUARANTINE))
-            write_pictures(outputs, os.path.join(folder, PICTURES), config.label_map)
-        self._check_unchanged(span)
+        try:
+            with self._make_pipeline() as pipeline:
+                outputs = pipeline | "LabelledImages" >> LabelledImages(config, prefix=f"{span.name}/")
+                write_examples(outputs, folder, os.path.join(folder, QUARANTINE))
+                write_pictures(outputs, os.path.join(folder, PICTURES), config.label_map)
+        finally:
+            self._check_unchanged(span)  # Whatever went wrong with a span that has changed, that is why.
         self._cache.complete(key, folder)
         return folder
 

@@ -66,7 +66,8 @@ def compile_command(
     """
     config = resolved_config(config_path, overrides)
     with quietly(verbose):
-        from pipeline.kubeflow.compiler import compile_pipeline, places_on_no_volume
+        from pipeline.kubeflow.compiler import compile_pipeline
+        from pipeline.kubeflow.places import places_on_no_volume
 
         compiled = compile_pipeline(
             config, image=image, pipeline_root=pipeline_root, serving=serving, checkpoints=checkpoints

@@ -6,7 +6,6 @@ server it is for; "KFP" is kubeflow/pipelines 2.17.0, "TFX" is tfx 1.21.0.
 
 import copy
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from pipeline.config import Config, config_hash
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.config import StageConfig
 from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.places import check_places
 from pipeline.kubeflow.platform import (
     check_stages,
     container_settings,
@@ -68,41 +68,13 @@ def compile_pipeline(
     spec["defaultPipelineRoot"] = pipeline_root
     use_set_up_file_of_image(spec)
     add_state_steps(spec, nodes)
+    push_each_time(spec)
     add_run_parameters(spec, parameters.defaults(config, serving), config_hash(config))
     name_nodes(spec)
     renew_inputs_specs(spec)
     compiled = CompiledPipeline(spec, apply_stages(spec, config))
     check_spec(compiled.spec, compiled.platforms)
     return compiled
-
-
-def check_places(config: Config, serving: str, checkpoints: str) -> None:
-    """Raises ConfigError for a place that a step cannot use: a container shares no folder with this machine."""
-    for name, place in (("data.path", config.data.path), ("the serving directory", serving)):
-        if not re.match(r"(/|gs://.|s3://.)", place):
-            raise ConfigError(
-                f"{name} is {place!r}, which a container cannot reach; allowed: gs://, s3://, or the absolute path of "
-                "a folder on a volume of kubeflow.default.volumes"
-            )
-    if not checkpoints.startswith("/"):
-        raise ConfigError(
-            f"the checkpoints' folder is {checkpoints!r}; training writes them to a file system: give an absolute path,"
-            " on a volume of kubeflow.stages.Trainer.volumes if a new pod shall go on where another one stopped"
-        )
-
-
-def places_on_no_volume(config: Config, serving: str, checkpoints: str) -> list[str]:
-    """What a step would look for, or leave, in its own pod alone, as sentences; empty if volumes hold it all."""
-    places = (
-        ("ImageExampleGen", "data.path", config.data.path, "it must be in the image"),
-        ("ModelPusher", "the serving directory", serving, "the pushed model is gone with the pod"),
-        ("Trainer", "the checkpoints' folder", checkpoints, "a new pod trains from the beginning"),
-    )
-    return [
-        f"{what} {place} is on no volume of kubeflow.stages.{stage}: {otherwise}"
-        for stage, what, place, otherwise in places
-        if place.startswith("/") and not config.kubeflow.stage(stage).mounts(place)
-    ]
 
 
 def check_strategy(config: Config) -> None:
@@ -223,6 +195,14 @@ def _add_state_step(spec: Spec, node: str, keys: list[str], driver: str) -> None
         task["inputs"]["parameters"][key] = {
             "taskOutputParameter": {"producerTask": task_name, "outputParameterKey": key}
         }
+
+
+def push_each_time(spec: Spec) -> None:
+    """What a step did outside the pipeline is no part of its cache key (KFP backend/src/v2/cacheutils/cache.go): a
+    version that was removed by hand would not come back. So the ModelPusher looks each time; what is served already it
+    does not push again.
+    """
+    tasks_of(spec)["ModelPusher"]["cachingOptions"] = {}
 
 
 def add_run_parameters(spec: Spec, values: Mapping[str, parameters.Value], hash_of_config: str) -> None:

@@ -54,11 +54,17 @@ def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
         places: Where the pods read and write.
 
     Raises:
-        ConfigError: The strategy is another one, or the pods do not share a place.
+        ConfigError: The strategy is another one, training is to start from the served model, or the pods do not share
+            a place.
     """
     if config.training.strategy != "multi_worker":
         raise ConfigError(
             f"training.strategy is {config.training.strategy!r}; a job of several pods needs 'multi_worker'"
+        )
+    if config.training.warm_start:
+        raise ConfigError(
+            "training.warm_start is true, but a job is not told which model is served; set it to false, and "
+            "training.initial_weights to the folder of a served version on a volume that the pods share"
         )
     stage = config.kubeflow.stage("Trainer")
     _check_shared(stage, asdict(places))

@@ -24,7 +24,8 @@ from pipeline.schedule.lease import holder
 from pipeline.schedule.process import Ending, RunProcess
 from pipeline.schedule.state import KEPT, Cause, Result, ScheduledRun, State
 from pipeline.schedule.watch import data_fingerprint
-from pipeline.summary import Failure, Summary, read_summary
+from pipeline.status import recorded
+from pipeline.summary import Failure, Summary
 from pipeline.workspace import Workspace
 
 LONGEST_BACKOFF = 3600
@@ -112,7 +113,7 @@ class Retraining:
         newest = self._newest_run()
         ending: Ending = retrying(self.process.run)
         run_id = self._newest_run()
-        summary = self._summary(run_id) if run_id != newest else None
+        summary = recorded(self.workspace.runs / str(run_id)) if run_id != newest else None
         return {
             "attempts": retrying.statistics["attempt_number"],
             "run_id": run_id if run_id != newest else None,
@@ -137,12 +138,6 @@ class Retraining:
     def _newest_run(self) -> str | None:
         latest = self.workspace.runs / "latest"
         return latest.resolve().name if latest.exists() else None
-
-    def _summary(self, run_id: str | None) -> Summary | None:
-        try:
-            return read_summary(self.workspace.runs / str(run_id))
-        except (OSError, ValueError):  # killed before, or while, it was written
-            return None
 
 
 def _measured(summary: Summary | None) -> dict[str, object]:

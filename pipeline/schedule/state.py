@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from data.errors import WorkspaceError
 from pipeline.summary import Failure
 
 Cause = Literal["cron", "missed", "data", "once"]
@@ -74,17 +75,31 @@ class State:
 
     Args:
         path: The file; made if absent.
+
+    Raises:
+        WorkspaceError: As every method does: it is damaged, or cannot be written to.
     """
 
     def __init__(self, path: Path):
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30)) as database:
+        with self._open() as database:
             database.executescript(_TABLES)
 
     @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self._path, timeout=30)) as database:
+                yield database
+        except sqlite3.Error as error:
+            raise WorkspaceError(
+                f"{self._path} cannot be used: {error}; if it is damaged, stop the schedule, move the file away and "
+                "start it again: only its history is lost"
+            ) from error
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=30)) as database, database:
+        with self._open() as database, database:
             database.execute("BEGIN IMMEDIATE")  # Else two that read before they write could both see the same.
             yield database
 

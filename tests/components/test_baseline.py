@@ -1,12 +1,16 @@
-"""ServedModel: none, one, or one that knows other classes."""
+"""ServedModel: none, one, or one that knows other classes; and when it looks again."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as proto
+from tfx.orchestration.metadata import Metadata
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.baseline import VERSION, ServedModel, is_present
+from components.artifacts import DESTINATION, PUSHED
+from components.baseline import FINGERPRINT, VERSION, Driver, ServedModel, is_present
 from components.config import OnLabelChange
 from components.serving_directory import model_fingerprint, publish
 from data.errors import DataError
@@ -71,3 +75,53 @@ def test_other_classes_leave_no_baseline_where_the_floor_alone_shall_judge(servi
 
 def test_the_same_classes_are_compared_although_the_floor_would_do(serving: Path, tmp_path: Path):
     assert is_present(baseline(serving, LABELS, "floor", tmp_path / "out"))
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> Metadata:
+    """ML Metadata without anything in it."""
+    sqlite = proto.SqliteMetadataSourceConfig(
+        filename_uri=str(tmp_path / "metadata.sqlite"),
+        connection_mode=proto.SqliteMetadataSourceConfig.READWRITE_OPENCREATE,
+    )
+    return Metadata(proto.ConnectionConfig(sqlite=sqlite))
+
+
+def note_push(metadata: Metadata, path: Path, pushed: int = 1) -> None:
+    """Writes down what the ModelPusher does."""
+    with metadata as handle:
+        artifact = proto.Artifact(type_id=handle.store.put_artifact_type(proto.ArtifactType(name="PushedModel")))
+        artifact.custom_properties[PUSHED].int_value = pushed
+        artifact.custom_properties[DESTINATION].string_value = str(path)
+        handle.store.put_artifacts([artifact])
+
+
+def looked_up(serving: Path, metadata: Metadata | None) -> str:
+    return Driver(metadata).state({"serving_dir": str(serving)})[FINGERPRINT]
+
+
+def test_each_loss_of_what_was_pushed_is_a_state_that_never_was(serving: Path, metadata: Metadata, tmp_path: Path):
+    aside = shutil.copytree(serving, tmp_path / "aside")
+    shutil.rmtree(serving)
+    states = [looked_up(serving, metadata)]
+    for _ in range(2):
+        for version in ("1", "2"):
+            shutil.copytree(aside / version, serving / version)
+            note_push(metadata, serving / version)
+            states.append(looked_up(serving, metadata))
+        shutil.rmtree(serving / "2")
+        states.append(looked_up(serving, metadata))
+        shutil.rmtree(serving)
+        states.append(looked_up(serving, metadata))
+
+    assert states[0] == "none"
+    assert len(set(states)) == len(states) == 9
+    assert looked_up(serving, metadata) == states[-1]
+
+
+def test_what_was_not_pushed_or_pushed_elsewhere_changes_no_state(serving: Path, metadata: Metadata, tmp_path: Path):
+    before = looked_up(serving, metadata)
+    note_push(metadata, serving / "2", pushed=0)
+    note_push(metadata, tmp_path / "other/2")
+
+    assert looked_up(serving, metadata) == before == looked_up(serving, None)

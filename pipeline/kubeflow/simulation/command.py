@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import ProjectError
+from pipeline.config import load_config
 from pipeline.kubeflow.commands import compile_command
+from pipeline.kubeflow.places import on_this_machine
 from pipeline.kubeflow.simulation.driver import ERROR, FAILED, simulate
 from pipeline.kubeflow.simulation.store import DEFAULT_ROOT
 
@@ -26,7 +28,7 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
         spec.parent.mkdir(parents=True, exist_ok=True)
         compile_command(
             config,
-            (),
+            on_this_machine(load_config(config)),
             spec,
             image=IMAGE,
             pipeline_root=DEFAULT_ROOT,

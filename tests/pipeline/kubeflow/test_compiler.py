@@ -15,7 +15,7 @@ from data.errors import ConfigError
 from pipeline.config import Config, config_hash
 from pipeline.judgement import summarize
 from pipeline.kubeflow.commands import resolved_config
-from pipeline.kubeflow.compiler import compile_pipeline, places_on_no_volume
+from pipeline.kubeflow.compiler import compile_pipeline
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.local import compile_pipeline as compile_locally
 from pipeline.local import stage_names
@@ -91,6 +91,11 @@ def test_every_step_is_told_the_types_of_all_its_inputs(compiled: CompiledPipeli
     for name in tasks(compiled):
         told = json.loads(flag(compiled, name, "--json_serialized_inputs_spec_args"))
         assert told == component(compiled, name)["inputDefinitions"]
+
+
+def test_what_is_served_is_looked_at_in_every_run(compiled: CompiledPipeline):
+    cached = {name for name, task in tasks(compiled).items() if task["cachingOptions"].get("enableCache")}
+    assert set(tasks(compiled)) - cached == {"ImageExampleGen-state", "ServedModel-state", "ModelPusher"}
 
 
 @pytest.mark.parametrize(
@@ -188,34 +193,6 @@ def test_what_cannot_run_on_the_cluster_is_refused(config: Config, override: str
     section[last] = yaml.safe_load(value)
     with pytest.raises(ConfigError, match=message):
         compile_pipeline(Config.model_validate(tree), **PLACES)
-
-
-def test_places_that_no_volume_holds_are_told(tiny_dataset: Path):
-    config = resolved(
-        tiny_dataset,
-        "kubeflow.default.volumes=[{claim: a, path: /mnt/a}]",
-        "kubeflow.stages.Trainer.volumes=[{claim: b, path: /mnt/b}]",
-    )
-    notes = places_on_no_volume(config, "/mnt/a/serving", "/mnt/a/checkpoints")
-    assert notes == [
-        f"data.path {tiny_dataset} is on no volume of kubeflow.stages.ImageExampleGen: it must be in the image",
-        "the checkpoints' folder /mnt/a/checkpoints is on no volume of kubeflow.stages.Trainer: a new pod trains from "
-        "the beginning",
-    ]
-    assert len(places_on_no_volume(config, "gs://bucket/serving", "/mnt/b")) == 1
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "message"),
-    [
-        ("serving", "minio://bucket/serving", "the serving directory is 'minio://bucket/serving'"),
-        ("serving", "serving", "which a container cannot reach"),
-        ("checkpoints", "gs://bucket/checkpoints", "the checkpoints' folder is 'gs://bucket/checkpoints'"),
-    ],
-)
-def test_a_place_that_no_step_can_use_is_refused(config: Config, place: str, value: str, message: str):
-    with pytest.raises(ConfigError, match=message):
-        compile_pipeline(config, **{**PLACES, place: value})
 
 
 def test_a_dataset_that_this_machine_cannot_see_needs_layout_and_label_map():

@@ -20,7 +20,8 @@ from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.types import standard_artifacts
 from tfx.utils import name_utils
 
-from components import pusher, serving_directory
+from components import serving_directory
+from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
 from components.example_gen import BAD_FILE, COUNTS_FILE, FINGERPRINT_PROPERTY_NAME
 from components.files import file_system
 from data.errors import DataError
@@ -248,8 +249,8 @@ def test_without_a_served_model_the_baseline_has_no_files(launcher: Launcher, pu
 
 def test_a_step_reads_the_properties_of_its_inputs(pushed):
     assert pushed["refused"]["pushed_model"]["metadata"] == {
-        pusher.PUSHED: 0,
-        pusher.REASON: "not blessed by the evaluation",
+        PUSHED: 0,
+        REASON: "not blessed by the evaluation",
         "tfx_version": tfx.__version__,
     }
 
@@ -257,8 +258,8 @@ def test_a_step_reads_the_properties_of_its_inputs(pushed):
 def test_a_model_is_pushed_to_the_serving_directory_that_the_run_names(pushed, serving: str):
     properties = pushed["version"]["pushed_model"]["metadata"]
 
-    assert (properties[pusher.PUSHED], properties[pusher.VERSION]) == (1, "1")
-    assert properties[pusher.DESTINATION] == f"{serving}/tiny/1"
+    assert (properties[PUSHED], properties[VERSION]) == (1, "1")
+    assert properties[DESTINATION] == f"{serving}/tiny/1"
     served = serving_directory.served(f"{serving}/tiny")
     assert served is not None
     assert Path(served.path, "saved_model.pb").read_bytes() == b"graph"
@@ -270,7 +271,7 @@ def test_in_a_process_of_its_own_a_step_copies_the_served_model(launcher: Launch
     assert (baseline["metadata"]["present"], baseline["metadata"]["version"]) == (1, 1)
     copied = launcher.store / "bucket/root/ServedModel/model/Format-Serving"
     assert (copied / "saved_model.pb").read_bytes() == b"graph"
-    assert (copied / pusher.WARMUP_FILE).stat().st_size > 0
+    assert (copied / serving_directory.WARMUP_FILE).stat().st_size > 0
 
 
 @pytest.fixture

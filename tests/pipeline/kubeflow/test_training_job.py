@@ -91,6 +91,13 @@ def test_one_pod_needs_no_job(config: Config):
         training_job(config, "image", PLACES)
 
 
+def test_a_job_that_nobody_tells_what_is_served_cannot_start_from_it(tiny_dataset: Path):
+    with pytest.raises(
+        ConfigError, match="training.warm_start is true, but .* set it to false, and training.initial_w"
+    ):
+        training_job(resolved(tiny_dataset, *SETTINGS, "training.warm_start=true"), "image", PLACES)
+
+
 def test_a_folder_that_the_pods_do_not_share_is_refused(multi_worker: Config):
     places = Places("/mnt/shared/examples", "/mnt/sharedness/model", "/mnt/shared")
     with pytest.raises(ConfigError, match="--model is '/mnt/sharedness/model'.*now: /mnt/shared"):

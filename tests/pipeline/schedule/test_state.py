@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import WorkspaceError
 from pipeline.schedule import state as module
 from pipeline.schedule.state import Plan, State
 
@@ -51,3 +52,13 @@ def test_many_threads_may_write(tmp_path: Path):
         runs = list(threads.map(lambda _: state.begin("data", NOW), range(24)))
 
     assert sorted(run.id for run in runs) == list(range(1, 25))
+
+
+def test_a_damaged_state_says_what_to_do(tmp_path: Path):
+    path = tmp_path / "state.sqlite"
+    path.write_bytes(b"no database" * 1000)
+
+    with pytest.raises(
+        WorkspaceError, match=r"state.sqlite cannot be used: file is not a database; .* move the file away"
+    ):
+        State(path)

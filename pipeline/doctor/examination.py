@@ -1,0 +1,60 @@
+"""All checks of a machine and a workspace, in the order in which they are shown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.doctor.check import Check
+from pipeline.doctor.machine import (
+    check_cpu,
+    check_gpus,
+    check_imports,
+    check_memory,
+    check_platform,
+    check_python,
+    check_versions,
+    probe_imports,
+)
+from pipeline.doctor.workspace import (
+    check_disk,
+    check_filesystem,
+    check_metadata,
+    check_metadata_server,
+    check_schedule,
+    check_writable,
+)
+
+if TYPE_CHECKING:
+    from pipeline.config import MetadataConfig
+
+
+def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig | None" = None) -> list[Check]:
+    """Examines the machine, the packages and the workspace; changes nothing.
+
+    Args:
+        workspace: the workspace folder, which need not exist.
+        quick: leave out the import of the stack, and judge GPUs by what is installed.
+        metadata: where ML Metadata is kept; None: in the workspace.
+    """
+    probe = None if quick else probe_imports()
+    return [
+        check_python(),
+        check_platform(),
+        check_versions(),
+        *([] if probe is None else [check_imports(probe)]),
+        check_gpus(probe),
+        check_cpu(),
+        check_memory(),
+        check_disk(workspace),
+        check_writable(workspace),
+        *(
+            [check_filesystem(workspace), check_metadata(workspace / "metadata.sqlite")]
+            if metadata is None or metadata.backend == "sqlite"
+            else [check_metadata_server(workspace, metadata)]
+        ),
+        *([check_schedule(workspace)] if (workspace / "schedule").is_dir() else []),
+    ]
+
+
+def has_failures(checks: list[Check]) -> bool:
+    """Whether the command line should end with a non-zero status."""
+    return any(check.status == "fail" for check in checks)

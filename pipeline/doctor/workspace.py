@@ -1,0 +1,146 @@
+"""The workspace: room, file system, ML Metadata, schedule. Each check is a small function that returns one `Check`."""
+
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import MetadataError, WorkspaceError
+from pipeline.backup import backups, count_executions, is_busy, remedy
+from pipeline.doctor.check import GIB, Check
+from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.config import MetadataConfig
+
+#: Artifacts hold a copy of the pictures as read and one as transformed, beside models and checkpoints.
+DISK_FAIL, DISK_WARN = 1 * GIB, 5 * GIB
+
+#: SQLite's locks, which ML Metadata relies on, are not dependable on these (sqlite.org/faq.html, question 5).
+NETWORK_FILESYSTEMS = {
+    *(
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+    ),
+    *("smb3", "smbfs"),
+}
+NETWORK_FUSE = {
+    f"fuse.{name}" for name in ("ceph", "ceph-fuse", "gcsfuse", "glusterfs", "juicefs", "rclone", "s3fs", "sshfs")
+}
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path, or its nearest ancestor that is there."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))
+
+
+def check_disk(workspace: Path) -> Check:
+    """Room for artifacts on the workspace's disk."""
+    place = nearest_existing(workspace.absolute())
+    free = shutil.disk_usage(place).free
+    detail = f"{free / GIB:.1f} GiB free at {place}"
+    if free >= DISK_WARN:
+        return Check("Disk", "ok", detail)
+    remedy = f"free {DISK_WARN // GIB} GiB, or name a workspace on another disk with --workspace"
+    return Check("Disk", "fail" if free < DISK_FAIL else "warn", detail, remedy)
+
+
+def check_writable(workspace: Path) -> Check:
+    """A file can be made in the workspace, or where it would be made."""
+    place = nearest_existing(workspace.absolute())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return Check("Workspace", "ok", f"{place} is writable")
+    except OSError as error:
+        remedy = "name a folder that you may write to with --workspace"
+        return Check("Workspace", "fail", f"{place} cannot be written to: {error.strerror}", remedy)
+
+
+def mounts(table: Path) -> Iterator[tuple[Path, str]]:
+    """(mount point, file system type) of a table such as /proc/mounts, which writes a space in octal."""
+    for line in table.read_text().splitlines():
+        _, point, kind, *_ = line.split(" ")
+        yield Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)), kind
+
+
+def check_filesystem(workspace: Path, table: Path = Path("/proc/mounts")) -> Check:
+    """The workspace's metadata.sqlite lies on a local file system, whose locks work."""
+    place = nearest_existing(workspace.absolute()).resolve()
+    found = [(point, kind) for point, kind in mounts(table) if place.is_relative_to(point)] if table.exists() else []
+    if not found:
+        return Check("File system", "warn", f"{table} does not say", "make sure that the workspace is on a local disk")
+    # The longest mount point holds the place; of several there, the last mounted.
+    point, kind = max(reversed(found), key=lambda mount: len(mount[0].parts))
+    if kind in NETWORK_FILESYSTEMS | NETWORK_FUSE:
+        remedy = "name a workspace on a local disk with --workspace: SQLite's locks are not dependable on a network"
+        return Check("File system", "fail", f"{place} is on {kind} ({point})", remedy)
+    return Check("File system", "ok", f"{kind} ({point})")
+
+
+def check_metadata(database: Path) -> Check:
+    """The ML Metadata database, if there is one, is whole and is one."""
+    workspace = Workspace(database.parent)
+    kept = backups(workspace)
+    if not database.exists():
+        if kept:
+            return Check("ML Metadata", "fail", f"{database} is gone, but has backups", remedy(workspace))
+        return Check("ML Metadata", "ok", "no database yet: the first run makes it")
+    try:
+        executions = count_executions(database, patience=1)
+    except sqlite3.Error as error:
+        if is_busy(error):
+            wait = "wait for the run in this workspace to end, or end the program that holds it"
+            return Check("ML Metadata", "warn", f"{database} is in use", wait)
+        return Check("ML Metadata", "fail", f"{database} is damaged: {error}", remedy(workspace))
+    copies = f"; {len(kept)} backups, the newest {kept[-1].name}" if kept else ""
+    return Check("ML Metadata", "ok", f"{executions} executions recorded{copies}")
+
+
+def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
+    """The MySQL server lets ML Metadata in, which makes its tables where the database is empty."""
+    from pipeline.metadata_store import PASSWORD, metadata_config, open_store, server_name
+
+    connection = metadata_config(Workspace(workspace), config)
+    try:
+        runs = len(open_store(connection).get_contexts_by_type("pipeline_run"))
+    except MetadataError as error:
+        remedy = f"correct section metadata of the configuration, or {PASSWORD}; or start the server"
+        return Check("ML Metadata", "fail", str(error), remedy)
+    return Check("ML Metadata", "ok", f"{server_name(connection.mysql)}: {runs} runs recorded")
+
+
+def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
+    """The schedule of the workspace is alive, and its last run did not fail."""
+    from pipeline.schedule.scheduler import schedule_lock, schedule_state
+
+    places = Workspace(workspace)
+    try:
+        holder, state = schedule_lock(places).holder(), schedule_state(places)
+        plan, runs = state.plan, state.last(1)
+    except WorkspaceError as error:
+        return Check("Schedule", "fail", *str(error).split("; ", 1))
+    last = f"; the last run ended as {runs[0].result}" if runs else ""
+    planned = plan.next_run if plan else None
+    if planned and planned < (now or datetime.now(UTC)) and not holder:
+        detail = f"no schedule runs, and the run of {planned:%Y-%m-%d %H:%M %Z} was due{last}"
+        return Check("Schedule", "warn", detail, "start it again: `python local_runner.py schedule ...`")
+    if runs and runs[0].result == "failed":
+        failed = "`python local_runner.py schedule --status` says why"
+        return Check("Schedule", "warn", f"{holder or 'no schedule runs'}{last}", failed)
+    return Check("Schedule", "ok", f"{holder or 'no schedule runs'}{last}")

@@ -1,0 +1,49 @@
+"""All checks together."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import MetadataConfig
+from pipeline.doctor import examination
+
+
+def test_the_quick_doctor_looks_at_everything_but_the_imports(tmp_path: Path):
+    checks = examination.run_checks(tmp_path / "workspace", quick=True)
+
+    names = [check.name for check in checks]
+    assert names == [
+        "Python",
+        "Platform",
+        "Packages",
+        "GPUs",
+        "CPU",
+        "Memory",
+        "Disk",
+        "Workspace",
+        "File system",
+        "ML Metadata",
+    ]
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_whatever_is_not_ok_says_what_to_do(tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+
+    checks = examination.run_checks(file / "workspace", quick=True)
+
+    assert examination.has_failures(checks)
+    assert all(check.remedy for check in checks if check.status != "ok")
+    assert not any(check.remedy for check in checks if check.status == "ok")
+
+
+def test_only_sqlite_metadata_need_a_local_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checked: list[str] = []
+    monkeypatch.setattr(examination, "check_filesystem", lambda _: checked.append("file system"))
+    monkeypatch.setattr(examination, "check_metadata_server", lambda *_: checked.append("server"))
+
+    examination.run_checks(tmp_path, quick=True, metadata=MetadataConfig(backend="mysql"))
+    assert checked == ["server"]
+    examination.run_checks(tmp_path, quick=True, metadata=MetadataConfig())
+    assert checked == ["server", "file system"]
