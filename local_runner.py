@@ -75,24 +75,46 @@ def inspect(
 @app.command()
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Pictures of any size, folders of them, quoted patterns.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Pictures, videos, folders of pictures, quoted patterns; also s3://, gs://."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for masks and overlays.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder or URI for masks and overlays.")],
     probability: Annotated[
         bool, typer.Option("--probability", help="Write how probable each pixel's class is, too.")
     ] = False,
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", min=1, help="Pictures with more are set aside.")
+    ] = 25_000_000,
+    every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Every N-th frame of a video.")] = 1,
+    overlay_video: Annotated[
+        bool, typer.Option("--overlay-video", help="Join the overlays of a video's frames to a video, too.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with pictures that come later.")] = False,
+    beam: Annotated[
+        bool, typer.Option("--beam", help="Share the work as section beam of the configuration says: no videos.")
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     model: ModelOption = None,
     serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     verbose: VerboseOption = False,
 ) -> None:
     """Segment pictures with the pushed model; what was done before is not done again."""
-    from pipeline.prediction.command import predict_command
+    from pipeline.prediction.command import Request, predict_command, predict_on_beam_command
 
-    predict_command(
-        images, out, serving_root(serving, workspace), model, probability=probability, watch=watch, verbose=verbose
-    )
+    request = Request(images, out, probability, max_pixels, every, overlay_video)
+    root = serving_root(serving, workspace)
+    if watch and (beam or overlay_video):
+        raise typer.BadParameter("--watch goes neither with --beam nor with --overlay-video")
+    if beam:
+        predict_on_beam_command(request, root, model, (config, set_ or []), verbose=verbose)
+        return
+    if config or set_:
+        raise typer.BadParameter("--config and --set go with --beam, whose workers they name")
+    predict_command(request, root, model, watch=watch, verbose=verbose)
 
 
 @app.command()
@@ -108,11 +130,24 @@ def status(
 
 
 @app.command()
-def report(workspace: WorkspaceOption = DEFAULT_WORKSPACE, verbose: VerboseOption = False) -> None:
-    """Write the newest run's report again and say where it is."""
-    from pipeline.commands import report_command
+def report(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Name of the run; else the newest.")] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", metavar="RUN", help="Write a page of the run beside this other one.")
+    ] = None,
+    index: Annotated[bool, typer.Option("--index", help="Write the page of all runs instead.")] = False,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a run's report again, or compare two runs, or list all, and say where the page is."""
+    from pipeline.commands import index_command, report_command
 
-    report_command(workspace, verbose=verbose)
+    if index:
+        if run or compare:
+            raise typer.BadParameter("--index is of all runs; give no RUN and no --compare")
+        index_command(workspace, verbose=verbose)
+        return
+    report_command(run, compare, workspace, verbose=verbose)
 
 
 @app.command()

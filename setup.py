@@ -38,6 +38,7 @@ RUNTIME = [
     "fastapi>=0.115",
     "uvicorn>=0.32",
     "ai-edge-litert>=2.1",
+    "flatbuffers>=24",
 ]
 
 EXTRAS = {
@@ -61,6 +62,7 @@ EXTRAS = {
         "cyclonedx-bom>=5",
         "pip-audit>=2.7",
         "pip-licenses>=5",
+        "tensorflow-hub>=0.16.1",
         "uv==0.13.8",
         "pip",
     ],

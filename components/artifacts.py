@@ -1,6 +1,12 @@
-"""Artifact types of this pipeline beside TFX's standard ones."""
+"""Artifact types of this pipeline beside TFX's standard ones, and what it notes on one of these."""
 
 from tfx.types.artifact import Artifact
+
+#: Custom properties of the PushedModel artifact. The first three are those that TFX's own Pusher writes.
+PUSHED = "pushed"
+DESTINATION = "pushed_destination"
+VERSION = "pushed_version"
+REASON = "reason"
 
 
 class Quarantine(Artifact):
@@ -38,3 +44,12 @@ class LiteModels(Artifact):
     """
 
     TYPE_NAME = "deeplab.LiteModels"
+
+
+class HubModels(Artifact):
+    """TensorFlow Hub modules made of a SavedModel.
+
+    `hub.json`: a `components.hub_record.HubRecord`; `<module>/`: a SavedModel.
+    """
+
+    TYPE_NAME = "deeplab.HubModels"

@@ -13,7 +13,7 @@ from components.slicing import HAS, Buckets, check_value, split_slice
 from data import features
 from data.errors import ConfigError
 from data.section import Section
-from models.config import LiteVariant
+from models.config import HubModule, LiteVariant
 
 OnLabelChange = Literal["refuse", "floor"]
 
@@ -175,3 +175,14 @@ class LiteConfig(Section):
     """Images of the training split, the first ones, from which "int8" takes the ranges of its numbers."""
     threads: int = Field(default=2, ge=1)
     """Of the interpreter while its latency is measured."""
+
+
+class HubConfig(Section):
+    """TensorFlow Hub modules for use inside other programs, made of the trained model and pushed with it."""
+
+    modules: tuple[HubModule, ...] = ()
+    """"segmenter" gives the logits of the classes, "feature_extractor" what the backbone says; none makes none."""
+    max_drop: float = Field(default=0.01, ge=0, le=1)
+    """By how much mean IoU may fall behind that of the SavedModel at the same size; a module below is left out."""
+    images: int = Field(default=100, ge=1)
+    """Images of the test split, the first ones, by which modules are judged."""

@@ -9,9 +9,8 @@ the converter cannot make, is left out with its reason; it does not keep the mod
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,31 +25,25 @@ from components.artifacts import LiteModels
 from components.config import LiteConfig
 from components.lite_record import RECORD_FILE, LiteClass, LiteModel, LiteRecord
 from components.requests import first_examples, test_examples
+from components.target_check import Pair, Predict, judge, saved_model_predictor, score
 from data.input import decode_example
 from data.layouts.base import SPLITS
 from data.masks import palette
 from data.preprocess import resize_image, resize_mask
 from models.config import LiteVariant
 from models.deeplab import DeepLabV3Plus
-from models.export import CLASS_IDS, PIXELS, PIXELS_SIGNATURE, load_label_map
-from models.lite import INPUT_FILE, LABELS_FILE, LiteSegmenter, convert, describe_input, load_network, with_files
-from models.metrics import confusion_matrix, mean_iou
+from models.export import CLASS_IDS, PIXELS, load_label_map
+from models.initial_weights import load_network
+from models.lite import INPUT_FILE, LABELS_FILE, LiteSegmenter, convert, describe_input, with_files
+from models.lite_metadata import metadata_table, with_metadata
 
 TRAIN_SPLIT = SPLITS[0]
 
+#: The same in every variant.
+METADATA = metadata_table((PIXELS, CLASS_IDS), LABELS_FILE)
+
 #: The page that runs the models in a browser; it lies beside them.
 PAGE = Path(__file__).parent / "browser"
-
-Predict = Callable[[np.ndarray], np.ndarray]
-
-
-class Pair(NamedTuple):
-    """An image and its labels at the size of the models."""
-
-    image: np.ndarray
-    """(height, width, 3) uint8."""
-    mask: np.ndarray
-    """(height, width) uint8 class ids, or the ignore label."""
 
 
 def page_hash() -> str:
@@ -67,14 +60,6 @@ def fixed_pairs(serialized: Sequence[bytes], size: tuple[int, int]) -> list[Pair
     return [Pair(resize_image(image, size).numpy(), resize_mask(mask, size).numpy()) for image, mask in decoded]
 
 
-def score(predict: Predict, pairs: Sequence[Pair], num_classes: int) -> float:
-    """Mean IoU over all pairs; NaN where no pixel is labelled."""
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    for pair in pairs:
-        matrix += np.asarray(confusion_matrix(pair.mask, predict(pair.image), num_classes))
-    return mean_iou(matrix)
-
-
 def latency(predict: Predict, pairs: Sequence[Pair]) -> float:
     """Median time for one image in milliseconds, of a model that has been warmed up."""
     seconds = []
@@ -83,12 +68,6 @@ def latency(predict: Predict, pairs: Sequence[Pair]) -> float:
         predict(pair.image)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds)) * 1000
-
-
-def saved_model_predictor(path: str) -> Predict:
-    """The SavedModel's own answer."""
-    signature = tf.saved_model.load(path).signatures[PIXELS_SIGNATURE]
-    return lambda image: signature(**{PIXELS: tf.constant(image[None])})[CLASS_IDS][0].numpy()
 
 
 class Converter:
@@ -121,7 +100,7 @@ class Converter:
         """One variant and its file, which is empty if it could not be made."""
         size = (self._config.height, self._config.width)
         try:
-            converted = convert(self._network, size, variant, self._calibration)
+            converted = with_metadata(convert(self._network, size, variant, self._calibration), METADATA)
             segmenter = LiteSegmenter(converted, self._config.threads)
             found = score(segmenter.predict, self._pairs, self._labels.num_classes)
         except (ConverterError, RuntimeError, ValueError) as error:
@@ -137,15 +116,13 @@ class Converter:
     def _judge(
         self, variant: LiteVariant, found: float, milliseconds: float, content: bytes
     ) -> tuple[LiteModel, bytes]:
-        drop = self._expected - found
-        kept = drop <= self._config.max_drop  # NaN is no proof of accuracy
-        relation = "keeps" if kept else "breaks"
+        verdict = judge(found, self._expected, self._config.max_drop, "lite.max_drop")
         judged = LiteModel(
             variant=variant,
-            file=f"{variant}.tflite" if kept else None,
-            reason=f"mean IoU {found:.4f}, {-drop:+.4f}, {relation} lite.max_drop={self._config.max_drop:g}",
-            mean_iou=found,
-            drop=drop,
+            file=f"{variant}.tflite" if verdict.kept else None,
+            reason=verdict.reason,
+            mean_iou=verdict.mean_iou,
+            drop=verdict.drop,
             milliseconds=milliseconds,
             size=len(content),
         )

@@ -11,22 +11,14 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import infra_check, serving_directory, version_marks
-from components.artifacts import LiteModels
+from components import hub_record, infra_check, lite_record, serving_directory, version_marks
+from components.artifacts import DESTINATION, PUSHED, REASON, VERSION, HubModels, LiteModels
 from components.config import PushConfig
-from components.lite_record import pushed_files
 from components.requests import encoded_images, test_examples
-from components.serving_directory import WARMUP_FILE
+from components.serving_directory import EXTRA, WARMUP_FILE
+from components.target_record import TargetRecord, pushed_files
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, SERVING_SIGNATURE
-
-#: Custom properties of the PushedModel artifact. The first three are those that TFX's own Pusher writes.
-PUSHED = "pushed"
-DESTINATION = "pushed_destination"
-VERSION = "pushed_version"
-REASON = "reason"
-
-LITE_FOLDER = f"{serving_directory.EXTRA}lite"
 
 
 def warmup_log(model_name: str, images: list[bytes]) -> bytes:
@@ -60,10 +52,9 @@ def rolled_back(withdrawal: version_marks.Withdrawal) -> str:
     return f"version {withdrawal.version}, which is this model, was rolled back on {when}{why}"
 
 
-def lite_files(lite: types.Artifact | None) -> dict[str, bytes]:
-    """LiteRT models and their page, by their places in the version; servers pass over `assets.extra`."""
-    contents = pushed_files(lite.uri) if lite else {}
-    return {f"{LITE_FOLDER}/{name}": content for name, content in contents.items()}
+def target_files(folder: str, uri: str, record: TargetRecord) -> dict[str, bytes]:
+    """Models for another target, by their places in the version; servers pass over `assets.extra`."""
+    return {f"{EXTRA}{folder}/{name}": content for name, content in pushed_files(uri, record).items()}
 
 
 @component
@@ -79,6 +70,7 @@ def ModelPusher(
     label_map: Parameter[str],
     code_hash: Parameter[str],
     lite: InputArtifact[LiteModels] = None,
+    hub: InputArtifact[HubModels] = None,
 ) -> None:
     """Publishes; `served_model` makes the node run again when what is served has changed."""
     push = PushConfig.model_validate_json(config)
@@ -102,11 +94,16 @@ def ModelPusher(
         pushed_model.set_string_custom_property(REASON, rolled_back(withdrawal))
         return
     images = list(encoded_images(test_examples(examples, push.warmup_requests)))
+    extra = {WARMUP_FILE: warmup_log(push.model_name, images)}
+    if lite:
+        extra |= target_files("lite", lite.uri, lite_record.read_record(lite.uri))
+    if hub:
+        extra |= target_files("hub", hub.uri, hub_record.read_record(hub.uri))
     version = serving_directory.publish(
         saved_model,
         serving_dir,
         class_names=list(LabelMap.model_validate_json(label_map).names),
-        extra={WARMUP_FILE: warmup_log(push.model_name, images), **lite_files(lite)},
+        extra=extra,
     )
     serving_directory.prune(serving_dir, push.keep)
     pushed_model.set_int_custom_property(PUSHED, 1)

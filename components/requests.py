@@ -20,9 +20,14 @@ def test_examples(examples: types.Artifact, count: int) -> list[bytes]:
 
 def first_examples(examples: types.Artifact, split: str, count: int) -> list[bytes]:
     """The first `count` serialized examples of a split."""
+    return list(islice(all_examples(examples, split), count))
+
+
+def all_examples(examples: types.Artifact, split: str) -> Iterator[bytes]:
+    """Streams the serialized examples of a split."""
     pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))
     records = tf.data.TFRecordDataset(sorted(fileio.glob(pattern)), compression_type="GZIP")
-    return list(islice(records.as_numpy_iterator(), count))
+    yield from records.as_numpy_iterator()
 
 
 def encoded_images(serialized: list[bytes]) -> Iterator[bytes]:

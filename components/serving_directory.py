@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,7 @@ from components.serving_lock import changing
 from components.version_marks import pinned, withdrawn
 from components.writing import create, flush
 from data.errors import WorkspaceError
+from data.section import first_problem
 
 if TYPE_CHECKING:
     from components.beam_files import BeamFiles
@@ -102,10 +104,9 @@ def _read_record(path: str) -> Record:
     try:
         return Record.model_validate_json(_read(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        what = ": ".join([*map(str, first["loc"]), first["msg"]])
         raise WorkspaceError(
-            f"{path}: damaged record of a published version: {what}. Restore the file, or remove the version's folder"
+            f"{path}: damaged record of a published version: {first_problem(error)}. Restore the file, or remove the "
+            "version's folder"
         ) from None
 
 
@@ -141,6 +142,17 @@ def copy_tree(source: str, target: str, last: Iterable[str] = (), but: str | Non
         destination = os.path.join(target, name)
         with source_files.open(os.path.join(source, name)) as reader, create(destination) as writer:
             shutil.copyfileobj(reader, writer, _CHUNK)
+
+
+@contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A version's folder, copied to this machine for a while where it lies elsewhere: TensorFlow reads no s3://."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tree(path, folder)
+        yield folder
 
 
 def _object_store() -> "BeamFiles":

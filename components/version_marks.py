@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from components.serving_lock import changing
 from components.writing import read_small, write_small
 from data.errors import WorkspaceError
+from data.section import first_problem
 
 PINS_FILE = "pins.json"
 WITHDRAWN_FILE = "withdrawn.json"
@@ -59,10 +60,9 @@ def _read(serving_dir: str, name: str, kind: type[_Marks]) -> _Marks:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        what = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
         raise WorkspaceError(
-            f"{path}: damaged: {what}. Restore or remove the file; nothing is pushed or removed until then"
+            f"{path}: damaged: {first_problem(error)}. Restore or remove the file; nothing is pushed or removed until "
+            "then"
         ) from None
 
 

@@ -92,7 +92,7 @@ class InputConfig(Section):
     """How records reach the training loop."""
 
     cache_bytes: int = Field(default=2 * 2**30, ge=0)
-    """A training set whose decoded pixels fit in this many bytes is kept in memory."""
+    """A training set whose decoded pixels fit in this many bytes is kept in memory; reading it takes twice as many."""
     shuffle_buffer: int = Field(default=512, ge=1)
     """Records shuffled at a time where the set is not kept in memory; the files are shuffled too."""
     prefetch: int = Field(default=2, ge=1)

@@ -69,15 +69,18 @@ def training_batches(
     context = context or tf.distribute.InputContext()
     scan = _scan(files, config.cache_bytes)
     mean = tf.constant(channel_mean, tf.float32)
+    read: Callable[..., tuple[tf.Tensor, tf.Tensor]]
     if scan.decoded is not None:
-        windows, read = _memory_windows(scan.count, seed), lambda index: _unpack(tf.gather(scan.decoded, index))
+        windows, read = _memory_windows(scan.count, seed), lambda index, table: _unpack(tf.gather(table, index))
     else:
         windows, read = _disk_windows(files, seed, config.shuffle_buffer), decode_example
 
-    def varied(number: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment(*read(item), tf.stack([tf.constant(seed, tf.int64), number]), augmentation, mean)
+    def varied(number: tf.Tensor, *item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment(*read(*item), tf.stack([tf.constant(seed, tf.int64), number]), augmentation, mean)
 
     items = _slice(_numbered(scan.count, batch_size * start_step, windows), batch_size, context)
+    if scan.decoded is not None:
+        items = _with_table(items, scan.decoded)
     examples = items.map(varied, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = examples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
     # Several workers would otherwise ask each other at each step whether any has come to its end.
@@ -172,6 +175,15 @@ def _slice(items: tf.data.Dataset, batch_size: int, context: tf.distribute.Input
         return items
     size = batch_size // context.num_input_pipelines
     return items.filter(lambda number, item: number % batch_size // size == context.input_pipeline_id)
+
+
+def _with_table(items: tf.data.Dataset, table: tf.Tensor) -> tf.data.Dataset:
+    """(number, item) to (number, item, table), all of which share the table.
+
+    A function would capture it as a constant of its graph if it had 128 elements or fewer: many copies of all pictures.
+    """
+    tables = tf.data.Dataset.from_tensors(table).repeat()
+    return tf.data.Dataset.zip(items, tables).map(lambda numbered, table: (*numbered, table))
 
 
 def _memory_windows(count: int, seed: int) -> Windows:

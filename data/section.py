@@ -1,6 +1,6 @@
-"""The base of every configuration section."""
+"""The base of every configuration section, and what pydantic found wrong, in a line."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Section(BaseModel):
@@ -11,3 +11,9 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, after the key where it is."""
+    problem = error.errors()[0]
+    return ": ".join(part for part in (".".join(map(str, problem["loc"])), problem["msg"]) if part)

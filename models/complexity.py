@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.config import ModelConfig
-from models.deeplab import build_model
+from models.deeplab import DeepLabV3Plus, build_model
 
 #: The layers that multiply: their kernel is applied once at each place of their output.
 MULTIPLYING = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
@@ -102,9 +102,13 @@ class Published:
     deviation: str = ""
     """Why the figure is not that of the network, where it is not."""
 
+    def build(self) -> DeepLabV3Plus:
+        """The network as it is built here."""
+        return build_model(self.config, self.classes)
+
     def costs(self) -> list[LayerCost]:
-        """Of the network as it is built here."""
-        return layer_costs(build_model(self.config, self.classes), self.size)
+        """Of that network."""
+        return layer_costs(self.build(), self.size)
 
     def difference(self, multiply_adds: int) -> float:
         """From the nearest number that the published digits may stand for, as a fraction of it."""
@@ -158,17 +162,20 @@ PUBLISHED = (
 
 
 def comparison() -> Table:
-    """Ours beside the published figures, in billions of multiply-adds."""
+    """Ours beside the published figures, in billions of multiply-adds, and our parameters in millions."""
     table = Table(title="Billions of multiply-adds", caption="padded: as counted there, see padded_multiply_adds")
-    for column in ("network", "image", "output stride", "published", "ours", "ours, padded", "difference", "source"):
+    numbers = ("published", "ours", "ours, padded", "difference", "millions of parameters")
+    for column in ("network", "image", "output stride", *numbers, "source"):
         table.add_column(column, justify="left" if column in ("network", "source") else "right")
     for row in PUBLISHED:
-        costs = row.costs()
+        network = row.build()
+        costs = layer_costs(network, row.size)
         exact = sum(cost.multiply_adds for cost in costs)
         padded = sum(cost.padded_multiply_adds for cost in costs)
-        numbers = (row.billions, f"{exact / 1e9:.2f}", f"{padded / 1e9:.2f}", f"{row.difference(padded):+.1%}")
+        billions = (row.billions, f"{exact / 1e9:.2f}", f"{padded / 1e9:.2f}", f"{row.difference(padded):+.1%}")
         stride, size = str(row.config.output_stride), "x".join(map(str, row.size))
-        table.add_row(row.name, size, stride, *numbers, "; ".join(filter(None, (row.source, row.deviation))))
+        millions = f"{network.count_params() / 1e6:.2f}"
+        table.add_row(row.name, size, stride, *billions, millions, "; ".join(filter(None, (row.source, row.deviation))))
     return table
 
 

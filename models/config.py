@@ -32,6 +32,7 @@ BackboneName = Literal[
 ]
 Head = Literal["v3plus", "v3", "lite", "lraspp"]
 LiteVariant = Literal["float32", "float16", "dynamic", "int8"]
+HubModule = Literal["segmenter", "feature_extractor"]
 
 #: Least and greatest width multiplier of the backbones that have one; the others have width 1.
 WIDTHS = {
@@ -152,7 +153,8 @@ class TrainingConfig(OptimizerConfig):
 
     initial_weights: str = "random"
     """"random"; "imagenet" for the backbone's published weights (keras.applications); a .weights.h5 file or SavedModel
-    folder; or a TensorFlow Hub handle, as a path or URL."""
+    folder; or a TensorFlow Hub handle, as a path or URL. Of a SavedModel, which is a program, only the weights are
+    read."""
     warm_start: bool = False
     """Whether training starts from the model that is served; where none is yet, it starts from `initial_weights`."""
     warm_start_epochs: float = Field(default=0.0, ge=0)
@@ -197,6 +199,24 @@ class TrainingConfig(OptimizerConfig):
     def _warmup_ends(self) -> "TrainingConfig":
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} is larger than steps {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_alike(self) -> "TrainingConfig":
+        if self.global_batch_size % self.accumulation:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} does not split evenly over {self.accumulation} parts of "
+                f"accumulation; allowed are multiples of {self.accumulation}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _step_compiles(self) -> "TrainingConfig":
+        if self.jit_compile and self.strategy in ("mirrored", "multi_worker"):
+            raise ValueError(
+                f"jit_compile does not go with strategy {self.strategy!r}: XLA cannot compile what the replicas tell "
+                "each other in mid-step; allowed with 'one_device', and always on with 'tpu'"
+            )
         return self
 
     @model_validator(mode="after")

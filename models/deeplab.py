@@ -33,6 +33,10 @@ class ChannelNormalization(layers.Layer):
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         return (images - self.mean) / ops.sqrt(self.variance)
 
+    def get_config(self) -> dict[str, Any]:
+        """Without the dtype, which is no choice."""
+        return {name: value for name, value in super().get_config().items() if name != "dtype"}
+
 
 def feature_extractor(config: ModelConfig) -> keras.Model:
     """The backbone, from normalised images to the features that the head reads.
@@ -71,7 +75,8 @@ class DeepLabV3Plus(keras.Model):
         options: fields of `models.config.ModelConfig`.
 
     Raises:
-        ValueError: the shape is not that of RGB images, or an option does not exist or has no such value.
+        ValueError: the shape is not that of RGB images, there is no class, or an option does not exist or has no such
+            value.
     """
 
     def __init__(
@@ -84,8 +89,10 @@ class DeepLabV3Plus(keras.Model):
     ) -> None:
         # Pixels keep their 32 bits until they are normalised: bfloat16 has 8 of precision.
         super().__init__(autocast=False, name=name)
-        if len(input_shape) != 3 or input_shape[-1] != 3:
+        if len(input_shape) != 3 or input_shape[-1] != 3 or any(side is not None and side < 1 for side in input_shape):
             raise ValueError(f"input_shape {tuple(input_shape)} is not (height, width, 3)")
+        if num_classes < 1:
+            raise ValueError(f"num_classes {num_classes} is less than 1")
         self.config = config = ModelConfig(**options)
         self.image_shape = tuple(input_shape)
         self.num_classes = num_classes
@@ -147,6 +154,15 @@ class DeepLabV3Plus(keras.Model):
         images = ops.cast(images, "float32")
         return self.normalization(images) if self.normalization else BACKBONES[self.config.backbone].preprocess(images)
 
+    @property
+    def feature_layers(self) -> list[layers.Layer]:
+        """The layers, weights and all, that make `features` of images."""
+        return [*([self.normalization] if self.normalization else []), self.backbone]
+
+    def features(self, images: keras.KerasTensor, training: bool = False) -> dict[str, keras.KerasTensor]:
+        """What the head reads (`feature_extractor`) of images as in `coarse_logits`."""
+        return self.backbone(self.normalize(images), training=training)
+
     def coarse_logits(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Logits before the last upsampling.
 
@@ -158,7 +174,10 @@ class DeepLabV3Plus(keras.Model):
             (batch, ceil(height / s), ceil(width / s), classes) float32, where s is 4 with the head "v3plus", 8 with
             "lraspp", and the output stride with the others.
         """
-        features = self.backbone(self.normalize(images), training=training)
+        return self.classify(self.features(images, training=training), training=training)
+
+    def classify(self, features: dict[str, keras.KerasTensor], training: bool = False) -> keras.KerasTensor:
+        """`coarse_logits` of an image's `features`."""
         x = features["last"]
         if self.aspp:
             x = self.aspp(x, training=training)
@@ -195,7 +214,7 @@ class DeepLabV3Plus(keras.Model):
 
 def build_model(
     config: ModelConfig,
-    num_classes: int,
+    num_classes: int = 21,
     *,
     mean: Sequence[float] | None = None,
     variance: Sequence[float] | None = None,

@@ -32,7 +32,7 @@ object                   `DeepLabV3Plus.weights`; the paths are Keras' own, such
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,6 +71,9 @@ MODEL_FILE = "model.json"
 
 Outputs = dict[str, tf.Tensor]
 Asset = TypeVar("Asset", bound=Section)
+
+#: Images that an evaluation has under way: while one core counts the pixels of one, the others work at the next.
+_COMPARED_AT_ONCE = 3
 
 _PIXELS_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8)
 
@@ -158,7 +161,8 @@ class InferenceModule(tf.Module):
             return {name: tf.reshape(count, (-1,)) for name, count in counts.items()}
 
         zeros = vars(Counts.zeros(num_classes))
-        return _each(compare, examples, {name: tf.TensorSpec((zero.size,), tf.int64) for name, zero in zeros.items()})
+        specs = {name: tf.TensorSpec((zero.size,), tf.int64) for name, zero in zeros.items()}
+        return _each(compare, examples, specs, at_once=_COMPARED_AT_ONCE)
 
     def _segment(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(batch, height, width, 3) uint8 images to class ids (batch, *size) uint8 and scores (batch,) float32."""
@@ -178,9 +182,9 @@ def _traced(
     return tf.function(function).get_concrete_function(tf.TensorSpec(spec.shape, spec.dtype, name=name))
 
 
-def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any) -> Any:
-    """Maps elements one after the other: their sizes differ, and each keeps every core busy by itself."""
-    return tf.map_fn(function, elements, fn_output_signature=specs, parallel_iterations=1)
+def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any, at_once: int = 1) -> Any:
+    """Maps elements, whose sizes differ, one after the other: the network keeps every core busy by itself."""
+    return tf.map_fn(function, elements, fn_output_signature=specs, parallel_iterations=at_once)
 
 
 @contextmanager
@@ -236,13 +240,20 @@ def export_saved_model(
         inference=inference,
         weights=tuple(weight.path for weight in network.weights),
     )
+    with asset_files({LABEL_MAP_FILE: label_map, MODEL_FILE: description}) as files:
+        variables = [weight.value for weight in network.weights]
+        module = InferenceModule(variables, protocol, preprocess, files)
+        tf.saved_model.save(module, os.fspath(path), signatures=module.signatures())
+
+
+@contextmanager
+def asset_files(sections: Mapping[str, Section]) -> Iterator[list[Path]]:
+    """Files with the JSON of sections, by their names, for the folder `assets` of a SavedModel; gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        files = {Path(folder, LABEL_MAP_FILE): label_map, Path(folder, MODEL_FILE): description}
+        files = {Path(folder, name): section for name, section in sections.items()}
         for file, section in files.items():
             file.write_text(section.model_dump_json(indent=2), encoding="utf-8")
-        variables = [weight.value for weight in network.weights]
-        module = InferenceModule(variables, protocol, preprocess, list(files))
-        tf.saved_model.save(module, os.fspath(path), signatures=module.signatures())
+        yield list(files)
 
 
 def load_label_map(path: str | os.PathLike[str]) -> LabelMap:

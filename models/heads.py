@@ -68,6 +68,8 @@ def upsample(features: keras.KerasTensor, like: keras.KerasTensor, align_corners
 class HeadPart(layers.Layer):
     """A layer that remembers the arguments it was made with, so that Keras can make it again.
 
+    The layers inside compute in the global Keras policy of the moment, as those of the whole network.
+
     Args:
         arguments: the constructor's own, by name.
         options: those of every Keras layer.

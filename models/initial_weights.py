@@ -7,22 +7,23 @@
 `imagenet`                 keras.applications, downloaded by Keras    every weight of the backbone
 `FILE.weights.h5`, `.h5`   a file of this network                     every weight; other class count: no classifier
                            a file of keras.applications               every weight of the backbone
-a folder or URL            a SavedModel that this project exported    every weight; of the classifier, the classes
-                                                                      whose names both have
+a folder or URL            a SavedModel that this project exported,   every weight; of the classifier, the classes
+                           a segmenter for TensorFlow Hub too         whose names both have
+                           a feature extractor that it exported       every weight of the backbone, and the
+                                                                      statistics by which pixels are normalised
                            another SavedModel or TensorFlow Hub       every weight of the backbone
 =========================  =========================================  ==========================================
 
 All or nothing: a source that lacks a weight, or has it in another shape, is refused, and the network stays as it was.
 """
 
-import hashlib
 import os
 import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import h5py  # type: ignore[import-untyped]
@@ -32,13 +33,11 @@ import tensorflow as tf
 
 from data.errors import ConfigError, ProjectError, TrainingError
 from models.config import WIDTHS, ModelConfig
-from models.deeplab import DeepLabV3Plus
-from models.export import MODEL_FILE, load_description, load_label_map
+from models.deeplab import DeepLabV3Plus, build_model
+from models.export import MODEL_FILE, float32_policy, load_description, load_label_map
+from models.saved_weights import Weights, download_module, exported_weights, listed_variables
 
 _MOBILENET_V3_WIDTHS = (0.75, 1.0)
-
-#: Values of weights by their paths: names joined by "/", the layer's and the weight's own last.
-Weights = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,8 @@ class InitialWeights:
     """Of an earlier network of ours: classes whose rows of the classifier were kept."""
     new_classes: tuple[str, ...] = ()
     """Of an earlier network of ours: classes whose rows of the classifier start anew."""
+    foreign: bool = False
+    """Whether the source is a SavedModel of somebody else."""
 
     def __str__(self) -> str:
         text = f"initial weights: {self.loaded} of {self.total} from {self.source}"
@@ -87,6 +88,8 @@ class InitialWeights:
             text += f"; the classifier keeps {len(self.kept_classes)} of {classes} classes"
         if self.new_classes:
             text += f" and starts anew for {', '.join(self.new_classes)}"
+        if self.foreign:
+            text += "; a SavedModel is a program: its weights alone were read, and nothing of it ran"
         return text
 
 
@@ -117,6 +120,20 @@ def load_initial_weights(model: DeepLabV3Plus, source: str, *, label_names: Sequ
         raise type(error)(f"initial_weights {source!r}: {error}") from error.__cause__
     except tf.errors.OpError as error:
         raise TrainingError(f"initial_weights {source!r} cannot be read: {error.message}") from error
+
+
+def load_network(path: str | os.PathLike[str]) -> DeepLabV3Plus:
+    """The network inside a SavedModel that this project exported, float32, at the output stride that it predicts at.
+
+    Raises:
+        WorkspaceError: there is no such model.
+    """
+    description, labels = load_description(path), load_label_map(path)
+    stride = description.inference.output_stride or description.model.output_stride
+    with float32_policy():
+        network = build_model(description.model.model_copy(update={"output_stride": stride}), labels.num_classes)
+    load_initial_weights(network, os.fspath(path), label_names=labels.names)
+    return network
 
 
 def _published(config: ModelConfig) -> Published:
@@ -206,53 +223,19 @@ def _load_file(model: DeepLabV3Plus, source: str, label_names: Sequence[str]) ->
 
 
 def _load_saved_model(model: DeepLabV3Plus, source: str, label_names: Sequence[str]) -> InitialWeights:
-    folder = source if tf.io.gfile.isdir(source) else _download_module(source)
+    folder = source if tf.io.gfile.isdir(source) else download_module(source)
     if not tf.saved_model.contains_saved_model(folder):
         raise ConfigError(f"folder {folder} holds no SavedModel; allowed: one with a saved_model.pb")
     ours = tf.io.gfile.exists(os.path.join(folder, "assets", MODEL_FILE))
     try:
-        weights = _exported_weights(folder) if ours else _module_weights(folder)
+        weights = exported_weights(folder) if ours else dict(listed_variables(folder, "variables"))
     except Exception as error:
         raise TrainingError(f"the SavedModel is damaged ({error})") from error
-    if ours:
-        return _load_network(model, source, label_names, weights, load_label_map(folder).names)
-    return _load_backbone(model, source, lambda: weights)
-
-
-def _exported_weights(folder: str) -> Weights:
-    """Of a network that this project exported, without its graphs."""
-    checkpoint = tf.train.load_checkpoint(os.path.join(folder, "variables", "variables"))
-    return {
-        path: checkpoint.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE")
-        for index, path in enumerate(load_description(folder).weights)
-    }
-
-
-def _module_weights(folder: str) -> Weights:
-    """Of a SavedModel with the interface of TensorFlow Hub: an attribute `variables`."""
-    variables = getattr(tf.saved_model.load(folder), "variables", ())
-    return {variable.name.removesuffix(":0"): variable.numpy() for variable in variables}
-
-
-def _download_module(handle: str) -> str:
-    """The folder of a TensorFlow Hub module, downloaded as its protocol says and kept in Keras' cache.
-
-    The tensorflow-hub package does the same, but needs a module that setuptools no longer has.
-    """
-    if not handle.startswith(("http://", "https://")):
-        raise ConfigError(
-            "there is no such folder; allowed: 'random', 'imagenet', a .weights.h5 or .h5 file, the folder of a "
-            "SavedModel, the URL of a TensorFlow Hub module"
-        )
-    name = f"hub_{hashlib.sha256(handle.encode()).hexdigest()[:16]}"
-    origin = f"{handle}{'&' if '?' in handle else '?'}tf-hub-format=compressed"
-    try:
-        return keras.utils.get_file(name, origin, extract=True, archive_format="tar")
-    except Exception as error:
-        raise TrainingError(
-            f"the module cannot be downloaded ({error}). Without a network, give initial_weights the folder of an "
-            "unpacked copy"
-        ) from error
+    if not ours:
+        return replace(_load_backbone(model, source, lambda: weights), foreign=True)
+    if model.classifier.kernel.path not in weights:
+        return _load_features(model, source, weights)
+    return _load_network(model, source, label_names, weights, load_label_map(folder).names)
 
 
 def _by_layer(weights: Weights) -> dict[str, dict[str, np.ndarray]]:
@@ -303,16 +286,32 @@ def _value(weight: keras.Variable, arrays: Mapping[str, np.ndarray], count: int)
     return array
 
 
-def _load_network(
-    model: DeepLabV3Plus, source: str, label_names: Sequence[str], weights: Weights, known_names: Sequence[str]
-) -> InitialWeights:
-    """Copies the weights of a whole network; of its classifier those of the classes that both know by name."""
-    if extra := sorted(weights.keys() - {weight.path for weight in model.weights}):
+def _load_features(model: DeepLabV3Plus, source: str, weights: Weights) -> InitialWeights:
+    """Copies the weights of a feature extractor of ours."""
+    places = [weight for layer in model.feature_layers for weight in layer.weights]
+    _assign(places, _placed(weights, places))
+    return InitialWeights(source, len(places), len(model.weights))
+
+
+def _placed(weights: Weights, places: Sequence[keras.Variable]) -> dict[str, np.ndarray | None]:
+    """The value for each weight of a network of ours, by its path.
+
+    Raises:
+        ConfigError: there are values without a place.
+    """
+    if extra := sorted(weights.keys() - {weight.path for weight in places}):
         raise ConfigError(
             f"it is of a network with another configuration: {len(extra)} of its weights have no place in this one, "
             f"such as {extra[0]}"
         )
-    values = {weight.path: weights.get(weight.path) for weight in model.weights}
+    return {weight.path: weights.get(weight.path) for weight in places}
+
+
+def _load_network(
+    model: DeepLabV3Plus, source: str, label_names: Sequence[str], weights: Weights, known_names: Sequence[str]
+) -> InitialWeights:
+    """Copies the weights of a whole network; of its classifier those of the classes that both know by name."""
+    values = _placed(weights, model.weights)
     kept = tuple(name for name in label_names if name in known_names)
     rows = [(label_names.index(name), known_names.index(name)) for name in kept]
     for weight in model.classifier.weights:

@@ -173,13 +173,19 @@ def _strided_depthwise(inputs: Any, kernel: Any, strides: list[int], padding: st
 class BatchNormalization(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis of (batch, height, width, channels), same numbers.
 
-    Statistics of a batch that are synchronised across replicas take Keras' own way.
+    Statistics of a batch take Keras' own way where they are synchronised across replicas, and where XLA compiles: it
+    computes the variance as the mean of the squares less the square of the mean, which leaves 2 digits of float32 where
+    the mean is 100 times the standard deviation, and may be negative at 1000 times.
     """
 
+    #: Whether XLA compiles the step of training.
+    compiled = False
+
     def call(self, inputs: keras.KerasTensor, training: bool | None = None, mask: Any = None) -> keras.KerasTensor:
-        if not _on_tensorflow() or (self.synchronized and training and self.trainable):
+        learns = training and self.trainable
+        if not _on_tensorflow() or (learns and (self.synchronized or self.compiled)):
             return super().call(inputs, training=training, mask=mask)
-        if training and self.trainable:
+        if learns:
             outputs, mean, variance = self._fused(inputs, (), ())
             # The kernel returns the unbiased variance; Keras keeps the biased one.
             count = ops.cast(ops.size(inputs) // inputs.shape[-1], "float32")

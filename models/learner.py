@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from models.averaging import MovingAverage
 from models.config import TrainingConfig
+from models.kernels import BatchNormalization
 from models.loss_scale import LossScale
 from models.losses import decayed_kernels
 from models.objective import Objective
@@ -93,7 +94,7 @@ class Learner:
         self.model = model
         self._config = config
         freeze(model, config)
-        self._synchronize_batch_norm()
+        self._prepare_batch_norm()
         self._objective = Objective(config.loss, class_weights.tolist())
         self._schedule = PolySchedule(config.learning_rate, config.steps, config.power, config.warmup_steps)
         with self._distribution.scope():
@@ -106,10 +107,12 @@ class Learner:
         compiles = config.jit_compile and self._distribution.name == "one_device"
         self.step = tf.function(self._step, autograph=False, jit_compile=compiles or None)
 
-    def _synchronize_batch_norm(self) -> None:
+    def _prepare_batch_norm(self) -> None:
         for layer in _layers(self.model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = self._distribution.replicas > 1
+            if isinstance(layer, BatchNormalization):
+                layer.compiled = self._config.jit_compile or self._distribution.name == "tpu"
 
     @property
     def weights(self) -> list[tf.Variable]:
@@ -123,6 +126,10 @@ class Learner:
         scale = self._scale.variables if self._scale else []
         averages = self._average.averages if self._average else []
         return [*model, self._steps, *self._optimizer.variables, *scale, *averages]
+
+    def is_finite(self) -> bool:
+        """Whether the weights are, which a finite gradient does not promise of those that it led to."""
+        return all(np.isfinite(weight.numpy()).all() for weight in self.weights)
 
     def learning_rate(self, step: int) -> float:
         """The rate after `step` steps."""

@@ -10,7 +10,7 @@ A model of this kind has one signature, the same in every format:
 It sees an image whole and once: windows, scales and mirroring of `InferenceConfig` are left out, its output stride is
 kept. What readers need beside the tensors are files in a ZIP archive behind the model, where the metadata format of
 TensorFlow Lite has its associated files; runtimes read a model from its front and ZIP readers from its end, so
-`unzip model.tflite` lists them:
+`unzip model.tflite` lists them (`models.lite_metadata` has the format's table):
 
 ==============  =====================================================================================
 `labels.txt`      the class names, one a line, in the order of the ids
@@ -19,7 +19,6 @@ TensorFlow Lite has its associated files; runtimes read a model from its front a
 """
 
 import io
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +29,8 @@ import tensorflow as tf
 
 from data.section import Section
 from models.config import LiteVariant
-from models.deeplab import DeepLabV3Plus, build_model
-from models.export import CLASS_IDS, PIXELS, float32_policy, load_description, load_label_map
-from models.initial_weights import load_initial_weights
+from models.deeplab import DeepLabV3Plus
+from models.export import CLASS_IDS, PIXELS
 
 LABELS_FILE = "labels.txt"
 INPUT_FILE = "input.json"
@@ -50,20 +48,6 @@ class InputDescription(Section):
     network has the normalisation of its backbone."""
     variance: tuple[float, ...] = ()
     """By channel."""
-
-
-def load_network(path: str | os.PathLike[str]) -> DeepLabV3Plus:
-    """The network inside a SavedModel that this project exported, float32, at the output stride that it predicts at.
-
-    Raises:
-        WorkspaceError: there is no such model.
-    """
-    description, labels = load_description(path), load_label_map(path)
-    stride = description.inference.output_stride or description.model.output_stride
-    with float32_policy():
-        network = build_model(description.model.model_copy(update={"output_stride": stride}), labels.num_classes)
-    load_initial_weights(network, os.fspath(path), label_names=labels.names)
-    return network
 
 
 def describe_input(network: DeepLabV3Plus, size: tuple[int, int]) -> InputDescription:

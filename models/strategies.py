@@ -52,7 +52,7 @@ class Distribution:
         """Refuses a configuration that these replicas cannot train.
 
         Raises:
-            ConfigError: the batch does not split evenly, or XLA cannot compile the step.
+            ConfigError: the strategy is another one, or the batch does not split evenly.
         """
         if config.strategy != self.name:
             raise ConfigError(f"training.strategy is {config.strategy!r}, but the replicas are those of {self.name!r}")
@@ -61,11 +61,6 @@ class Distribution:
                 f"training.global_batch_size {config.global_batch_size} does not split evenly over {self.replicas} "
                 f"replicas with training.accumulation {config.accumulation}; allowed are multiples of "
                 f"{self.replicas * config.accumulation}"
-            )
-        if config.jit_compile and self.name in ("mirrored", "multi_worker"):
-            raise ConfigError(
-                f"training.jit_compile does not go with training.strategy {self.name!r}: XLA cannot compile what the "
-                "replicas tell each other in mid-step; allowed with 'one_device', and always on with 'tpu'"
             )
 
     def sum_over_workers(self, values: np.ndarray) -> np.ndarray:

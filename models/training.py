@@ -19,6 +19,7 @@ from data.section import Section
 from models.balance import class_weights
 from models.checkpoints import Checkpoints
 from models.config import TrainingConfig
+from models.deeplab import DeepLabV3Plus
 from models.evaluation import Evaluation, count, judge, predictor
 from models.learner import Learner, StepReport
 from models.monitor import Progress, Silent
@@ -126,7 +127,8 @@ def train(
     if not start and initialize:
         initialize()
         run.begin_anew()
-    run.describe({"training": config, "augment": augmentation, "input": inputs})
+    network = {"model": model.config} if isinstance(model, DeepLabV3Plus) else {}
+    run.describe({**network, "training": config, "augment": augmentation, "input": inputs})
 
     def batches(start: int, augmentation: AugmentConfig, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return training_batches(
@@ -142,8 +144,9 @@ def train(
 
     def staged() -> Iterator[Batch]:
         for begin, end, stage in augmentation.stages(start, config.steps):
-            dataset = distribution.strategy.distribute_datasets_from_function(partial(batches, begin, stage))
-            yield from islice(dataset, end - begin)
+            make = partial(batches, begin, stage)
+            # No name holds the dataset, whose pictures in memory go before the next stage reads its own.
+            yield from islice(distribution.strategy.distribute_datasets_from_function(make), end - begin)
 
     return run.run(staged())
 
@@ -244,7 +247,7 @@ class _Run:
         saves = examples is not None or self._is_due(self._config.checkpoint_every)
         if saves or self._is_due(self._config.log_every):
             # Before anything is saved, so that no checkpoint holds weights that are not finite.
-            self._log()
+            self._log(saves)
         if examples is not None:
             self._evaluate(examples)
         if saves:
@@ -259,9 +262,11 @@ class _Run:
     def _is_exhausted(self) -> bool:
         return 0 < self._config.patience <= self._result.since_best
 
-    def _log(self) -> None:
+    def _log(self, saves: bool) -> None:
         """Fetches what the steps since the last time gave; only here the loop waits for the device."""
         losses, norms, diverged = np.asarray([[float(value) for value in report] for report in self._pending]).T
+        if saves and not self._learner.is_finite():
+            diverged[-1] = True
         elapsed = time.perf_counter() - self._clock
         step = self._result.steps
         if diverged.any():

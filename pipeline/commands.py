@@ -149,13 +149,25 @@ def metadata_section(config_path: Path | None, overrides: Sequence[str]) -> Meta
     return load_config(config_path, ["data.path=none", *overrides]).metadata  # These commands need no data.
 
 
-def report_command(workspace: Path, *, verbose: bool) -> None:
-    """`report`: the newest run's report, written again."""
+def report_command(run: str | None, compare: str | None, workspace: Path, *, verbose: bool) -> None:
+    """`report`: a run's report, written again, or its page beside another run."""
+    places = Workspace(workspace.absolute())
     with quietly(verbose):
-        from pipeline.report.page import rewrite_report
+        from pipeline.report.compare import write_comparison
+        from pipeline.report.page import read_record, write_report
 
-        path = rewrite_report(Workspace(workspace.absolute()))
-    Console().print(f"report        {path}", markup=False)
+        record = read_record(places, run)
+        path = write_comparison(record, read_record(places, compare)) if compare else write_report(record)
+    Console().print(f"{'comparison' if compare else 'report':<13} {path}", markup=False, soft_wrap=True)
+
+
+def index_command(workspace: Path, *, verbose: bool) -> None:
+    """`report --index`: the page of all runs."""
+    with quietly(verbose):
+        from pipeline.report.index import write_index
+
+        path = write_index(Workspace(workspace.absolute()))
+    Console().print(f"index         {path}", markup=False, soft_wrap=True)
 
 
 def inspect_command(
@@ -192,7 +204,7 @@ def inspect_command(
 
 def doctor_command(workspace: Path, config_path: Path | None, overrides: Sequence[str], *, quick: bool) -> None:
     """`doctor`: checks of the machine; a failed one makes the command fail."""
-    from pipeline.doctor import has_failures, run_checks
+    from pipeline.doctor.examination import has_failures, run_checks
 
     console = Console()
     table = Table("check", "", "found", "what to do")
@@ -258,6 +270,8 @@ def show_summary(summary: Summary, folder: Path, console: Console) -> None:
     for model in summary.lite.models if summary.lite else []:
         time = f", {model.milliseconds:g} ms an image" if model.milliseconds is not None else ""
         console.print(f"LiteRT        {model.variant}: {model.reason}{time}", markup=False)
+    for module in summary.hub.models if summary.hub else []:
+        console.print(f"TF Hub        {module.module}: {module.reason}", markup=False)
     if summary.pushed_path:
         console.print(f"pushed        version {summary.pushed_version}: {summary.pushed_path}", markup=False)
     console.print(f"report        {folder / 'report.html'}", markup=False)

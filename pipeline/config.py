@@ -12,7 +12,15 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from components.config import EvaluationConfig, InfraConfig, LiteConfig, PushConfig, ValidationConfig, check_classes
+from components.config import (
+    EvaluationConfig,
+    HubConfig,
+    InfraConfig,
+    LiteConfig,
+    PushConfig,
+    ValidationConfig,
+    check_classes,
+)
 from components.search_space import SECTIONS
 from components.tuning import TuningConfig, check_space
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
@@ -99,6 +107,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     infra: InfraConfig = InfraConfig()
     lite: LiteConfig = LiteConfig()
+    hub: HubConfig = HubConfig()
     push: PushConfig = PushConfig()
     beam: BeamConfig = BeamConfig()
     metadata: MetadataConfig = MetadataConfig()

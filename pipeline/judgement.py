@@ -9,12 +9,12 @@ from typing import Any
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
-from components import baseline, infra_check, pusher, tuner
+from components import baseline, hub_record, infra_check, lite_record, tuner
+from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
 from components.drift import read_drift
 from components.evaluation_images import slice_name
 from components.evaluation_results import Scores, SliceKey, read_scores
 from components.example_gen import read_counts
-from components.lite_record import read_record
 from components.search_space import chosen_values, with_values
 from components.spans.records import read_window
 from components.trainer import RESULT_FILE
@@ -38,7 +38,7 @@ from pipeline.summary import (
 def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> Summary:
     """Collects a run's summary from its artifacts; what the run did not come to stays None."""
     artifacts = {(stage.name, key): outputs[0] for stage in stages.values() for key, outputs in stage.outputs.items()}
-    lite = artifacts.get(("LiteConverter", "lite"))
+    lite, hub = artifacts.get(("LiteConverter", "lite")), artifacts.get(("HubExporter", "hub"))
     tuning = _tuning(artifacts.get(("Tuner", "best_hyperparameters")), artifacts.get(("Tuner", "tuner_results")))
     summary = Summary(
         run_id=run_id,
@@ -49,7 +49,8 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
         data=_data(artifacts),
         tuning=tuning,
         model=_model(artifacts, config, tuning),
-        lite=read_record(lite.uri) if lite else None,
+        lite=lite_record.read_record(lite.uri) if lite else None,
+        hub=hub_record.read_record(hub.uri) if hub else None,
         timings={stage.name: round(stage.seconds, 3) for stage in stages.values()},
         cached=[stage.name for stage in stages.values() if stage.state == "cached"],
     )
@@ -175,9 +176,9 @@ def _outcome(artifacts: Mapping[tuple[str, str], Artifact], verdict: Verdict) ->
         reasons.append(f"infra check failed: {refusal}" if refusal else "a fresh process served it")
         blessed = blessed and not refusal
     outcome: dict[str, Any] = {"blessed": blessed}
-    if pushed is not None and pushed.get_int_custom_property(pusher.PUSHED):
-        outcome["pushed_path"] = pushed.get_string_custom_property(pusher.DESTINATION)
-        outcome["pushed_version"] = int(pushed.get_string_custom_property(pusher.VERSION))
+    if pushed is not None and pushed.get_int_custom_property(PUSHED):
+        outcome["pushed_path"] = pushed.get_string_custom_property(DESTINATION)
+        outcome["pushed_version"] = int(pushed.get_string_custom_property(VERSION))
     elif pushed is not None:
-        reasons.append("not pushed: " + pushed.get_string_custom_property(pusher.REASON))
+        reasons.append("not pushed: " + pushed.get_string_custom_property(REASON))
     return {**outcome, "reasons": reasons}

@@ -144,8 +144,9 @@ class Push(NamedTuple):
 def pushes(store: MetadataStore) -> list[Push]:
     """All versions that were ever pushed, oldest first.
 
-    A run that was killed right after it had published left no record; the next one, which found its own model being
-    served, recorded the version in its place. Whoever pushed comes first.
+    A run that was killed right after it had published left no record; the first one that found its own model being
+    served recorded the version in its place. Whoever pushed counts before that; of several, as after the version was
+    removed by hand, the last one.
     """
     found = []
     for artifact in store.get_artifacts_by_type("PushedModel"):
@@ -153,11 +154,10 @@ def pushes(store: MetadataStore) -> list[Push]:
         if "pushed_version" in values:
             path = str(values["pushed_destination"])
             push = Push(PurePosixPath(path).parent.name, int(values["pushed_version"]), path, artifact.id)
-            found.append((not values["pushed"], artifact.id, push))
-    newest: dict[tuple[str, int, str], Push] = {}
-    for _, _, push in sorted(found):
-        newest.setdefault((push.model, push.version, push.path), push)
-    return sorted(newest.values(), key=lambda push: push.artifact_id)
+            pushed = bool(values["pushed"])
+            found.append((pushed, artifact.id if pushed else -artifact.id, push))
+    valid = {(push.model, push.version, push.path): push for _, _, push in sorted(found)}
+    return sorted(valid.values(), key=lambda push: push.artifact_id)
 
 
 def find_push(known: Iterable[Push], version: int, model: str | None, serving: Path) -> Push:

@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from data.errors import MetadataError, WorkspaceError
 from pipeline.config import MetadataConfig
-from pipeline.workspace import Workspace
+from pipeline.workspace import CONFIG_FILE, Workspace
 
 #: Environment variable with the password of the MySQL account.
 PASSWORD = "DEEPLAB_METADATA_PASSWORD"  # noqa: S105  # the name of a variable
@@ -52,11 +52,21 @@ def metadata_config(workspace: Workspace, config: MetadataConfig) -> metadata_st
 
 
 def recorded_config(workspace: Workspace) -> MetadataConfig:
-    """Section `metadata` of the newest run in a workspace; the default where nothing has run yet."""
-    path = workspace.runs / "latest" / "config.json"
+    """Section `metadata` of the newest run in a workspace; the default where nothing has run yet.
+
+    Raises:
+        WorkspaceError: The run's configuration is damaged.
+    """
+    path = workspace.runs / "latest" / CONFIG_FILE
     if not path.exists():
         return MetadataConfig()
-    return MetadataConfig.model_validate(json.loads(path.read_bytes()).get("metadata", {}))
+    try:
+        return MetadataConfig.model_validate(json.loads(path.read_bytes()).get("metadata", {}))
+    except ValueError as error:
+        raise WorkspaceError(
+            f"{path}: damaged configuration of a run: {str(error).splitlines()[0]}. Restore the file, or say with "
+            "--config or --set where ML Metadata are"
+        ) from None
 
 
 def existing_store(workspace: Workspace, config: MetadataConfig) -> MetadataStore:

@@ -12,7 +12,7 @@ from components.writing import create
 from pipeline.config import Config
 from pipeline.pages import markdown_page, render_markdown
 from pipeline.records import StageRecord
-from pipeline.report.page import ClassScore, class_scores
+from pipeline.report.scores import ClassScore, class_scores
 from pipeline.summary import MetricsSummary, Summary
 
 MARKDOWN_FILE = "model_card.md"

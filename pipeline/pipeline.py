@@ -17,6 +17,7 @@ import components.baseline
 import components.drift
 import components.evaluator
 import components.example_gen
+import components.hub
 import components.infra_check
 import components.lite
 import components.pusher
@@ -159,6 +160,16 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         if config.lite.variants
         else None
     )
+    hub = (
+        components.hub.HubExporter(
+            model=model,
+            examples=examples,
+            config=config.hub.model_dump_json(),
+            code_hash=code_hash(components.hub),
+        )
+        if config.hub.modules
+        else None
+    )
     pusher = components.pusher.ModelPusher(
         model=model,
         examples=examples,
@@ -170,6 +181,7 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         label_map=labels,
         code_hash=code_hash(components.pusher),
         **({"lite": lite.outputs["lite"]} if lite else {}),
+        **({"hub": hub.outputs["hub"]} if hub else {}),
     )
     nodes: list[BaseNode] = [
         served_model,
@@ -185,6 +197,7 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         evaluator,
         infra_check,
         *([lite] if lite else []),
+        *([hub] if hub else []),
         pusher,
     ]
     return Pipeline(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
@@ -41,6 +42,12 @@ def read_run(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, ru
     executions = sorted(store.get_executions_by_context(context.id), key=lambda execution: execution.id)
     records = [_read_stage(store, pipeline_name, execution) for execution in executions]
     return {record.name: record for record in records}
+
+
+def artifact_folder(stages: Mapping[str, StageRecord], stage: str, key: str) -> str | None:
+    """Where a stage's output is; None if the stage did not make it, or it was deleted since."""
+    outputs = stages[stage].outputs.get(key, []) if stage in stages else []
+    return next((output.uri for output in outputs if fileio.exists(output.uri)), None)
 
 
 def note_reasons(

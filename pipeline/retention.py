@@ -20,7 +20,7 @@ from data.errors import WorkspaceError
 from pipeline.config import RetentionConfig
 from pipeline.lineage import Lineage, Push, find_push, lineage, pushes
 from pipeline.status import run_status
-from pipeline.workspace import Workspace
+from pipeline.workspace import Workspace, run_folders
 
 _DAY = 86400.0
 _USABLE = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
@@ -96,8 +96,9 @@ def _touched(*sides: dict[str, list[int]]) -> Iterator[int]:
 def _runs(workspace: Workspace, store: MetadataStore) -> list[Path]:
     """The folders of all runs, newest first; by their order in ML Metadata, for names come from a clock."""
     order = {context.name: context.id for context in store.get_contexts_by_type("pipeline_run")}
-    folders = [path for path in workspace.runs.glob("*") if path.is_dir() and not path.is_symlink()]
-    return sorted(folders, key=lambda folder: (order.get(folder.name, 0), folder.name), reverse=True)
+    return sorted(
+        run_folders(workspace.runs), key=lambda folder: (order.get(folder.name, 0), folder.name), reverse=True
+    )
 
 
 def _kept_runs(runs: list[Path], config: RetentionConfig) -> list[Path]:

@@ -27,6 +27,9 @@ def choose_serving_dir(serving: str, model: str | None) -> str:
     files = file_system(serving)
     names = sorted(name for name in files.list(serving) if published(files.join(serving, name)))
     known = ", ".join(names)
+    if not names and published(serving):
+        above = serving.rstrip("/").rpartition("/")[0] or "/"
+        raise WorkspaceError(f"{serving}: holds the versions of one model; give the folder above it: {above}")
     if not names:
         raise WorkspaceError(f"{serving}: no model is pushed yet")
     if model is None and len(names) > 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.trainer import TENSORBOARD
+from components.writing import write_small
 from data.errors import ConfigError, DataError, ProjectError, WorkspaceError
 from pipeline.backup import back_up, require_whole, skip_used_ids
 from pipeline.config import Config
@@ -17,13 +18,13 @@ from pipeline.metadata_store import metadata_config, open_store
 from pipeline.model_card import write_model_card
 from pipeline.quiet import output_to
 from pipeline.records import StageRecord, note_reasons, read_run
-from pipeline.report.page import TRIALS, write_report
+from pipeline.report.index import write_index
+from pipeline.report.page import TRIALS, RunRecord, read_origin, write_report
 from pipeline.retention import superseded
 from pipeline.summary import SUMMARY_FILE, Failure, Summary
-from pipeline.workspace import Workspace
+from pipeline.workspace import CONFIG_FILE, Workspace
 
 LOG_FILE = "log.txt"
-CONFIG_FILE = "config.json"
 
 
 class RunFailed(ProjectError):
@@ -40,11 +41,6 @@ class RecordUnwritten(WorkspaceError):
     """What a run came to cannot be written down, as on a full disk."""
 
     transient = True
-
-
-def new_run_id(now: datetime) -> str:
-    """A name that sorts by time."""
-    return now.strftime("%Y%m%d-%H%M%S-%f")[:-3]
 
 
 def run(
@@ -69,12 +65,12 @@ def run(
         RecordUnwritten: The record cannot be written.
     """
     _prepare_metadata(config, workspace)
-    run_id = new_run_id(datetime.now(UTC))
+    run_id = workspace.new_run_id(datetime.now(UTC))
     compiled = compile_pipeline(config, workspace, run_id)
     options = run_options(span, stage_names(compiled))
     with _recording(workspace.runs / run_id):
         folder = workspace.start_run(run_id)
-        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        write_small(str(folder / CONFIG_FILE), config.model_dump_json(indent=2).encode())
     error: Exception | None = None
     try:
         with nullcontext() if verbose else output_to(folder / LOG_FILE):
@@ -111,15 +107,21 @@ def _prepare_metadata(config: Config, workspace: Workspace) -> None:
 
 
 def _keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
-    """Removes what is superseded and backs the metadata up; an error of that goes to the run's log and fails no run."""
+    """Removes what is superseded, lists the runs, backs the metadata up.
+
+    An error of that goes to the run's log and fails no run.
+    """
     try:
         store = open_store(metadata_config(workspace, config.metadata))
         superseded(workspace, store, config.retention).remove(store)
+        write_index(workspace)
         if succeeded and config.metadata.backend == "sqlite":
             back_up(workspace, config.retention.keep_backups)
     except Exception as error:  # noqa: BLE001  # whatever it is, what was trained and pushed stands
         with suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-            log.write("old runs were not removed, or the metadata were not backed up:\n")
+            log.write(
+                "old runs were not removed, runs/index.html was not written, or the metadata were not backed up:\n"
+            )
             traceback.print_exception(error, file=log)
 
 
@@ -152,9 +154,9 @@ def record(run_id: str, config: Config, workspace: Workspace, folder: Path, erro
     summary = summarize(run_id, config, stages, failure.message if failure else "")
     summary = summary.model_copy(update={"failure": failure})
     note_reasons(connection, stages, summary.reasons)
-    (folder / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2), encoding="utf-8")
+    write_small(str(folder / SUMMARY_FILE), summary.model_dump_json(indent=2).encode())
     _link_tensorboard(stages, folder)
-    write_report(summary, stages, folder, config.report)
+    write_report(RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace)))
     write_model_card(summary, stages, folder)
     return summary
 

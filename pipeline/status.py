@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from components.serving_directory import published
 from data.errors import WorkspaceError
-from pipeline.summary import read_summary
-from pipeline.workspace import Workspace
+from pipeline.summary import Summary, read_summary
+from pipeline.workspace import Workspace, run_folders
 
 
 class RunStatus(BaseModel):
@@ -41,21 +41,27 @@ def read_status(workspace: Workspace, last: int) -> Status:
     """
     if not workspace.root.is_dir():
         raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
-    folders = sorted((p for p in workspace.runs.glob("*") if p.is_dir() and not p.is_symlink()), reverse=True)
     models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
     serving = {name: [v.version for v in published(str(workspace.serving / name))] for name in models}
     return Status(
-        runs=[run_status(folder) for folder in folders[:last]],
+        runs=[run_status(folder) for folder in run_folders(workspace.runs)[:last]],
         serving={name: versions for name, versions in serving.items() if versions},
         running=workspace.holder(),
     )
 
 
+def recorded(folder: Path) -> Summary | None:
+    """A run's summary; None where the run was killed before, or while, it was written, or still goes on."""
+    try:
+        return read_summary(folder)
+    except WorkspaceError:
+        return None
+
+
 def run_status(folder: Path) -> RunStatus:
     """What a run came to, by its folder."""
-    try:
-        summary = read_summary(folder)
-    except (OSError, ValidationError):  # killed before, or while, the summary was written
+    summary = recorded(folder)
+    if summary is None:
         return RunStatus(run_id=folder.name, status="unfinished")
     return RunStatus(
         run_id=summary.run_id,

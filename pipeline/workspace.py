@@ -4,12 +4,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from data.errors import WorkspaceBusy, WorkspaceError
+
+#: Name of a run: when it began, in UTC, cut to milliseconds.
+_RUN_ID = "%Y%m%d-%H%M%S-%f"
+#: In a run's folder: its configuration, written when it begins.
+CONFIG_FILE = "config.json"
+#: Beside it: what the run came to, for people.
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,18 @@ class Workspace:
             raise WorkspaceError(f"{self.root}: nothing has run in this workspace yet")
         return latest.resolve()
 
+    def run_folder(self, run_id: str) -> Path:
+        """The folder of a run.
+
+        Raises:
+            WorkspaceError: There is no such run.
+        """
+        folders = {folder.name: folder for folder in run_folders(self.runs)}
+        if run_id not in folders:
+            known = ", ".join(folders) or "none"
+            raise WorkspaceError(f"{self.root}: there is no run {run_id!r} in this workspace; its runs are: {known}")
+        return folders[run_id]
+
     @property
     def schedule(self) -> Path:
         """What the schedule remembers."""
@@ -94,6 +114,11 @@ class Workspace:
         """Who holds the workspace now; empty if nobody does."""
         return self._lock.holder()
 
+    def new_run_id(self, now: datetime) -> str:
+        """A name that sorts by the order of the runs: the time, or right after the newest where the clock went back."""
+        latest = next(filter(None, (begun(folder.name) for folder in run_folders(self.runs))), None)
+        return (max(now, latest + timedelta(milliseconds=1)) if latest else now).strftime(_RUN_ID)[:-3]
+
     def start_run(self, run_id: str) -> Path:
         """Makes a run's folder and points `latest` at it."""
         folder = self.runs / run_id
@@ -103,6 +128,19 @@ class Workspace:
         pointer.symlink_to(run_id)
         pointer.replace(self.runs / "latest")
         return folder
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of all runs below `runs`, newest first by their names."""
+    return sorted((path for path in runs.glob("*") if path.is_dir() and not path.is_symlink()), reverse=True)
+
+
+def begun(run_id: str) -> datetime | None:
+    """When a run began, by its name; None for a folder that is none of a run."""
+    try:
+        return datetime.strptime(run_id, _RUN_ID).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 class Held(Exception):

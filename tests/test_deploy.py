@@ -13,11 +13,20 @@ from pipeline.kubeflow.config import KubeflowConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 STORAGE = list(yaml.safe_load_all((ROOT / "deploy/storage.yaml").read_text()))
+SHELL = yaml.safe_load((ROOT / "deploy/shell.yaml").read_text())
 
 
-@pytest.mark.parametrize("document", STORAGE, ids=lambda document: document["kind"])
+@pytest.mark.parametrize("document", [*STORAGE, SHELL], ids=lambda document: document["kind"])
 def test_kubernetes_takes_the_manifest(document: dict[str, Any]):
     kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_shell_sees_the_volume_where_the_steps_do():
+    (volume,), (container,) = SHELL["spec"]["volumes"], SHELL["spec"]["containers"]
+    claim = STORAGE[0]["metadata"]
+    assert SHELL["metadata"]["namespace"] == claim["namespace"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["name"]
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/mnt/pipeline"}]
 
 
 def test_the_configuration_loads_and_mounts_the_claim_everywhere():

@@ -1,13 +1,14 @@
 """The Dockerfile: what can be checked without building the image."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.doctor import locked_versions
+from pipeline.doctor.machine import locked_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines()
@@ -83,3 +84,19 @@ def test_the_image_starts_commands_and_beam_workers(given: tuple[str, ...], star
         check=True,
     )
     assert result.stdout.strip() == started
+
+
+def test_the_replay_copies_from_context_and_stages_as_docker_does(tmp_path: Path):
+    replay = runpy.run_path(str(ROOT / "scripts/replay_image.py"))
+    for file in ("context/a.txt", "context/code/b.py", "packages/opt/venv/bin/python"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(file)
+    carried_out = replay["Replay"](tmp_path, {})
+    carried_out.stages["packages"] = replay["Stage"](tmp_path / "packages")
+    carried_out.stage = replay["Stage"](tmp_path / "final", workdir="/opt/deeplab")
+
+    for argument in ("--from=packages /opt/venv /opt/venv", "a.txt ./", "code ./code", "a.txt /opt/b.txt"):
+        carried_out.carry_out("COPY", argument)
+
+    copied = {str(path.relative_to(tmp_path / "final")) for path in (tmp_path / "final").rglob("*") if path.is_file()}
+    assert copied == {"opt/venv/bin/python", "opt/deeplab/a.txt", "opt/deeplab/code/b.py", "opt/b.txt"}

@@ -24,7 +24,7 @@ TFX_FAMILY = {
 #: The modules of data/ that are about tf.data and preprocessing; the others do without TensorFlow.
 DATA_WITH_TENSORFLOW = {"data.preprocess", "data.augment", "data.input"}
 #: The network itself is Keras 3 alone.
-NETWORK = ("models.deeplab", "models.backbones")
+NETWORK = ("models.deeplab", "models.heads", "models.backbones")
 
 
 def module_name(path: Path, root: Path) -> str:

@@ -15,8 +15,8 @@ from pipeline.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "docs/runbook.md", ROOT / "docs/serving.md", ROOT / "docs/targets.md"]
 
-#: File names that look like keys.
-FILES = {"input.json", "lite.json", "metadata.sqlite", "report.html", "serving.py"}
+#: Other names that look like keys.
+FILES = {"hub.json", "hub.load", "input.json", "lite.json", "metadata.sqlite", "report.html", "serving.py"}
 
 COMMANDS = typer.main.get_command(local_runner.app).commands  # type: ignore[attr-defined]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from pipeline.doctor import locked_versions
+from pipeline.doctor.machine import locked_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,9 +16,11 @@ from tfx.types.artifact import Artifact
 from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
-from components import example_gen, serving_directory
+from components import example_gen, infra_check, serving_directory
+from components.config import PushConfig
 from components.drivers import StateDriver
 from components.files import file_system
+from components.pusher import ModelPusher
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.labels import LabelMap
@@ -63,6 +65,30 @@ def run_node(
         context = executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
     executor(context).Do(inputs, outputs, properties)
     return {key: value for key, (value,) in outputs.items()}
+
+
+def push(model: Artifact, examples: Artifact, labels: LabelMap, folder: Path, **targets: Artifact) -> Path:
+    """Pushes a model with what was made of it for other targets; the version's folder."""
+    blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
+    blessing.set_int_custom_property("blessed", 1)
+    infra = artifact(standard_artifacts.InfraBlessing, folder / "infra")
+    infra.set_int_custom_property(infra_check.BLESSED, 1)
+    node = ModelPusher(
+        model=channel(model),
+        examples=channel(examples),
+        blessing=channel(blessing),
+        infra_blessing=channel(infra),
+        served_model=channel(artifact(standard_artifacts.Model, folder / "served")),
+        **{name: channel(made) for name, made in targets.items()},
+        serving_dir=str(folder / "serving/tiny"),
+        config=PushConfig(model_name="tiny", warmup_requests=0).model_dump_json(),
+        label_map=labels.model_dump_json(),
+        code_hash="",
+    )
+    run_node(node, folder / "pushed")
+    version = serving_directory.served(str(folder / "serving/tiny"))
+    assert version is not None
+    return Path(version.path)
 
 
 def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:

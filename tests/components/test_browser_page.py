@@ -19,13 +19,15 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tfx.types.artifact import Artifact
 
 from components.config import LiteConfig
-from components.lite import PAGE, empty_record
+from components.lite import METADATA, PAGE, empty_record
 from components.lite_record import RECORD_FILE, LiteModel
 from data.labels import LabelMap
 from data.masks import palette
 from data.preprocess import decode_image, resize_image
 from models.export import load_segmenter
-from models.lite import convert, load_network
+from models.initial_weights import load_network
+from models.lite import convert
+from models.lite_metadata import with_metadata
 from tests.browser import chromium
 from tests.components.conftest import saved_model
 
@@ -84,7 +86,8 @@ def site(model: Artifact, labels: LabelMap, tmp_path_factory: pytest.TempPathFac
         pytest.skip("npm, which brings LiteRT.js, is not installed")
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
-    (folder / "float32.tflite").write_bytes(convert(load_network(saved_model(model)), (HEIGHT, WIDTH), "float32", []))
+    converted = convert(load_network(saved_model(model)), (HEIGHT, WIDTH), "float32", [])
+    (folder / "float32.tflite").write_bytes(with_metadata(converted, METADATA))
     (folder / "broken.tflite").write_bytes(b"no model")
     models = [LiteModel(variant=name, file=file, reason="") for name, file in VARIANTS.items()]
     record = empty_record(labels.names, LiteConfig(height=HEIGHT, width=WIDTH)).model_copy(update={"models": models})

@@ -7,20 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components import infra_check, lite
+from components import lite
 from components.artifacts import LiteModels
-from components.config import LiteConfig, PushConfig
-from components.lite import LiteConverter, fixed_pairs, latency, page_hash, score
+from components.config import LiteConfig
+from components.lite import LiteConverter, fixed_pairs, latency, page_hash
 from components.lite_record import LiteRecord, read_record
-from components.pusher import ModelPusher
 from components.requests import test_examples as first_test_examples
-from components.serving_directory import served
+from components.target_check import Pair, score
 from data.labels import LabelMap
 from models.lite import LiteSegmenter
-from tests.components.conftest import artifact, channel, run_node
+from tests.components.conftest import artifact, channel, push, run_node
 
 #: Keras' convert_to_numpy, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -43,30 +41,6 @@ def make(model: Artifact, examples: Artifact, folder: Path, **settings: Any) -> 
 @pytest.fixture(scope="module")
 def made(model: Artifact, examples: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return make(model, examples, tmp_path_factory.mktemp("lite"))
-
-
-def push(model: Artifact, examples: Artifact, made: Artifact, labels: LabelMap, folder: Path) -> Path:
-    """Pushes the model with its LiteRT models; the version's folder."""
-    blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
-    blessing.set_int_custom_property("blessed", 1)
-    infra = artifact(standard_artifacts.InfraBlessing, folder / "infra")
-    infra.set_int_custom_property(infra_check.BLESSED, 1)
-    node = ModelPusher(
-        model=channel(model),
-        examples=channel(examples),
-        blessing=channel(blessing),
-        infra_blessing=channel(infra),
-        served_model=channel(artifact(standard_artifacts.Model, folder / "served")),
-        lite=channel(made),
-        serving_dir=str(folder / "serving/tiny"),
-        config=PushConfig(model_name="tiny", warmup_requests=0).model_dump_json(),
-        label_map=labels.model_dump_json(),
-        code_hash="",
-    )
-    run_node(node, folder / "pushed")
-    version = served(str(folder / "serving/tiny"))
-    assert version is not None
-    return Path(version.path)
 
 
 def test_every_variant_has_a_file_a_score_and_a_time(made: Artifact, model: Artifact, labels: LabelMap):
@@ -126,7 +100,7 @@ def test_what_cannot_be_made_is_left_out_with_its_reason(
 def test_models_and_page_are_pushed_beside_the_saved_model(
     model: Artifact, examples: Artifact, made: Artifact, labels: LabelMap, tmp_path: Path
 ):
-    version = push(model, examples, made, labels, tmp_path)
+    version = push(model, examples, labels, tmp_path, lite=made)
 
     names = {path.name for path in (version / "assets.extra/lite").iterdir()}
     assert names == {"float16.tflite", "lite.json", "index.html", "page.js", "resize.js"}
@@ -141,14 +115,14 @@ def test_where_no_variant_is_kept_none_is_pushed(
     models = [variant.model_copy(update={"file": None}) for variant in record.models]
     Path(refused.uri, "lite.json").write_text(record.model_copy(update={"models": models}).model_dump_json())
 
-    version = push(model, examples, refused, labels, tmp_path)
+    version = push(model, examples, labels, tmp_path, lite=refused)
 
     assert not (version / "assets.extra/lite").exists()
 
 
 def test_the_score_counts_labelled_pixels_only():
     image = np.zeros((1, 4, 3), np.uint8)
-    pair = lite.Pair(image, np.array([[0, 1, 255, 255]], np.uint8))
+    pair = Pair(image, np.array([[0, 1, 255, 255]], np.uint8))
 
     assert score(lambda _: np.array([[0, 1, 0, 1]], np.uint8), [pair], 2) == 1.0
     assert score(lambda _: np.array([[0, 0, 1, 1]], np.uint8), [pair], 2) == 0.25

@@ -8,7 +8,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components import infra_check, pusher
+from components import infra_check
+from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
 from components.config import PushConfig
 from components.pusher import ModelPusher
 from components.serving_directory import model_fingerprint, published, served
@@ -52,7 +53,7 @@ def push(model: Artifact, examples: Artifact, labels: LabelMap, tmp_path: Path):
 
 
 def properties(pushed: Artifact) -> tuple[int, str]:
-    return pushed.get_int_custom_property(pusher.PUSHED), pushed.get_string_custom_property(pusher.REASON)
+    return pushed.get_int_custom_property(PUSHED), pushed.get_string_custom_property(REASON)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,8 @@ def test_a_blessed_model_is_served_with_its_label_map(push, model: Artifact, lab
     version = served(str(tmp_path / "serving/tiny"))
     assert version.version == 1
     assert properties(pushed) == (1, "")
-    assert pushed.get_string_custom_property(pusher.DESTINATION) == version.path
-    assert pushed.get_string_custom_property(pusher.VERSION) == "1"
+    assert pushed.get_string_custom_property(DESTINATION) == version.path
+    assert pushed.get_string_custom_property(VERSION) == "1"
     assert load_label_map(version.path) == labels
     assert version.record.class_names == list(labels.names)
     assert version.record.model_fingerprint == model_fingerprint(saved_model(model))

@@ -379,6 +379,28 @@ def test_a_span_that_grows_while_it_is_read_is_not_kept(run: Runs, spans: Path, 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("look", [0, 1])
+def test_a_span_that_is_deleted_during_a_run_is_not_taken_for_bad_data(
+    look: int, run: Runs, spans: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looked = iter(range(100))
+
+    def vanishes(folder: str, files: LocalFiles) -> str:
+        found = fingerprint(folder, files)
+        if folder.endswith("span-3") and next(looked) == look:  # after the driver's look, after the one before reading
+            shutil.rmtree(spans / "span-3")
+        return found
+
+    shutil.rmtree(run.ingested)
+    monkeypatch.setattr("components.spans.state.fingerprint", vanishes)
+    monkeypatch.setattr("components.spans.ingest.fingerprint", vanishes)
+
+    with pytest.raises(IncompleteDataError, match="span-3 is not what it was when it was first looked at"):
+        run(spans={"reference": 0})
+    assert [span.name for span in record(run(spans={"reference": 0})).window] == ["span-2"]
+
+
+@pytest.mark.long
 def test_an_empty_split_is_judged_over_the_whole_window(run: Runs, spans: Path):
     shutil.rmtree(spans / "span-3/images/val")
     (spans / "span-3/images/val").mkdir()

@@ -103,6 +103,19 @@ def test_batches_have_fixed_shapes_and_no_end(files: list[str]) -> None:
     assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
+def test_few_large_pictures_in_memory_are_no_constants_of_the_graph(tmp_path: Path, write_records: Callable) -> None:
+    pair = np.zeros((99, 99, 3), np.uint8), np.zeros((99, 99), np.uint8)
+    files = [write_records(tmp_path / "a", [pair] * 2)]
+    dataset = training_batches(files, MEMORY, PLAIN, batch_size=2, channel_mean=[100.0] * 3, seed=1)
+    stages, sizes = [dataset], []
+    while stages:
+        stage = stages.pop()
+        stages += stage._inputs()
+        operations = [op for function in stage._functions() for op in function.function.graph.get_operations()]
+        sizes += [op.get_attr("value").ByteSize() for op in operations if op.type == "Const"]
+    assert 0 < max(sizes) < 1000
+
+
 def test_a_picture_varies_from_epoch_to_epoch(files: list[str]) -> None:
     found = batches(files[1:], MEMORY, VARIED, 4)
     crops = np.concatenate([images for images, _ in found])[np.array(numbers(found)) == 5]

@@ -1,7 +1,7 @@
-"""A tiny training on several replicas: `python distributed_training.py STRATEGY PROCESSORS RECORDS FOLDER`.
+"""A tiny training on several replicas: `python distributed_training.py STRATEGY PROCESSORS RECORDS FOLDER...`.
 
 Writes the number of each step to standard output once the step is done, and in the end the model's weights, and its
-validation score, to FOLDER/weights<worker>.npz.
+validation score, to FOLDER/weights<worker>.npz. With more folders it trains again in each, as a search does.
 """
 
 import sys
@@ -86,12 +86,14 @@ def fit(strategy: str, records: str, folder: str) -> tuple[keras.Model, Training
     return model, result, distribution.worker
 
 
-def main(strategy: str, processors: str, records: str, folder: str) -> None:
+def main(strategy: str, processors: str, records: str, *folders: str) -> None:
     """Trains, and writes down what came of it."""
     (processor,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * int(processors))
-    model, result, worker = fit(strategy, records, folder)
-    np.savez(Path(folder, f"weights{worker}"), *model.get_weights(), score=[result.history[-1].mean_iou])
+    for folder in folders:
+        model, result, worker = fit(strategy, records, folder)
+        np.savez(Path(folder, f"weights{worker}"), *model.get_weights(), score=[result.history[-1].mean_iou])
+        keras.backend.clear_session()
 
 
 if __name__ == "__main__":

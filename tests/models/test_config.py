@@ -1,4 +1,4 @@
-"""How many steps a training takes that starts from the served model."""
+"""How many steps a training takes that starts from the served model, and which trainings cannot be."""
 
 import pytest
 from hypothesis import given
@@ -37,3 +37,16 @@ def test_more_images_never_take_fewer_steps(images: int, more: int, epochs: floa
 def test_passes_without_a_warm_start_are_refused():
     with pytest.raises(ValidationError, match="warm_start_epochs 2 needs warm_start to be true"):
         TrainingConfig(warm_start_epochs=2)
+
+
+def test_a_batch_that_does_not_split_into_parts_is_refused():
+    with pytest.raises(ValidationError, match="batch_size 16 does not split evenly over 3 parts .* multiples of 3"):
+        TrainingConfig(global_batch_size=16, accumulation=3)
+    assert TrainingConfig(global_batch_size=15, accumulation=3).accumulation == 3
+
+
+@pytest.mark.parametrize("strategy", ["mirrored", "multi_worker"])
+def test_a_step_in_which_replicas_talk_is_not_compiled(strategy: str):
+    with pytest.raises(ValidationError, match=f"jit_compile does not go with strategy '{strategy}'"):
+        TrainingConfig(strategy=strategy, jit_compile=True)
+    assert TrainingConfig(strategy="tpu", jit_compile=True).jit_compile

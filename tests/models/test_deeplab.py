@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
+from models import kernels
 from models.backbones import BACKBONES
 from models.config import ModelConfig
-from models.deeplab import DeepLabV3Plus, build_model
+from models.deeplab import ChannelNormalization, DeepLabV3Plus, build_model
 from models.heads import ASPP, LRASPP, Decoder
-from models.kernels import DepthwiseConv2D
 
 TINY = {"width": 0.35, "aspp_channels": 8, "decoder_channels": 8, "low_level_channels": 4}
 
@@ -80,8 +80,8 @@ def test_the_rates_of_aspp_follow_the_output_stride(output_stride, rates, separa
 
 
 def test_separable_means_depthwise_convolutions_in_aspp_and_decoder():
-    assert DepthwiseConv2D in layer_kinds(tiny(separable=True))
-    assert DepthwiseConv2D not in layer_kinds(tiny(separable=False))
+    assert kernels.DepthwiseConv2D in layer_kinds(tiny(separable=True))
+    assert kernels.DepthwiseConv2D not in layer_kinds(tiny(separable=False))
 
 
 def test_the_same_weights_serve_at_every_output_stride():
@@ -145,10 +145,16 @@ def test_the_short_form_is_the_network_of_the_default_configuration():
     assert model(pixels(1, 20, 30)).shape == (1, 20, 30, 5)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 4), (1, 64, 64, 3)])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 4), (1, 64, 64, 3), (0, 64, 3), (64, -1, 3)])
 def test_a_shape_that_is_not_of_rgb_images_is_refused(shape):
     with pytest.raises(ValueError, match=r"input_shape \(.*\) is not \(height, width, 3\)"):
         DeepLabV3Plus(shape, 3, **TINY)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_network_without_classes_is_refused(count):
+    with pytest.raises(ValueError, match=f"num_classes {count} is less than 1"):
+        DeepLabV3Plus(num_classes=count, **TINY)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -219,12 +225,32 @@ def test_the_models_configuration_and_weights_survive_a_file(tmp_path):
         ASPP(8, (1, 2), separable=False, dropout=0.2, momentum=0.5, epsilon=0.1),
         Decoder(8, 4, separable=False, align_corners=True),
         LRASPP(16, align_corners=True, momentum=0.5, epsilon=0.1),
+        ChannelNormalization(name="pixels"),
+        kernels.Conv2D(4, 3, strides=2, padding="same", use_bias=False),
+        kernels.DepthwiseConv2D(3, dilation_rate=2, padding="same"),
+        kernels.BatchNormalization(momentum=0.5, epsilon=0.1),
     ],
 )
 def test_layers_survive_serialisation(layer):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(copy) is type(layer)
     assert copy.get_config() == layer.get_config()
+    assert keras.saving.serialize_keras_object(copy) == keras.saving.serialize_keras_object(layer)
+
+
+# Keras' writer, with NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_the_parts_make_up_other_networks_that_are_saved(tmp_path):
+    fine, coarse = keras.Input((None, None, 5)), keras.Input((None, None, 7))
+    images = keras.Input((None, None, 3))
+    pyramid = ASPP(8, (1, 2))(coarse)
+    outputs = [Decoder(6, 4)(fine, pyramid), LRASPP(3)(fine, coarse), ChannelNormalization()(images)]
+    model = keras.Model([fine, coarse, images], outputs)
+    model.save(tmp_path / "model.keras")
+    random = np.random.default_rng(0)
+    values = [random.normal(size=(1, *shape)).astype(np.float32) for shape in [(8, 8, 5), (2, 2, 7), (4, 4, 3)]]
+    for found, expected in zip(keras.saving.load_model(tmp_path / "model.keras")(values), model(values), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_pixels_are_normalised_by_the_datasets_statistics():
@@ -262,6 +288,15 @@ def test_the_backbones_own_preprocessing_is_a_choice():
 def test_float_and_uint8_images_give_equal_logits():
     model = lively()
     np.testing.assert_array_equal(model(pixels(1, 9, 9)), model(pixels(1, 9, 9).astype(np.float32)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"resize": "align_corners", "output_stride": 8}])
+def test_other_backends_compute_the_same_logits(changes, monkeypatch):
+    model = lively(**changes)
+    images = pixels(1, 33, 47)
+    expected = model(images)
+    monkeypatch.setattr(kernels, "_on_tensorflow", lambda: False)
+    np.testing.assert_allclose(model(images), expected, atol=1e-4 * np.ptp(expected))
 
 
 @pytest.fixture

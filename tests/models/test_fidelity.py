@@ -135,12 +135,13 @@ def test_kerashubs_deeplab_on_resnet_50_differs_by_its_decoder_and_the_biases():
     assert model.count_params() - ours + theirs - biases == pytest.approx(39.19e6, abs=0.01e6)
 
 
-def test_the_table_names_every_network_and_its_difference(monkeypatch):
+def test_the_table_names_every_network_its_difference_and_its_parameters(monkeypatch):
     network = ModelConfig(**TINY, head="lite")
     row = Published("A small one", "a paper", (32, 48), 3, "0.01", network, "a reason")
     monkeypatch.setattr(complexity, "PUBLISHED", (row,))
     table = complexity.comparison()
     cells = [next(iter(column.cells)) for column in table.columns]
-    count = sum(cost.multiply_adds for cost in layer_costs(DeepLabV3Plus(**TINY, head="lite", num_classes=3), (32, 48)))
+    model = DeepLabV3Plus(**TINY, head="lite", num_classes=3)
+    count = sum(cost.multiply_adds for cost in layer_costs(model, (32, 48)))
     assert cells[:5] == ["A small one", "32x48", "16", "0.01", f"{count / 1e9:.2f}"]
-    assert cells[7] == "a paper; a reason"
+    assert cells[7:] == [f"{model.count_params() / 1e6:.2f}", "a paper; a reason"]

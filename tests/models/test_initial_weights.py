@@ -334,6 +334,35 @@ def test_a_module_of_tensorflow_hub_gives_the_features(module, published):
     )
 
 
+class Program(tf.saved_model.experimental.TrackableResource):
+    """Writes a file whenever TensorFlow loads the SavedModel that it is in."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = str(path)
+
+    def _create_resource(self):
+        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=())
+
+    def _initialize(self):
+        tf.io.write_file(self._file, "ran")
+
+
+def test_nothing_of_a_saved_model_runs(published, tmp_path):
+    reference, _ = published
+    listed = [tf.Variable(weight.numpy(), name=weight.path) for weight in reference.weights]
+    module = tf.train.Checkpoint(variables=listed, program=Program(tmp_path / "trace"))
+    tf.saved_model.save(module, tmp_path / "module")
+    assert not (tmp_path / "trace").exists()
+
+    report = load_initial_weights(network(), str(tmp_path / "module"), label_names=NAMES)
+
+    assert str(report).endswith("; a SavedModel is a program: its weights alone were read, and nothing of it ran")
+    assert not (tmp_path / "trace").exists()
+    tf.saved_model.load(str(tmp_path / "module"))
+    assert (tmp_path / "trace").read_text() == "ran"
+
+
 def test_a_module_without_the_backbones_weights_is_refused(module):
     model = network(backbone="mobilenet_v3_small", width=0.35)
     refused(model, module, ConfigError, f"of {len(model.backbone.weights)} weights do not fit .* conv/kernel: nothing")
@@ -349,20 +378,30 @@ def slim_name(layer: str, weight: str) -> str:
     return f"MobilenetV2/{unit.replace('block_', 'expanded_conv_')}/{part}/{name}"
 
 
-def test_the_names_of_slim_are_understood(published, tmp_path):
+def write_tensorflow_2(variables: dict[str, np.ndarray], path: Path) -> None:
+    listed = [tf.Variable(value, name=name) for name, value in variables.items()]
+    tf.saved_model.save(tf.train.Checkpoint(variables=listed), path)
+
+
+def write_tensorflow_1(variables: dict[str, np.ndarray], path: Path) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in variables.items():
+            tf.compat.v1.get_variable(name, initializer=value)
+        session.run(tf.compat.v1.global_variables_initializer())
+        builder = tf.compat.v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, [])
+        builder.save()
+
+
+@pytest.mark.parametrize("write", [write_tensorflow_2, write_tensorflow_1])
+def test_the_names_of_slim_are_understood(write, published, tmp_path):
     assert slim_name("block_3_depthwise_BN", "gamma") == "MobilenetV2/expanded_conv_3/depthwise/BatchNorm/gamma"
     assert slim_name("expanded_conv_project", "kernel") == "MobilenetV2/expanded_conv/project/weights"
     assert slim_name("bn_Conv1", "beta") == "MobilenetV2/Conv/BatchNorm/beta"
     reference, _ = published
     model = network()
-    module = tf.train.Checkpoint(
-        variables=[
-            tf.Variable(weight.numpy(), name=slim_name(layer.name, weight.name))
-            for layer in reference.layers
-            for weight in layer.weights
-        ]
-    )
-    tf.saved_model.save(module, tmp_path / "slim")
+    weights = [(layer, weight) for layer in reference.layers for weight in layer.weights]
+    write({slim_name(layer.name, weight.name): weight.numpy() for layer, weight in weights}, tmp_path / "slim")
     load_initial_weights(model, str(tmp_path / "slim"), label_names=NAMES)
     for layer in model.backbone.layers[1:]:
         for ours, theirs in zip(layer.get_weights(), reference.get_layer(layer.name).get_weights(), strict=True):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from data.features import IGNORE_LABEL
 from models import kernels
 from models.config import ModelConfig, TrainingConfig
-from models.deeplab import build_model
+from models.deeplab import DeepLabV3Plus, build_model
 from models.learner import Learner
 from models.strategies import distribute
 
@@ -293,10 +293,65 @@ def pictures() -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(images), tf.constant(masks)
 
 
+def deeplab(**changes: object) -> DeepLabV3Plus:
+    keras.utils.set_random_seed(0)
+    shape = {"width": 0.35, "aspp_channels": 8, "decoder_channels": 8, "low_level_channels": 4, "dropout": 0.0}
+    return build_model(ModelConfig.model_validate({**shape, **changes}), 2)
+
+
 def test_nothing_in_the_step_of_the_real_network_keeps_it_from_a_tpu() -> None:
     config = TrainingConfig(global_batch_size=2, clip_norm=1.0, ema_decay=0.9, loss={"dice": 0.5, "lovasz": 0.5})
-    network = build_model(ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4), 2)
-    assert_fit_for_tpu(Learner(network, config, ALIKE), *pictures())
+    assert_fit_for_tpu(Learner(deeplab(dropout=0.1), config, ALIKE), *pictures())
+
+
+def test_batch_normalisation_keeps_its_digits_where_xla_compiles() -> None:
+    # A mean of a thousand standard deviations.
+    images = tf.constant(np.random.default_rng(0).normal(1000.0, 1.0, (4, 16, 16, 3)), tf.float32)
+    masks = tf.cast(images[..., 0] > 1000.0, tf.uint8)
+    found = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Input((None, None, 3)), kernels.BatchNormalization(), kernels.Conv2D(2, 1)]
+        config = TrainingConfig(global_batch_size=4, jit_compile=jit_compile)
+        found.append(Learner(keras.Sequential(layers), config, ALIKE).step(images, masks)[:2])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("batch_norm", "changes"),
+    [("train", {}), ("freeze", {"backbone": "mobilenet_v3_small", "resize": "align_corners"})],
+)
+def test_xla_compiles_the_step_of_the_real_network(batch_norm: str, changes: dict[str, object]) -> None:
+    found = []
+    for jit_compile in (False, True):
+        config = TrainingConfig(
+            global_batch_size=2, jit_compile=jit_compile, batch_norm=batch_norm, loss={"dice": 0.5, "lovasz": 0.5}
+        )
+        report = Learner(deeplab(**changes), config, ALIKE).step(*pictures())
+        assert not report.diverged
+        found.append(report[:2])
+    assert float(found[1][0]) == pytest.approx(float(found[0][0]), rel=1e-3)
+    # Statistics of so few features make tens of percents in the gradient of the last digit of the pixels.
+    if batch_norm == "freeze":
+        assert float(found[1][1]) == pytest.approx(float(found[0][1]), rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_the_real_network_learns_in_mixed_precision(precision: str) -> None:
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = deeplab()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    config = TrainingConfig(precision=precision, global_batch_size=2, learning_rate=0.01)
+    learner = Learner(model, config, ALIKE)
+    images, _ = pictures()
+    masks = tf.ones(images.shape[:3], tf.uint8)
+    reports = [learner.step(images, masks) for _ in range(8)]
+    assert not any(report.diverged for report in reports)
+    assert reports[-1].loss < 0.9 * reports[0].loss
+    assert {weight.dtype for weight in learner.weights} == {tf.float32}
 
 
 class Strided(keras.Model):

@@ -9,12 +9,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from flatbuffers.table import Table
+from tensorflow.lite.tools import flatbuffer_utils
 
 from data.config import PreprocessConfig
 from data.labels import ClassLabel, LabelMap
 from models.config import InferenceConfig, LiteVariant, ModelConfig
 from models.deeplab import DeepLabV3Plus, build_model
 from models.export import CLASS_IDS, PIXELS, PIXELS_SIGNATURE, export_saved_model
+from models.initial_weights import load_network
 from models.lite import (
     INPUT_FILE,
     LABELS_FILE,
@@ -22,9 +25,9 @@ from models.lite import (
     LiteSegmenter,
     convert,
     describe_input,
-    load_network,
     with_files,
 )
+from models.lite_metadata import metadata_table, with_metadata
 
 #: Keras' convert_to_numpy, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -105,6 +108,39 @@ def test_an_image_of_another_size_is_refused(models: dict[LiteVariant, bytes]):
 
     with pytest.raises(ValueError, match="Got 32 but expected 48"):
         segmenter.predict(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_a_metadata_table_travels_in_the_model(models: dict[LiteVariant, bytes]):
+    bare = models["int8"]
+    table = metadata_table((PIXELS, CLASS_IDS), LABELS_FILE)
+
+    model = with_metadata(bare, table)
+
+    parts = flatbuffer_utils.read_model_from_bytearray(model)
+    places = {entry.name: entry.buffer for entry in parts.metadata}
+    assert parts.buffers[places[b"TFLITE_METADATA"]].data.tobytes() == table
+    # By the schema: the root's field 3 are the graphs, a graph's fields 2 and 3 its inputs and outputs, their field 0
+    # the name; an output's field 6 are its files.
+    graph = entry_of(root_table(table), 3)
+    assert (text(entry_of(graph, 2), 0), text(entry_of(graph, 3), 0)) == (PIXELS, CLASS_IDS)
+    assert text(entry_of(entry_of(graph, 3), 6), 0) == LABELS_FILE
+    np.testing.assert_array_equal(LiteSegmenter(model).predict(blocks(1)), LiteSegmenter(bare).predict(blocks(1)))
+
+
+def root_table(buffer: bytes) -> Table:
+    assert buffer[4:8] == b"M001"
+    return Table(buffer, int.from_bytes(buffer[:4], "little"))
+
+
+def entry_of(table: Table, field: int) -> Table:
+    """The only table in a list that a field refers to."""
+    offset = table.Offset(4 + 2 * field)
+    assert table.VectorLen(offset) == 1
+    return Table(table.Bytes, table.Indirect(table.Vector(offset)))
+
+
+def text(table: Table, field: int) -> str:
+    return table.String(table.Pos + table.Offset(4 + 2 * field)).decode()
 
 
 def test_files_travel_in_the_model_and_leave_it_as_it_was(network: DeepLabV3Plus, models: dict[LiteVariant, bytes]):

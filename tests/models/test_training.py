@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from data.config import AugmentConfig, InputConfig
 from data.errors import TrainingError
 from models import training
-from models.config import TrainingConfig
+from models.config import ModelConfig, TrainingConfig
+from models.deeplab import build_model
 from models.evaluation import Evaluation
 from models.strategies import Distribution
 from models.training import TrainingData, TrainingResult, prepare, train
@@ -252,6 +255,41 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path: Path, records: str)
     run(network(), tmp_path, records, val=False, steps=4, **STILL)
     with pytest.raises(TrainingError, match=r"at step 6: .*last good checkpoint is .*state/step-4\."):
         run(network(), tmp_path, records, val=False, steps=20, **{**STILL, "learning_rate": 1e30})
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, records: str) -> None:
+    # Loss and gradient of the first step are finite, but this rate times this decay is not.
+    options = {"optimizer": "sgd", "learning_rate": 1e38, "weight_decay": 1e30, "steps": 3, "checkpoint_every": 1}
+    with pytest.raises(TrainingError, match="training diverged at step 1: loss 0"):
+        run(network(), tmp_path, records, val=False, **options)
+    assert not list((tmp_path / "checkpoints").rglob("step-*"))
+
+
+def test_tensorboard_shows_curves_pictures_confusion_configuration_and_profile(tmp_path: Path, records: str) -> None:
+    shape = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4)
+    options = {"steps": 4, "eval_every": 2, "log_every": 2, "learning_rate": 0.1, "profile_step": 3}
+    result = run(build_model(shape, 2), tmp_path, records, **options)
+
+    log = EventAccumulator(str(tmp_path / "log"))
+    log.Reload()
+    tensors = {
+        tag: [(event.step, tf.make_ndarray(event.tensor_proto)) for event in log.Tensors(tag)]
+        for tag in log.Tags()["tensors"]
+    }
+    curves = ("train/loss", "train/gradient_norm", "train/images_per_second", "val/mean_iou", "val_iou/dark")
+    assert all([step for step, _ in tensors[tag]] == [2, 4] for tag in curves)
+    # After one and after three of four steps: (1 - 1 / 4) ** 0.9 and (1 - 3 / 4) ** 0.9 of the rate.
+    rates = [rate for _, rate in tensors["train/learning_rate"]]
+    np.testing.assert_allclose(rates, 0.1 * np.float32([0.75, 0.25]) ** 0.9, rtol=1e-5)
+    assert [float(score) for _, score in tensors["result/mean_iou"]] == [pytest.approx(result.best.mean_iou)]
+    assert [step for step, _ in tensors["val/confusion"]] == [2, 4]
+    # Image, label and prediction side by side; the first picture is 30 wide.
+    assert tensors["val/0"][0][1][0] == b"90" and "val/3" in tensors and "val/4" not in tensors
+    content = log.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    values = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert values["model.width"].number_value == 0.35 and values["training.learning_rate"].number_value == 0.1
+    assert values["augment.crop"].number_value == 24 and "input.cache_bytes" in values
+    assert list((tmp_path / "log").glob("plugins/profile/*/*.xplane.pb"))
 
 
 def test_prepare_sets_precision_and_seed() -> None:

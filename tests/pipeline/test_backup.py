@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline import doctor
 from pipeline.backup import (
     DamagedMetadata,
     back_up,
@@ -19,6 +18,7 @@ from pipeline.backup import (
     skip_used_ids,
 )
 from pipeline.config import MetadataConfig
+from pipeline.doctor.workspace import check_metadata
 from pipeline.metadata_store import metadata_config, open_store
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line
@@ -131,13 +131,13 @@ def test_the_newest_good_backup_is_put_back_and_the_damaged_file_kept(workspace:
     assert count_executions(workspace.metadata) == 2 * RUN
     add_run(workspace, "run-3")
     assert count_executions(good) == 2 * RUN
-    assert doctor.check_metadata(workspace.metadata).status == "ok"
+    assert check_metadata(workspace.metadata).status == "ok"
 
 
 def test_lost_metadata_come_back_from_a_backup(workspace: Workspace):
     back_up(workspace, keep=3)
     workspace.metadata.unlink()
-    check = doctor.check_metadata(workspace.metadata)
+    check = check_metadata(workspace.metadata)
     assert (check.status, check.remedy) == (
         "fail",
         "`python local_runner.py doctor --restore` puts the newest good backup back",

@@ -24,11 +24,18 @@ STAGES = {
     "SegmentationEvaluator",
     "InfraCheck",
     "LiteConverter",
+    "HubExporter",
     "ModelPusher",
 }
 
-#: One LiteRT model, whatever it scores.
-LITE = {"lite.variants": "[float16]", "lite.height": "48", "lite.width": "64", "lite.max_drop": "1.0"}
+#: One LiteRT model, whatever it scores, and one module for TensorFlow Hub.
+TARGETS = {
+    "lite.variants": "[float16]",
+    "lite.height": "48",
+    "lite.width": "64",
+    "lite.max_drop": "1.0",
+    "hub.modules": "[feature_extractor]",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def data(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace after the first run."""
     folder = tmp_path_factory.mktemp("story") / "workspace"
-    result = command_line(*run_arguments(folder, overrides(data, **LITE)))
+    result = command_line(*run_arguments(folder, overrides(data, **TARGETS)))
     assert result.returncode == 0, result.stderr
     assert "pushed        version 1" in result.stdout
     return folder
@@ -54,7 +61,7 @@ def latest(workspace: Path) -> dict:
 
 def run_again(workspace: Path, data: Path, **changes: str) -> dict:
     """Runs once more and gives the summary."""
-    result = command_line(*run_arguments(workspace, overrides(data, **LITE, **changes)))
+    result = command_line(*run_arguments(workspace, overrides(data, **TARGETS, **changes)))
     assert result.returncode == 0, result.stderr
     return latest(workspace)
 
@@ -99,19 +106,32 @@ def test_the_first_run_ends_with_a_pushed_model(workspace: Path) -> None:
         "each pixel of the test masks that is not void is judged, once"
     )
     assert (workspace / "runs" / "latest" / "report.html").is_file()
+    assert "/report.html" in (workspace / "runs" / "index.html").read_text()
     assert list((workspace / "runs" / "latest" / "tensorboard").rglob("events.out.tfevents.*"))
 
 
-def test_card_and_lite_model_are_pushed_with_the_model(workspace: Path) -> None:
+def test_card_and_other_targets_are_pushed_with_the_model(workspace: Path) -> None:
     summary = latest(workspace)
     extra = Path(summary["pushed_path"], "assets.extra")
     (variant,) = summary["lite"]["models"]
     assert variant["file"] == "float16.tflite"
     assert (extra / "lite" / "float16.tflite").stat().st_size == variant["size"]
     assert (extra / "lite" / "index.html").is_file()
+    (module,) = summary["hub"]["models"]
+    assert module["drop"] == pytest.approx(0.0, abs=1e-3)
+    assert (extra / "hub" / "feature_extractor" / "saved_model.pb").is_file()
     card = (workspace / "runs" / "latest" / "model_card.md").read_text()
     assert f"| mean IoU | {summary['metrics']['mean_iou']:.4f} |" in card
     assert (extra / "model_card.md").read_text() == card
+
+
+@pytest.mark.long
+def test_another_run_starts_from_a_pushed_module(workspace: Path, data: Path, tmp_path: Path) -> None:
+    module = Path(latest(workspace)["pushed_path"], "assets.extra/hub/feature_extractor")
+    settings = overrides(data, **{"training.initial_weights": str(module), "model.head": "v3"})
+    result = command_line(*run_arguments(tmp_path, settings, "--to", "Trainer"))
+    assert result.returncode == 0, result.stderr
+    assert f"from{module}" in "".join(result.stderr.split()), "the line of the initial weights, which may be wrapped"
 
 
 def test_predict_writes_masks_overlays_and_a_legend_for_pictures_of_any_size(workspace: Path, tmp_path: Path) -> None:
@@ -177,7 +197,7 @@ def test_lineage_finds_the_versions_that_came_from_a_picture_under_any_name(
 
 def test_a_dry_run_says_that_only_the_judgement_would_run_again(workspace: Path, data: Path) -> None:
     before = sorted(workspace.rglob("*"))
-    result = command_line(*run_arguments(workspace, overrides(data, **LITE), "--dry-run"))
+    result = command_line(*run_arguments(workspace, overrides(data, **TARGETS), "--dry-run"))
     assert result.returncode == 0, result.stderr
     plan = {row.split("│")[1].strip(): row.split("│")[2].strip() for row in result.stdout.splitlines() if "│" in row}
     running = {stage for stage, would in plan.items() if would == "run"}

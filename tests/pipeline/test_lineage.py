@@ -139,6 +139,14 @@ def test_a_push_whose_run_was_killed_is_known_by_the_run_that_found_its_model_se
     assert trace(history, 2).run_id == "run-4", "who pushed comes first"
 
 
+def test_of_two_pushes_of_one_version_the_last_one_counts(history: History) -> None:
+    history.push("run-1", "cars", 1)
+    history.push("run-2", "cars", 1, pushed=0)
+    history.push("run-3", "cars", 1)
+    history.push("run-4", "cars", 1, pushed=0)
+    assert [trace(history, push.version).run_id for push in pushes(history.store)] == ["run-3"]
+
+
 def test_an_unknown_version_is_an_error_that_names_the_known_ones(history: History) -> None:
     history.push("run-1", "cars", 1)
     with pytest.raises(WorkspaceError, match="no version 7; pushed were: cars/1"):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import ConfigError, MetadataError
-from pipeline import doctor
+from data.errors import ConfigError, MetadataError, WorkspaceError
 from pipeline.config import MetadataConfig, load_config
+from pipeline.doctor.workspace import check_metadata_server
 from pipeline.metadata_store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata_store import metadata_config, open_store, recorded_config
 from pipeline.workspace import Workspace
@@ -77,6 +77,14 @@ def test_the_connection_of_the_newest_run_is_remembered(tmp_path: Path) -> None:
     assert recorded_config(workspace) == config
 
 
+@pytest.mark.parametrize("content", ['{"metadata": {"backend"', '{"metadata": {"backend": "oracle"}}'])
+def test_a_damaged_configuration_of_the_newest_run_is_named(tmp_path: Path, content: str) -> None:
+    folder = Workspace(tmp_path).start_run("run-1")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(WorkspaceError, match=r"runs/latest/config.json: damaged configuration of a run: "):
+        recorded_config(Workspace(tmp_path))
+
+
 def test_a_wrong_password_is_refused_without_being_shown(
     mysql: Server, password: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -94,9 +102,9 @@ def test_the_doctor_says_whether_the_server_lets_one_in(
     mysql: Server, password: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = mysql.database("examined")
-    check = doctor.check_metadata_server(tmp_path, config)
+    check = check_metadata_server(tmp_path, config)
     assert (check.status, check.detail) == ("ok", f"MySQL database examined at 127.0.0.1:{mysql.port}: 0 runs recorded")
-    check = doctor.check_metadata_server(tmp_path, config.model_copy(update={"user": "nobody"}))
+    check = check_metadata_server(tmp_path, config.model_copy(update={"user": "nobody"}))
     assert check.status == "fail"
     assert "refuses user nobody" in check.detail
 

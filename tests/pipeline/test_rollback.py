@@ -113,6 +113,8 @@ def test_the_model_is_named_where_there_are_several(serving: Path):
         choose_serving_dir(str(serving), "third")
     with pytest.raises(WorkspaceError, match="absent: no model is pushed yet"):
         choose_serving_dir(str(serving / "absent"), None)
+    with pytest.raises(WorkspaceError, match=f"holds the versions of one model; give the folder above it: {serving}$"):
+        choose_serving_dir(str(serving / "tiny"), None)
 
 
 def test_one_version_is_found_by_its_number(serving: Path):

@@ -11,7 +11,7 @@ import pytest
 from components.serving_directory import publish
 from data.errors import WorkspaceError
 from pipeline.status import RunStatus, Status, read_status
-from pipeline.summary import SUMMARY_FILE, MetricsSummary, Summary
+from pipeline.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
 from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +92,17 @@ def test_a_run_whose_summary_is_damaged_is_unfinished_and_hides_no_other(workspa
         ("2", "unfinished"),
         ("1", "succeeded"),
     ]
+
+
+def test_a_damaged_summary_is_an_error_that_names_file_and_fault(workspace: Workspace):
+    file = finish(workspace, "1")
+    file.write_text('{"run_id": "1", "status": "done", "config": {}}')
+
+    with pytest.raises(WorkspaceError, match=r"runs/1/summary.json: damaged record of a run: status: Input should be "):
+        read_summary(file.parent)
+    file.unlink()
+    with pytest.raises(WorkspaceError, match=r"runs/1: there is no summary.json: this run was killed, or goes on"):
+        read_summary(file.parent)
 
 
 def test_the_newest_runs_come_first_and_each_once(workspace: Workspace):

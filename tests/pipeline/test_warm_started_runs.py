@@ -137,3 +137,14 @@ def test_a_version_that_comes_back_does_not_start_a_training(data: Path, workspa
     assert not TRAINED & planned(data, workspace)
     shutil.rmtree(workspace / "serving/tiny/2")
     assert not TRAINED & planned(data, workspace)
+
+
+@pytest.mark.long
+def test_a_model_that_was_removed_by_hand_is_pushed_again(data: Path, workspace: Path):
+    """The test before has removed the served version; then the whole serving directory goes."""
+    summaries = [run(data, workspace)]
+    shutil.rmtree(workspace / "serving")
+    summaries.append(run(data, workspace))
+
+    assert [set(summary["timings"]) - set(summary["cached"]) for summary in summaries] == [JUDGED, JUDGED]
+    assert [summary["pushed_version"] for summary in summaries] == [2, 1]

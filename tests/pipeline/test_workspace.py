@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,21 @@ def test_latest_points_at_the_newest_run(tmp_path: Path) -> None:
     for run_id in ("1", "2"):
         assert workspace.start_run(run_id) == tmp_path / "runs" / run_id
         assert workspace.latest_run == tmp_path / "runs" / run_id
+
+
+def test_runs_are_named_by_the_time_and_sort_by_their_order_whatever_the_clock_does(tmp_path: Path) -> None:
+    workspace, noon = Workspace(tmp_path), datetime(2026, 3, 4, 12, 0, 0, 123900, tzinfo=UTC)
+    names = []
+    for now in (noon, noon, noon - timedelta(days=1), noon + timedelta(minutes=1), noon - timedelta(days=400)):
+        names.append(workspace.new_run_id(now))
+        workspace.start_run(names[-1])
+    (workspace.runs / "notes").mkdir()
+
+    assert names == [
+        "20260304-120000-123",
+        "20260304-120000-124",
+        "20260304-120000-125",
+        "20260304-120100-123",
+        "20260304-120100-124",
+    ]
+    assert workspace.new_run_id(noon) == "20260304-120100-125"
