@@ -325,16 +325,14 @@ def test_batch_normalisation_keeps_its_digits_where_xla_compiles() -> None:
 def test_xla_compiles_the_step_of_the_real_network(batch_norm: str, changes: dict[str, object]) -> None:
     found = []
     for jit_compile in (False, True):
-        config = TrainingConfig(
-            global_batch_size=2, jit_compile=jit_compile, batch_norm=batch_norm, loss={"dice": 0.5, "lovasz": 0.5}
-        )
+        config = TrainingConfig(global_batch_size=2, jit_compile=jit_compile, batch_norm=batch_norm)
         report = Learner(deeplab(**changes), config, ALIKE).step(*pictures())
         assert not report.diverged
         found.append(report[:2])
     assert float(found[1][0]) == pytest.approx(float(found[0][0]), rel=1e-3)
     # Statistics of so few features make tens of percents in the gradient of the last digit of the pixels.
     if batch_norm == "freeze":
-        assert float(found[1][1]) == pytest.approx(float(found[0][1]), rel=1e-3)
+        assert float(found[1][1]) == pytest.approx(float(found[0][1]), rel=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
