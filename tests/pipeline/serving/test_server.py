@@ -24,10 +24,10 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
+from components import serving_directory
 from components.serving_directory import WARMUP_FILE, Published
 from data.masks import palette
 from pipeline.rollback import roll_back
-from pipeline.serving import model
 from pipeline.serving.model import LoadedModel
 from tests.browser import chromium
 from tests.pipeline.conftest import command_line
@@ -349,8 +349,8 @@ def test_a_version_that_does_not_answer_its_warm_up_requests_is_not_loaded(direc
 def test_a_version_that_lies_elsewhere_is_copied_and_not_needed_once_it_is_loaded(
     directory: ServingDirectory, monkeypatch: pytest.MonkeyPatch, expected: list[tuple[np.ndarray, float]]
 ):
-    monkeypatch.setattr(model, "is_local", lambda path: False)
     version = with_warm_up(directory.push(), IMAGES[0])
+    monkeypatch.setattr(serving_directory, "is_local", lambda path: False)
     loaded = LoadedModel("tiny", version, max_pixels=10_000)
     shutil.rmtree(version.path)
     outputs = loaded.run("serving_default", {"image_bytes": np.array(IMAGES, object)})
