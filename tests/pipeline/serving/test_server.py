@@ -29,6 +29,7 @@ from components.serving_directory import WARMUP_FILE, Published
 from data.masks import palette
 from pipeline.rollback import roll_back
 from pipeline.serving.model import LoadedModel
+from pipeline.serving.server import listen
 from tests.browser import chromium
 from tests.pipeline.conftest import command_line
 from tests.pipeline.serving.conftest import NAMES, Server, ServingDirectory, blocks, encode, running
@@ -355,6 +356,13 @@ def test_a_version_that_lies_elsewhere_is_copied_and_not_needed_once_it_is_loade
     shutil.rmtree(version.path)
     outputs = loaded.run("serving_default", {"image_bytes": np.array(IMAGES, object)})
     assert outputs["scores"].tolist() == pytest.approx([score for _, score in expected])
+
+
+def test_a_connection_sends_what_it_has_at_once():
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # Versions
