@@ -183,7 +183,10 @@ def _traced(
 
 
 def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any, at_once: int = 1) -> Any:
-    """Maps elements, whose sizes differ, one after the other: the network keeps every core busy by itself."""
+    """Maps elements, whose sizes differ; more `at_once` than one take as much more memory.
+
+    The network keeps every core busy by itself, so that only work beside it gains by that.
+    """
     return tf.map_fn(function, elements, fn_output_signature=specs, parallel_iterations=at_once)
 
 
