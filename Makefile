@@ -12,7 +12,7 @@ demo: setup
 	$(PY) local_runner.py demo
 
 test: setup
-	DEEPLAB_LONG_TESTS="$(LONG)" $(PY) -m pytest -n 2 --dist loadfile
+	DEEPLAB_LONG_TESTS="$(LONG)" $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
@@ -22,7 +22,7 @@ bench: setup
 	@set -e; for name in storage input speed; do echo "== $$name"; PYTHONPATH=. $(PY) benchmarks/$$name.py; done
 
 soak: setup
-	PYTHONPATH=. $(PY) benchmarks/soak.py --runs $(or $(N),200)
+	PYTHONPATH=. $(PY) benchmarks/soak.py --runs $(or $(N),200) $(if $(DIR),--folder $(DIR))
 
 lock: setup
 	$(COMPILE) -o requirements.lock

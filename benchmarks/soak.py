@@ -2,7 +2,7 @@
 
 Data change, the schedule notices, a whole run follows, a version is pushed: `--runs` times in one workspace. One line
 is printed for each run, and at the end what was used in the first and in the last third of the runs. The command fails
-if a run did, or if something grew.
+if a run did, or if something grew. A soak that was interrupted goes on where it stopped, given its folder again.
 
 Usage: PYTHONPATH=. python benchmarks/soak.py [--runs 200] [--folder DIR]      (about a minute a run on 2 cores)
 """
@@ -50,6 +50,8 @@ SETTINGS = {
     "schedule.debounce_seconds": 1,
     "schedule.backoff_seconds": 1,
 }
+#: A line for each run that was measured.
+LOG = "usage.jsonl"
 #: By how much the last third of the runs may use more than the first.
 TOLERANCE = 1.1
 #: Runs at the beginning that do not count: so many it takes until anything is old enough to be removed.
@@ -129,14 +131,14 @@ def schedule(workspace: Path, data: Path) -> Iterator["subprocess.Popen[bytes]"]
         process.wait(120)
 
 
-def next_run(process: "subprocess.Popen[bytes]", workspace: Workspace, number: int) -> tuple[ScheduledRun, int]:
-    """Waits until a run has ended; the run, and the most memory that it took."""
+def next_run(process: "subprocess.Popen[bytes]", workspace: Workspace, after: int) -> tuple[ScheduledRun, int]:
+    """Waits until a run with a number above `after` has ended; the run, and the most memory that it took."""
     peak, state = 0, schedule_state(workspace)
     while process.poll() is None:
         peak = max([peak, *(memory(child, "VmHWM") for child in children(process.pid))])
-        ended = [run for run in state.last(5) if run.id == number and run.result != "running"]
+        ended = [run for run in state.last(5) if run.id > after and run.result not in ("running", "interrupted")]
         if ended:
-            return ended[0], peak
+            return ended[-1], peak
         time.sleep(0.2)
     raise SystemExit(f"the schedule ended by itself: see {workspace.root.parent / 'schedule.txt'}")
 
@@ -157,21 +159,34 @@ def measure(process: int, workspace: Workspace, run: ScheduledRun, peak: int) ->
     )
 
 
+def begin(folder: Path) -> tuple[Path, list[Usage]]:
+    """The data, made unless they are there, and what was measured before the soak was interrupted."""
+    data, log = folder / "data", folder / LOG
+    if not log.exists():
+        shutil.rmtree(data, ignore_errors=True)
+        write_dataset(data, num_train=8, num_val=3, num_test=4)
+        log.touch()
+    return data, [Usage(**json.loads(line)) for line in log.read_text().splitlines()]
+
+
 def soak(folder: Path, runs: int) -> list[Usage]:
-    """Lets the schedule run so many times; what was in use after each."""
-    data = write_dataset(folder / "data", num_train=8, num_val=3, num_test=4)
+    """Lets the schedule run so many times, those of an interrupted soak included; what was in use after each."""
+    data, usage = begin(folder)
     workspace = Workspace(folder / "workspace")
-    workspace.root.mkdir()
-    usage = []
-    with schedule(workspace.root, data) as process, (folder / "usage.jsonl").open("w") as log:
-        for number in range(1, runs + 1):
-            run, peak = next_run(process, workspace, number)
+    workspace.root.mkdir(exist_ok=True)
+    last = max((run.id for run in schedule_state(workspace).last(1)), default=0)
+    if last:
+        change(data, last)
+    with schedule(workspace.root, data) as process, (folder / LOG).open("a") as log:
+        while len(usage) < runs:
+            run, peak = next_run(process, workspace, last)
+            last = run.id
             usage.append(measure(process.pid, workspace, run, peak))
             log.write(json.dumps(asdict(usage[-1])) + "\n")
             log.flush()
             print(asdict(usage[-1]), flush=True)
-            if number < runs:
-                change(data, number)
+            if len(usage) < runs:
+                change(data, last)
     return usage
 
 

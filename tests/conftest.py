@@ -40,6 +40,8 @@ def write_records() -> Callable[[Path, Iterable[tuple[np.ndarray, np.ndarray]]],
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What is begun last should not be what takes minutes by itself: one process would wait for the other.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if not os.environ.get("DEEPLAB_LONG_TESTS"):
         skipped = pytest.mark.skip(reason="takes minutes; runs with `make test LONG=1`")
         for item in items:

@@ -7,41 +7,17 @@ from typing import Any
 
 import pytest
 
-from components.hub_record import HubModel, HubRecord
-from components.lite_record import LiteModel, LiteRecord
 from pipeline.config import parse_config
 from pipeline.model_card import MARKDOWN_FILE, PAGE_FILE, found_limits, write_model_card
 from pipeline.pages import escape_markdown, markdown_page
 from pipeline.records import StageRecord
 from pipeline.report.scores import class_scores
 from pipeline.summary import BaselineSummary, DataSummary, ModelSummary, Summary
-from tests.pipeline.report.hand_made import make_metrics
+from tests.pipeline.report.hand_made import HUB, LITE, make_metrics
 
 EVIL = "a|b <i> *c* [d](http://e)"
 
 METRICS = make_metrics(EVIL).model_copy(update={"slices": {"source:a": 0.75, "source:b": 0.25, "source:c": None}})
-LITE = LiteRecord(
-    height=48,
-    width=64,
-    classes=[],
-    threads=2,
-    images=4,
-    saved_model_mean_iou=0.75,
-    models=[
-        LiteModel(
-            variant="float16", file="float16.tflite", reason="", mean_iou=0.7499, milliseconds=3.25, size=5 * 1024
-        ),
-        LiteModel(variant="int8", file=None, reason="mean IoU 0.5000, -0.2500, breaks lite.max_drop=0.01"),
-    ],
-)
-HUB = HubRecord(
-    images=4,
-    saved_model_mean_iou=0.75,
-    models=[
-        HubModel(module="segmenter", file="segmenter", reason="", mean_iou=0.75, size=7 * 1024),
-        HubModel(module="feature_extractor", file=None, reason="mean IoU 0.5000", mean_iou=0.5),
-    ],
-)
 
 
 def make_summary(**changes: Any) -> Summary:

@@ -17,6 +17,8 @@ from components.artifacts import Quarantine
 from components.drift import statistics
 from components.evaluation_images import IMAGES_FILE
 from components.example_gen import BAD_FILE
+from components.hub_record import HubModel, HubRecord
+from components.lite_record import LiteModel, LiteRecord
 from data import features
 from data.labels import LabelMap
 from pipeline.records import StageRecord
@@ -69,6 +71,28 @@ def make_metrics(odd: str) -> MetricsSummary:
 
 METRICS = make_metrics(EVIL)
 NAMES = list(METRICS.iou)
+LITE = LiteRecord(
+    height=48,
+    width=64,
+    classes=[],
+    threads=2,
+    images=4,
+    saved_model_mean_iou=0.75,
+    models=[
+        LiteModel(
+            variant="float16", file="float16.tflite", reason="", mean_iou=0.7499, milliseconds=3.25, size=5 * 1024
+        ),
+        LiteModel(variant="int8", file=None, reason="mean IoU 0.5000, -0.2500, breaks lite.max_drop=0.01"),
+    ],
+)
+HUB = HubRecord(
+    images=4,
+    saved_model_mean_iou=0.75,
+    models=[
+        HubModel(module="segmenter", file="segmenter", reason="", mean_iou=0.75, size=7 * 1024),
+        HubModel(module="feature_extractor", file=None, reason="mean IoU 0.5000", mean_iou=0.5),
+    ],
+)
 BASELINE = BaselineSummary(
     version=6,
     mean_iou=0.7,

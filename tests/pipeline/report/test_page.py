@@ -17,7 +17,7 @@ from pipeline.records import StageRecord
 from pipeline.report.page import read_record
 from pipeline.summary import MetricsSummary
 from pipeline.workspace import CONFIG_FILE, Workspace
-from tests.pipeline.report.hand_made import BLESSED, EVIL, METRICS, RATE, WEIGHTS, make_summary
+from tests.pipeline.report.hand_made import BLESSED, EVIL, HUB, LITE, METRICS, RATE, WEIGHTS, make_summary
 
 WritePage = Callable[..., str]
 
@@ -192,6 +192,18 @@ def test_the_origin_of_a_pushed_version_is_a_list_in_lists(page: WritePage):
     html = page(make_summary(**BLESSED), origin=tree)
     assert "demo version 7: /serving/demo/7" in section(html, "origin")
     assert "<li><span>data: /data</span><ul>" in html and "<li><span>spans: [] &lt;b&gt;</span></li>" in html
+
+
+def test_models_for_other_targets_stand_beside_the_saved_model(page: WritePage):
+    text = section(page(make_summary(**BLESSED, lite=LITE, hub=HUB)), "targets")
+    assert "SavedModel 0.7500" in text
+    assert "float16 0.7499 -0.0001 3.2 5 yes" in text
+    assert (
+        "int8 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH} no: mean IoU 0.5000, -0.2500, breaks lite.max_drop=0.01"
+        in text
+    )
+    assert "For images of 48 x 64 pixels, judged on 4 test images" in text
+    assert "segmenter 0.7500 +0.0000 7 yes feature_extractor 0.5000 -0.2500 \N{EN DASH} no: mean IoU 0.5000" in text
 
 
 def test_trials_of_a_search_stand_in_a_table_the_best_first(page: WritePage):
