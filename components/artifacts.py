@@ -53,3 +53,24 @@ class HubModels(Artifact):
     """
 
     TYPE_NAME = "deeplab.HubModels"
+
+
+class RunFolder(Artifact):
+    """What a run on Kubeflow came to.
+
+    `summary.json`, `report.html`, `model_card.md`, `model_card.html`, as in the folder of a local run.
+    """
+
+    TYPE_NAME = "deeplab.RunFolder"
+
+
+class HtmlPage(Artifact):
+    """One HTML file, which Kubeflow's pages show; the artifact is the file, not a folder."""
+
+    TYPE_NAME = "system.HTML"
+
+
+class MarkdownPage(Artifact):
+    """One Markdown file, which Kubeflow's pages show; the artifact is the file, not a folder."""
+
+    TYPE_NAME = "system.Markdown"

@@ -1,7 +1,7 @@
 """The pipeline: one definition for every runner."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,16 @@ class Locations:
     """Of spans: what was made of each, kept from run to run; None: a folder beside `serving`."""
 
 
-def create_pipeline(config: Config, locations: Locations) -> Pipeline:
+def create_pipeline(
+    config: Config, locations: Locations, last: Callable[[Mapping[str, BaseNode]], BaseNode] | None = None
+) -> Pipeline:
     """Wires the stages.
 
     Args:
         config: Resolved (`pipeline.config.resolve`).
         locations: Where to keep things.
+        last: Makes one more node of all the others, by their ids: what the runner would do itself if it were still
+            there when a run ends.
     """
     train, val, _ = SPLITS
     labels = config.labels.model_dump_json()
@@ -200,6 +204,8 @@ def create_pipeline(config: Config, locations: Locations) -> Pipeline:
         *([hub] if hub else []),
         pusher,
     ]
+    if last:
+        nodes.append(last({node.id: node for node in nodes}))
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=locations.artifacts,

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest_plugins = ["tests.beam_servers"]
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

@@ -31,6 +31,7 @@ from pipeline.kubeflow.platform import (
     retry_policy,
 )
 from pipeline.kubeflow.rules import check_spec
+from pipeline.kubeflow.run_report import RunReporter
 from pipeline.pipeline import Locations, create_pipeline
 
 #: How the image starts a step; its working directory is the project's folder.
@@ -60,7 +61,8 @@ def compile_pipeline(
     """
     check_places(config, serving, checkpoints)
     check_strategy(config)
-    pipeline = create_pipeline(config, Locations(artifacts=pipeline_root, serving=serving, checkpoints=checkpoints))
+    locations = Locations(artifacts=pipeline_root, serving=serving, checkpoints=checkpoints)
+    pipeline = create_pipeline(config, locations, last=lambda nodes: RunReporter(config, nodes))
     nodes = {node.id: node for node in pipeline.components}
     check_stages(config.kubeflow, nodes)
 

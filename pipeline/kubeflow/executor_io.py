@@ -136,6 +136,10 @@ def _may_be_empty(artifact: Artifact) -> bool:
     return absent or isinstance(artifact, standard_artifacts.PushedModel)
 
 
+def _holds_files(path: Path) -> bool:
+    return path.is_file() or any(found.is_file() for found in path.rglob("*"))
+
+
 def check_written(outputs: Mapping[str, Sequence[Artifact]], given: ArtifactLists, mounts: Mounts) -> None:
     """Refuses outputs that are not where the launcher uploads them from; it would pass over that in silence.
 
@@ -150,7 +154,7 @@ def check_written(outputs: Mapping[str, Sequence[Artifact]], given: ArtifactList
             path = mounts.path(told.uri)
             if artifact.uri != path:
                 raise OutputError(f"output {name}: the executor moved it from {path} to {artifact.uri}")
-            if not _may_be_empty(artifact) and not any(found.is_file() for found in Path(path).rglob("*")):
+            if not _may_be_empty(artifact) and not _holds_files(Path(path)):
                 raise OutputError(f"output {name}: the executor wrote nothing to {path}, from where {told.uri} is made")
 
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 PREFIX = "parameter_"
 
+#: In place of a constant of this value the server puts the run's id (KFP backend/src/v2/driver/resolve.go).
+RUN_ID = "{{$.pipeline_job_uuid}}"
+
+#: The step that is given the whole configuration, and so every value of it that a run sets.
+REPORTER = "RunReporter"
+
 #: The parameter that no step reads: it says in a run's record which configuration was compiled.
 CONFIG_HASH = "config_hash"
 
@@ -52,6 +58,11 @@ class Parameter:
     places: tuple[Place, ...]
     convert: Callable[[Value], Value | None] = str
     """Makes the configuration's value of what Kubeflow hands over: a string or, for every number, a double."""
+
+    def places_in(self, node: str) -> list[Place]:
+        """Where it stands in a step's execution properties."""
+        whole = [Place(REPORTER, "config", tuple(self.key.split(".")))] if "." in self.key else []
+        return [place for place in (*self.places, *whole) if place.node == node]
 
     @property
     def description(self) -> str:
@@ -113,7 +124,7 @@ def _default(config: Config, key: str) -> Value:
 
 def of_node(node: str) -> list[Parameter]:
     """The parameters that a step gets."""
-    return [p for p in PARAMETERS if any(place.node == node for place in p.places)]
+    return [p for p in PARAMETERS if p.places_in(node)]
 
 
 def apply(node: str, exec_properties: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
@@ -128,10 +139,9 @@ def apply(node: str, exec_properties: Mapping[str, Any], values: Mapping[str, Va
     properties = {name: value for name, value in exec_properties.items() if not name.startswith(PREFIX)}
     for parameter in of_node(node):
         if parameter.name in given:
-            for place in parameter.places:
-                if place.node == node:
-                    old = properties[place.property]
-                    properties[place.property] = _replaced(old, place, parameter.convert(given[parameter.name]))
+            for place in parameter.places_in(node):
+                old = properties[place.property]
+                properties[place.property] = _replaced(old, place, parameter.convert(given[parameter.name]))
     return properties
 
 

@@ -60,6 +60,7 @@ def places_on_no_volume(config: Config, serving: str, checkpoints: str) -> list[
     places = (
         *((*place, "it must be in the image") for place in read_places(config)),
         ("ModelPusher", "the serving directory", serving, "the pushed model is gone with the pod"),
+        ("RunReporter", "the serving directory", serving, "the pushed model gets no model card"),
         ("Trainer", "the checkpoints' folder", checkpoints, "a new pod trains from the beginning"),
     )
     return [

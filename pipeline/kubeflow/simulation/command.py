@@ -12,9 +12,11 @@ from rich.table import Table
 from data.errors import ProjectError
 from pipeline.config import load_config
 from pipeline.kubeflow.commands import compile_command
+from pipeline.kubeflow.parameters import REPORTER
 from pipeline.kubeflow.places import on_this_machine
 from pipeline.kubeflow.simulation.driver import ERROR, FAILED, simulate
 from pipeline.kubeflow.simulation.store import DEFAULT_ROOT
+from pipeline.workspace import REPORT_FILE
 
 #: Stands for the image, which no step needs here.
 IMAGE = "simulated"
@@ -48,6 +50,8 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
     for step in run.steps:
         table.add_row(step.name, step.state, str(step.attempts or ""), f"{step.seconds:.1f}", escape(step.reason))
     console.print(table)
-    console.print(f"logs: {run.logs}", markup=False, highlight=False)
+    console.print(f"logs: {run.logs}", markup=False, highlight=False, soft_wrap=True)
+    for page in store.rglob(f"{run.run_id}/{REPORTER}/*/record/{REPORT_FILE}"):
+        console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     if not run.succeeded:
         raise ProjectError(f"the run failed: {', '.join(s.name for s in run.steps if s.state in (FAILED, ERROR))}")

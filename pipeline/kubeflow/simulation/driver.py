@@ -34,6 +34,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import (
 
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.mounts import Mounts
+from pipeline.kubeflow.parameters import RUN_ID
 from pipeline.kubeflow.simulation import values
 from pipeline.kubeflow.simulation.cache import Outputs, Records, fingerprint
 from pipeline.kubeflow.simulation.conditions import DriverError, holds
@@ -116,7 +117,7 @@ class SimulatedRun:
         retries = task.retry_policy.max_retry_count if task.HasField("retry_policy") else scope.retries
         begun = time.monotonic()
         try:
-            given = resolve(task, component, scope)
+            given = resolve(task, component, scope, self.run_id)
             if task.trigger_policy.condition and not holds(task.trigger_policy.condition, given):
                 step.state = SKIPPED
             elif component.HasField("dag"):
@@ -179,8 +180,8 @@ class SimulatedRun:
         given.outputs.output_file = f"{Mounts(f'{folder}/mounts').path(task_root)}/output_metadata.json"
 
 
-def resolve(task: PipelineTaskSpec, component: ComponentSpec, scope: Scope) -> ExecutorInput:
-    """The inputs of a task.
+def resolve(task: PipelineTaskSpec, component: ComponentSpec, scope: Scope, run_id: str) -> ExecutorInput:
+    """The inputs of a task of a run.
 
     Raises:
         DriverError: Something is missing or of the wrong type.
@@ -188,7 +189,7 @@ def resolve(task: PipelineTaskSpec, component: ComponentSpec, scope: Scope) -> E
     given = ExecutorInput()
     for name, source in task.inputs.parameters.items():
         value = given.inputs.parameter_values[name]
-        value.CopyFrom(_parameter(name, source, scope))
+        value.CopyFrom(_parameter(name, source, scope, run_id))
         declared = component.input_definitions.parameters[name].parameter_type
         if declared == values.Type.STRING:
             value.string_value = values.to_text(value)
@@ -206,13 +207,14 @@ def resolve(task: PipelineTaskSpec, component: ComponentSpec, scope: Scope) -> E
     return given
 
 
-def _parameter(name: str, source: TaskInputsSpec.InputParameterSpec, scope: Scope) -> Value:
+def _parameter(name: str, source: TaskInputsSpec.InputParameterSpec, scope: Scope, run_id: str) -> Value:
     if source.HasField("component_input_parameter"):
         return _find(name, scope.inputs[0], source.component_input_parameter)
     if source.HasField("task_output_parameter"):
         output = source.task_output_parameter
         return _find(name, scope.outputs[output.producer_task][0], output.output_parameter_key)
-    return source.runtime_value.constant
+    constant = source.runtime_value.constant
+    return Value(string_value=run_id) if constant.string_value == RUN_ID else constant
 
 
 def _find(name: str, there: Mapping[str, _Found], key: str) -> _Found:

@@ -22,6 +22,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import (
 
 from data.errors import ProjectError
 from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.parameters import RUN_ID
 from pipeline.kubeflow.rules import check_spec
 
 
@@ -80,7 +81,7 @@ class Spec:
                     if (
                         source.parameter_expression_selector
                         or source.HasField("task_final_status")
-                        or "{{$." in constant
+                        or ("{{$." in constant and constant != RUN_ID)
                     ):
                         yield f"task {name}.{task_name}: input {key} is a selector, a final status or a fact of the run"
 

@@ -17,6 +17,7 @@ from pipeline.judgement import summarize
 from pipeline.kubeflow.commands import resolved_config
 from pipeline.kubeflow.compiler import compile_pipeline
 from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.run_report import READ
 from pipeline.local import compile_pipeline as compile_locally
 from pipeline.local import stage_names
 from pipeline.workspace import Workspace
@@ -24,6 +25,7 @@ from tests.pipeline.kubeflow.conftest import PLACES, resolved
 
 ROOT = Path(__file__).resolve().parents[3]
 STATES = {"ImageExampleGen-state", "ServedModel-state"}
+REPORTER = "RunReporter"
 
 
 def tasks(compiled: CompiledPipeline) -> dict[str, Any]:
@@ -50,8 +52,29 @@ def default(compiled: CompiledPipeline, parameter: str) -> Any:
 
 def test_both_runners_run_the_same_nodes(config: Config, compiled: CompiledPipeline, tmp_path: Path):
     local = stage_names(compile_locally(config, Workspace(tmp_path), "run"))
-    assert set(tasks(compiled)) - STATES == set(local)
-    assert set(tasks(compiled)) >= STATES
+    assert set(tasks(compiled)) == {*local, *STATES, REPORTER}
+
+
+def test_the_last_step_reads_what_all_others_made_and_knows_its_run(config: Config, compiled: CompiledPipeline):
+    reporter = tasks(compiled)[REPORTER]
+    read = {
+        (output["producerTask"], output["outputArtifactKey"])
+        for output in (given["taskOutputArtifact"] for given in reporter["inputs"]["artifacts"].values())
+    }
+    without = {"DataSchema", "StrictExampleValidator", "ImageTransform"}
+    assert {stage for stage, _ in read} == set(tasks(compiled)) - STATES - without - {REPORTER}
+    assert read == set(READ) & {(stage, key) for stage, key in READ if stage in tasks(compiled)} - {
+        ("ImageExampleGen", "spans")
+    }
+    parameters = reporter["inputs"]["parameters"]
+    assert parameters["run_id"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+    assert Config.model_validate_json(parameters["config"]["runtimeValue"]["constant"]) == config
+
+
+def test_kubeflow_shows_the_report_and_the_model_card(compiled: CompiledPipeline):
+    made = component(compiled, REPORTER)["outputDefinitions"]["artifacts"]
+    titles = {name: yaml.safe_load(output["artifactType"]["instanceSchema"])["title"] for name, output in made.items()}
+    assert titles == {"record": "deeplab.RunFolder", "report": "system.HTML", "model_card": "system.Markdown"}
 
 
 def test_both_runners_record_the_same_hash_of_the_configuration(config: Config, compiled: CompiledPipeline):

@@ -20,7 +20,14 @@ pytestmark = pytest.mark.long
 #: Two trainings of one configuration give the same numbers. The first one starts fresh, since nothing is served yet.
 SETTINGS = {"training.deterministic": "true", "training.warm_start": "true"}
 #: What a second run does anew: the state steps, and what depends on which model is served.
-ANEW = {"ImageExampleGen-state", "ServedModel-state", "ServedModel", "SegmentationEvaluator", "ModelPusher"}
+ANEW = {
+    "ImageExampleGen-state",
+    "ServedModel-state",
+    "ServedModel",
+    "SegmentationEvaluator",
+    "ModelPusher",
+    "RunReporter",
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,7 @@ def store(config: Path) -> Path:
     """A store after the first run."""
     folder = config.parent / "store"
     states = {step: cells[0] for step, cells in rehearse(config, folder).items()}
-    assert len(states) == 13
+    assert len(states) == 14
     assert set(states.values()) == {"succeeded"}
     return folder
 
@@ -76,6 +83,22 @@ def test_the_rehearsal_ends_in_a_pushed_model_that_predicts_what_the_local_runne
     assert result.returncode == 0, result.stderr
     picture = next(tiny_dataset.rglob("*.jpg"))
     assert predicted(store, picture, tmp_path / "rehearsed") == predicted(workspace, picture, tmp_path / "local")
+    require_the_same_record(store, workspace)
+
+
+def require_the_same_record(store: Path, workspace: Path) -> None:
+    """The last step of a rehearsal leaves what the local runner leaves, and a file each for the server's pages."""
+    (folder,) = store.rglob("RunReporter/*/record")
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (folder, workspace / "runs" / "latest")]
+    for field in ("data", "model", "metrics", "blessed", "reasons", "pushed_version"):
+        assert summaries[0][field] == summaries[1][field], field
+    (run_id,) = [path.name for path in (store / ".simulation").iterdir() if path.is_dir()]
+    assert summaries[0]["run_id"] == run_id
+    assert "Predictions" in (folder / "report.html").read_text()
+    assert (folder.parent / "report").read_bytes() == (folder / "report.html").read_bytes()
+    card = (folder.parent / "model_card").read_text()
+    assert card == (folder / "model_card.md").read_text()
+    assert card == (store / "serving" / "tiny" / "1" / "assets.extra" / "model_card.md").read_text()
 
 
 def test_a_second_rehearsal_repeats_only_what_depends_on_the_served_model(config: Path, store: Path) -> None:

@@ -156,10 +156,30 @@ def test_pictures_model_and_outputs_may_lie_in_an_object_store(
 
 @pytest.mark.long
 def test_two_worker_processes_give_the_same(served: Published, predictor: MakePredictor, tmp_path: Path):
-    make_pictures(tmp_path / "in")
-    list(predictor(tmp_path / "alone").predict(find_pictures([str(tmp_path / "in")], str(tmp_path / "alone"))))
-    settings = ["--set", "beam.runner=multi_processing", "--set", "beam.workers=2"]
-    arguments = ["predict", str(tmp_path / "in"), "--out", str(tmp_path / "shared"), "--beam", *settings]
+    require_the_same(served, predictor, tmp_path, runner="multi_processing", workers="2")
+
+
+@pytest.mark.long
+def test_a_job_server_with_a_worker_pool_gives_the_same(
+    served: Published, predictor: MakePredictor, tmp_path: Path, job_server: str, worker_pool: str
+):
+    require_the_same(served, predictor, tmp_path, runner="portable", endpoint=job_server, worker_pool=worker_pool)
+
+
+@pytest.mark.long
+@pytest.mark.platform(reason="Flink is Java, and its jars are fetched where DEEPLAB_TEST_FLINK asks for it")
+def test_a_flink_cluster_gives_the_same(
+    served: Published, predictor: MakePredictor, tmp_path: Path, flink: str, worker_pool: str
+):
+    require_the_same(served, predictor, tmp_path, runner="flink", workers="2", endpoint=flink, worker_pool=worker_pool)
+
+
+def require_the_same(served: Published, predictor: MakePredictor, folder: Path, **beam: str) -> None:
+    """The command gives on a runner what a predictor alone gives; typed again, it does nothing again."""
+    make_pictures(folder / "in")
+    list(predictor(folder / "alone").predict(find_pictures([str(folder / "in")], str(folder / "alone"))))
+    settings = [part for name, value in beam.items() for part in ("--set", f"beam.{name}={value}")]
+    arguments = ["predict", str(folder / "in"), "--out", str(folder / "shared"), "--beam", *settings]
     arguments += ["--serving", str(Path(served.path).parents[1])]
 
     first, second = command_line(*arguments), command_line(*arguments)
@@ -168,5 +188,5 @@ def test_two_worker_processes_give_the_same(served: Published, predictor: MakePr
     assert "7 pictures by version 1, 0 were done before, 1 failed" in " ".join(first.stdout.split())
     assert "0 pictures by version 1, 7 were done before, 1 failed" in " ".join(second.stdout.split())
     assert "bad.png: unreadable image" in first.stderr
-    assert outputs(tmp_path / "shared") == outputs(tmp_path / "alone")
-    assert journal(tmp_path / "shared") == journal(tmp_path / "alone")
+    assert outputs(folder / "shared") == outputs(folder / "alone")
+    assert journal(folder / "shared") == journal(folder / "alone")

@@ -1,0 +1,129 @@
+"""RunReporter: the last step on Kubeflow, which writes what `local_runner.py run` leaves in a run's folder.
+
+The local runner writes it itself, of failed runs too; on Kubeflow the runner is gone once the run is submitted. Times
+of stages and what came from the cache are left to Kubeflow's own pages, which alone know them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.types import standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.artifacts import Drift, HtmlPage, HubModels, LiteModels, MarkdownPage, Quarantine, RunFolder, Spans
+from components.writing import write_small
+from pipeline.config import Config
+from pipeline.judgement import summarize
+from pipeline.kubeflow.parameters import RUN_ID
+from pipeline.model_card import MARKDOWN_FILE, write_model_card
+from pipeline.records import StageRecord
+from pipeline.report.page import RunRecord, write_report
+from pipeline.summary import SUMMARY_FILE
+from pipeline.workspace import REPORT_FILE
+
+#: (stage, output) -> type of what the record is made of; not every pipeline has every stage.
+READ: Mapping[tuple[str, str], type[Artifact]] = {
+    ("ServedModel", "model"): standard_artifacts.Model,
+    ("ImageExampleGen", "examples"): standard_artifacts.Examples,
+    ("ImageExampleGen", "quarantine"): Quarantine,
+    ("ImageExampleGen", "spans"): Spans,
+    ("StatisticsGen", "statistics"): standard_artifacts.ExampleStatistics,
+    ("SpanDrift", "drift"): Drift,
+    ("WarmStart", "model"): standard_artifacts.Model,
+    ("Tuner", "best_hyperparameters"): standard_artifacts.HyperParameters,
+    ("Tuner", "tuner_results"): standard_artifacts.TunerResults,
+    ("Trainer", "model"): standard_artifacts.Model,
+    ("Trainer", "model_run"): standard_artifacts.ModelRun,
+    ("SegmentationEvaluator", "evaluation"): standard_artifacts.ModelEvaluation,
+    ("InfraCheck", "blessing"): standard_artifacts.InfraBlessing,
+    ("LiteConverter", "lite"): LiteModels,
+    ("HubExporter", "hub"): HubModels,
+    ("ModelPusher", "pushed_model"): standard_artifacts.PushedModel,
+}
+
+
+def _input(stage: str, output: str) -> str:
+    return f"{stage}_{output}"
+
+
+class Executor(base_executor.BaseExecutor):
+    """Writes record, report and model card."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        stages = stage_records(input_dict)
+        config = Config.model_validate_json(exec_properties["config"])
+        summary = summarize(exec_properties["run_id"], config, stages, error="")
+        folder = Path(output_dict["record"][0].uri)
+        write_small(str(folder / SUMMARY_FILE), summary.model_dump_json(indent=2).encode())
+        write_report(RunRecord(summary, stages, folder))
+        write_model_card(summary, stages, folder)
+        for output, name in (("report", REPORT_FILE), ("model_card", MARKDOWN_FILE)):
+            show(folder / name, Path(output_dict[output][0].uri))
+
+
+def stage_records(inputs: Mapping[str, list[Artifact]]) -> dict[str, StageRecord]:
+    """Stage -> what is known of it: its outputs."""
+    stages: dict[str, StageRecord] = {}
+    for stage, output in READ:
+        if found := inputs.get(_input(stage, output)):
+            known = stages.setdefault(stage, StageRecord(stage, state="", seconds=0.0, properties={}, outputs={}))
+            stages[stage] = StageRecord(stage, "", 0.0, {}, {**known.outputs, output: found})
+    return stages
+
+
+def show(file: Path, artifact: Path) -> None:
+    """Kubeflow's pages show an artifact whose URI is that of the file, not of a folder."""
+    artifact.rmdir()
+    artifact.write_bytes(file.read_bytes())
+
+
+class RunReporterSpec(ComponentSpec):
+    """Parameters, inputs and outputs of `RunReporter`."""
+
+    PARAMETERS = {"config": ExecutionParameter(type=str), "run_id": ExecutionParameter(type=str)}
+    INPUTS = {_input(*key): ChannelParameter(type=kind, optional=True) for key, kind in READ.items()}
+    OUTPUTS = {
+        "record": ChannelParameter(type=RunFolder),
+        "report": ChannelParameter(type=HtmlPage),
+        "model_card": ChannelParameter(type=MarkdownPage),
+    }
+
+
+class RunReporter(base_component.BaseComponent):
+    """See the module.
+
+    Args of the constructor:
+        config: The whole configuration.
+        nodes: The pipeline's other nodes, by id.
+    """
+
+    SPEC_CLASS = RunReporterSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self, config: Config, nodes: Mapping[str, BaseNode]):
+        read = {
+            _input(stage, output): nodes[stage].outputs[output]
+            for stage, output in READ
+            if stage in nodes and output in nodes[stage].outputs
+        }
+        super().__init__(
+            spec=RunReporterSpec(
+                config=config.model_dump_json(),
+                run_id=RUN_ID,
+                record=types.Channel(type=RunFolder),
+                report=types.Channel(type=HtmlPage),
+                model_card=types.Channel(type=MarkdownPage),
+                **read,
+            )
+        )
