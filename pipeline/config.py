@@ -155,7 +155,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     values = _read_yaml(path) if path else {}
     for override in overrides:
         _apply(values, override)
-    return parse_config(values, str(path) if path else "the defaults")
+    return parse_config(values, str(path) if path else "the command line")
 
 
 def parse_config(values: Mapping[str, Any], source: str) -> Config:
@@ -221,7 +221,8 @@ def _explain(source: str, item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{source}: unknown key {key}{_suggestion(item['loc'])}"
     if item["type"] == "missing":
-        return f"{source}: {key} is missing"
+        where = "; say where the pictures are: --set data.path=FOLDER, or --config FILE" if key == "data" else ""
+        return f"{source}: {key} is missing{where}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{source}: {key}={item['input']!r}: {message}" if key else f"{source}: {message}"
 

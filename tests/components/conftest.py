@@ -67,12 +67,23 @@ def run_node(
     return {key: value for key, (value,) in outputs.items()}
 
 
-def push(model: Artifact, examples: Artifact, labels: LabelMap, folder: Path, **targets: Artifact) -> Path:
-    """Pushes a model with what was made of it for other targets; the version's folder."""
+def run_pusher(
+    model: Artifact,
+    examples: Artifact,
+    labels: LabelMap,
+    folder: Path,
+    *,
+    blessed: bool = True,
+    infra_reason: str = "",
+    config: PushConfig = PushConfig(model_name="tiny", warmup_requests=0),  # noqa: B008
+    **targets: Artifact,
+) -> Artifact:
+    """Lets ModelPusher judge a model, with what was made of it for other targets; what it says it pushed."""
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
-    blessing.set_int_custom_property("blessed", 1)
+    blessing.set_int_custom_property("blessed", int(blessed))
     infra = artifact(standard_artifacts.InfraBlessing, folder / "infra")
-    infra.set_int_custom_property(infra_check.BLESSED, 1)
+    infra.set_int_custom_property(infra_check.BLESSED, int(not infra_reason))
+    infra.set_string_custom_property(infra_check.REASON, infra_reason)
     node = ModelPusher(
         model=channel(model),
         examples=channel(examples),
@@ -81,11 +92,16 @@ def push(model: Artifact, examples: Artifact, labels: LabelMap, folder: Path, **
         served_model=channel(artifact(standard_artifacts.Model, folder / "served")),
         **{name: channel(made) for name, made in targets.items()},
         serving_dir=str(folder / "serving/tiny"),
-        config=PushConfig(model_name="tiny", warmup_requests=0).model_dump_json(),
+        config=config.model_dump_json(),
         label_map=labels.model_dump_json(),
         code_hash="",
     )
-    run_node(node, folder / "pushed")
+    return run_node(node, folder / "pushed")["pushed_model"]
+
+
+def push(model: Artifact, examples: Artifact, labels: LabelMap, folder: Path, **targets: Artifact) -> Path:
+    """Pushes a model with what was made of it for other targets; the version's folder."""
+    run_pusher(model, examples, labels, folder, **targets)
     version = serving_directory.served(str(folder / "serving/tiny"))
     assert version is not None
     return Path(version.path)

@@ -1,53 +1,29 @@
 """The Pusher publishes a blessed model once, with requests that warm a server up."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
-from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components import infra_check
 from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
 from components.config import PushConfig
-from components.pusher import ModelPusher
 from components.serving_directory import model_fingerprint, published, served
 from components.version_marks import readmit, withdraw
 from data.errors import WorkspaceError
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, MASK_BYTES, load_label_map
-from tests.components.conftest import artifact, channel, columns, copy_model, read_split, run_node, saved_model
+from tests.components.conftest import columns, copy_model, read_split, run_pusher, saved_model
 
 
 @pytest.fixture
 def push(model: Artifact, examples: Artifact, labels: LabelMap, tmp_path: Path):
     """Runs the Pusher's executor for the tiny model or another, with the given blessings."""
 
-    def run(
-        of: Artifact = model,
-        *,
-        blessed: bool = True,
-        infra_reason: str = "",
-        config: PushConfig = PushConfig(model_name="tiny"),  # noqa: B008
-    ) -> Artifact:
-        blessing = artifact(standard_artifacts.ModelBlessing, tmp_path / "blessing")
-        blessing.set_int_custom_property("blessed", int(blessed))
-        infra = artifact(standard_artifacts.InfraBlessing, tmp_path / "infra")
-        infra.set_int_custom_property(infra_check.BLESSED, int(not infra_reason))
-        infra.set_string_custom_property(infra_check.REASON, infra_reason)
-        node = ModelPusher(
-            model=channel(of),
-            examples=channel(examples),
-            blessing=channel(blessing),
-            infra_blessing=channel(infra),
-            served_model=channel(artifact(standard_artifacts.Model, tmp_path / "served")),
-            serving_dir=str(tmp_path / "serving/tiny"),
-            config=config.model_dump_json(),
-            label_map=labels.model_dump_json(),
-            code_hash="",
-        )
-        return run_node(node, tmp_path / "out")["pushed_model"]
+    def run(of: Artifact = model, config: PushConfig = PushConfig(model_name="tiny"), **judged: Any) -> Artifact:  # noqa: B008
+        return run_pusher(of, examples, labels, tmp_path, config=config, **judged)
 
     return run
 

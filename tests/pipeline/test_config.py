@@ -65,7 +65,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_a_missing_path_is_named() -> None:
-    with pytest.raises(ConfigError, match="data is missing"):
+    with pytest.raises(ConfigError, match="data is missing; say where the pictures are"):
         load_config(None)
 
 
