@@ -103,7 +103,7 @@ def is_aligned(image: np.ndarray, mask: np.ndarray) -> bool:
     return np.array_equal(np.rint(image[2:-2, 2:-2, 0] / 127.5)[flat], middle[flat])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), height=st.integers(60, 140), width=st.integers(60, 140))
 def test_image_and_mask_stay_aligned(seed: int, height: int, width: int) -> None:
     config = AugmentConfig(crop=(96, 80), scale_min=0.6, scale_max=1.6)
@@ -157,7 +157,7 @@ def test_jitter_by_hand() -> None:
     np.testing.assert_allclose(flatter, [[[90, 100, 110], [95, 105, 115]]], atol=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(draws=st.lists(st.floats(0, 0.99), min_size=4, max_size=4))
 def test_jittered_pixels_stay_pixels(draws: list[float]) -> None:
     pixels = jitter_color(tf.cast(noise(8, 8), tf.float32), tf.constant(draws), AugmentConfig(**JITTER), MEAN).numpy()

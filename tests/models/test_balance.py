@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.balance import Balance, class_weights
@@ -41,7 +41,6 @@ def test_without_any_pixel_all_weigh_alike() -> None:
     assert class_weights([0, 0], "log").tolist() == [1.0, 1.0]
 
 
-@settings(deadline=None)
 @given(pixels=st.lists(st.integers(1, 10**9), min_size=1, max_size=30), balance=st.sampled_from(["log", "median"]))
 def test_the_mean_weight_of_a_pixel_is_one_and_rarer_weighs_more(pixels: list[int], balance: Balance) -> None:
     weights = class_weights(pixels, balance)

@@ -54,7 +54,7 @@ def test_void_is_no_other_label_but_does_not_hide_one_behind_it():
     assert near([[0, VOID, 1]], radius=2)[0, [0, 2]].tolist() == [True, True]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays.arrays(np.uint8, (2, 7, 5), elements=st.sampled_from([0, 1, 254, VOID])), st.integers(1, 9))
 @example(np.full((2, 7, 5), VOID, np.uint8), 1)
 def test_a_stack_of_maps_is_as_a_slow_look_at_every_neighbour(maps: np.ndarray, radius: int):
@@ -63,7 +63,7 @@ def test_a_stack_of_maps_is_as_a_slow_look_at_every_neighbour(maps: np.ndarray, 
         np.testing.assert_array_equal(fast, slowly_near(one, radius))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(label_maps, st.integers(1, 5))
 def test_each_class_has_the_boundary_of_the_reference_implementation(labels: np.ndarray, radius: int):
     everything = tf.ones((1, *labels.shape), tf.bool)

@@ -129,13 +129,13 @@ def test_void_bounds_the_trimap_as_in_the_papers():
     assert found.confusion[0, 0] == 39
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images())
 def test_counts_are_those_of_independent_loops(image: Image):
     assert_equal(count(image), count_slowly(image))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images(), st.integers(0, NUM_CLASSES - 1))
 def test_what_is_predicted_in_void_counts_for_nothing(image: Image, anything: int):
     labels, predictions, confidences = image
@@ -143,7 +143,7 @@ def test_what_is_predicted_in_void_counts_for_nothing(image: Image, anything: in
     assert_equal(count((labels, other, np.where(labels == VOID, 0.5, confidences).astype(np.float32))), count(image))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images())
 def test_a_right_prediction_has_every_score_of_one(image: Image):
     labels, predictions, confidences = image
@@ -156,7 +156,7 @@ def test_a_right_prediction_has_every_score_of_one(image: Image):
     assert scores.calibration_error == 0.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images(), st.permutations(range(NUM_CLASSES)))
 def test_the_order_of_the_labels_does_not_matter(image: Image, order: list[int]):
     renaming = np.arange(256, dtype=np.uint8)
@@ -173,7 +173,7 @@ def test_the_order_of_the_labels_does_not_matter(image: Image, order: list[int])
         assert getattr(after, score) == pytest.approx(getattr(before, score), nan_ok=True)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(images(), min_size=1, max_size=4), st.randoms(use_true_random=False), st.integers(0, 4))
 def test_neither_the_order_of_images_nor_their_shards_matter(several: list[Image], random, cut: int):
     counted = [count(image) for image in several]

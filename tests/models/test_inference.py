@@ -101,7 +101,7 @@ def test_windows_begin_where_one_works_it_out_by_hand(side, window, overlap, sta
 
 
 @given(side=st.integers(1, 300), window=st.integers(1, 80), overlap=st.floats(0, 0.95))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_cover_every_pixel_overlap_enough_and_end_with_the_image(side, window, overlap):
     starts = window_starts(tf.constant(side), window, overlap).numpy()
     covered = np.zeros(side, int)
@@ -164,7 +164,7 @@ def test_windows_slide_down_as_well_as_sideways():
     overlap=st.floats(0, 0.6),
     flip=st.booleans(),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_windows_and_mirroring_change_nothing_for_a_network_that_looks_at_single_pixels(
     height, width, window, overlap, flip
 ):
@@ -180,7 +180,7 @@ def test_windows_and_mirroring_change_nothing_for_a_network_that_looks_at_single
     flip=st.booleans(),
     align_corners=st.booleans(),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_constant_network_gives_a_constant_answer(size, window, scales, flip, align_corners):
     found = probabilities(constant, noise(1, *size), (17, 23), align_corners, window=window, scales=scales, flip=flip)
     np.testing.assert_allclose(found, np.full((1, 17, 23), 0.75), atol=1e-5)

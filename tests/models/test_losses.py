@@ -146,7 +146,7 @@ def test_only_the_hardest_pixels_have_a_gradient():
     arrays.arrays(np.bool_, 12),
     st.floats(0.0625, 1, width=32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_hardest_are_the_first_of_the_sorted(losses, counted, fraction):
     number = max(int(np.float32(fraction) * np.float32(counted.sum())), 1)
     expected = np.isin(losses, np.sort(losses[counted])[::-1][:number]) & counted
@@ -199,13 +199,13 @@ def lovasz_reference(labels, logits) -> float:
 
 
 @given(labels_and_logits())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_lovasz_is_the_integral_of_the_jaccard_loss(pair):
     assert float(lovasz_softmax(*pair)) == pytest.approx(lovasz_reference(*pair), abs=1e-5)
 
 
 @given(labels_and_logits())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_dice_is_one_minus_the_overlap_over_the_mean_size(pair):
     labels, logits = pair
     valid = labels != IGNORE_LABEL
@@ -228,7 +228,7 @@ def gradient_of_all(labels, logits) -> np.ndarray:
 
 
 @given(labels_and_logits())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_logits_of_void_pixels_change_neither_losses_nor_gradients(pair):
     labels, logits = pair
     void = labels == IGNORE_LABEL
@@ -240,7 +240,7 @@ def test_logits_of_void_pixels_change_neither_losses_nor_gradients(pair):
 
 
 @given(labels_and_logits(), st.permutations(range(np.prod(SHAPE))))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_the_pixels_does_not_matter(pair, order):
     labels, logits = pair
     moved = labels.reshape(-1)[order].reshape(SHAPE), logits.reshape(-1, NUM_CLASSES)[order].reshape(logits.shape)
@@ -248,7 +248,7 @@ def test_the_order_of_the_pixels_does_not_matter(pair, order):
 
 
 @given(labels_and_logits())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_perfect_prediction_has_no_loss_and_every_pixel_weighs(pair):
     labels, _ = pair
     logits = 100 * np.float32(labels[..., None] == np.arange(NUM_CLASSES))

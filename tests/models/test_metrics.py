@@ -83,7 +83,7 @@ def test_counts_beyond_float32_are_exact():
     assert metrics.pixel_accuracy([[2**53 - 2, 1], [0, 1]]) == (2**53 - 1) / 2**53
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels_and_predictions())
 def test_counts_equal_those_of_sklearn(pair):
     labels, predictions = pair
@@ -94,7 +94,7 @@ def test_counts_equal_those_of_sklearn(pair):
     np.testing.assert_array_equal(confusion_matrix(labels, predictions, NUM_CLASSES), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels_and_predictions())
 def test_scores_equal_those_of_sklearn(pair):
     labels, predictions = pair

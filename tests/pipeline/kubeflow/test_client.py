@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
@@ -58,7 +58,7 @@ def test_an_experiment_is_made_once(kfp: kfp_server.Server):
     assert [each.display_name for each in kfp.state.experiments] == ["nightly"]
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(name=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=20))
 def test_a_name_is_found_whatever_it_holds(name: str):
     with kfp_server.running() as kfp:

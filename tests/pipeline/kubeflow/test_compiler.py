@@ -122,25 +122,26 @@ def test_what_is_served_is_looked_at_in_every_run(compiled: CompiledPipeline):
 
 
 @pytest.mark.parametrize(
-    ("node", "key", "driver"),
+    ("node", "keys", "driver"),
     [
-        ("ImageExampleGen", "input_fingerprint", "components.example_gen.Driver"),
-        ("ServedModel", "served_fingerprint", "components.baseline.Driver"),
+        ("ImageExampleGen", {"input_fingerprint"}, "components.example_gen.Driver"),
+        ("ServedModel", {"served_fingerprint", "highest_pushed_version"}, "components.baseline.Driver"),
     ],
 )
 def test_a_node_depends_on_a_state_that_is_looked_up_in_every_run(
-    compiled: CompiledPipeline, node: str, key: str, driver: str
+    compiled: CompiledPipeline, node: str, keys: set[str], driver: str
 ):
     state = f"{node}-state"
     assert not tasks(compiled)[state]["cachingOptions"].get("enableCache")
     assert tasks(compiled)[node]["cachingOptions"]["enableCache"]
     assert flag(compiled, state, "--state-of") == driver
-    assert component(compiled, state)["outputDefinitions"] == {"parameters": {key: {"parameterType": "STRING"}}}
-    assert tasks(compiled)[node]["inputs"]["parameters"][key] == {
-        "taskOutputParameter": {"producerTask": state, "outputParameterKey": key}
-    }
+    found = {key: {"parameterType": "STRING"} for key in keys}
+    assert component(compiled, state)["outputDefinitions"] == {"parameters": found}
     given, looked_up = (tasks(compiled)[name]["inputs"]["parameters"] for name in (node, state))
-    assert looked_up == {name: value for name, value in given.items() if name != key}
+    assert {key: given[key] for key in keys} == {
+        key: {"taskOutputParameter": {"producerTask": state, "outputParameterKey": key}} for key in keys
+    }
+    assert looked_up == {name: value for name, value in given.items() if name not in keys}
 
 
 def test_nodes_without_a_driver_have_no_state_step(compiled: CompiledPipeline):

@@ -3,7 +3,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
@@ -87,9 +87,6 @@ def test_a_wrong_field_is_named_with_what_is_allowed(expression: str, complaint:
     assert "allowed" in str(raised.value)
 
 
-#: On a busy machine even the drawing of an example may take long.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 #: (low, high, names) of each field.
 SHAPES = [
     (0, 59, {}),
@@ -130,7 +127,6 @@ def expressions(draw: st.DrawFn) -> tuple[str, list[set[int]], list[bool]]:
     return " ".join(texts), values, stars
 
 
-@UNHURRIED
 @given(expressions())
 @example(("0 0 1 1 0,7", [{0}, {0}, {1}, {1}, {0}], [False] * 5))
 @example(("0 0 1 1 sun-Sun", [{0}, {0}, {1}, {1}, {0}], [False] * 5))
@@ -149,7 +145,6 @@ def test_the_server_reads_what_was_meant(drawn: tuple[str, list[set[int]], list[
     assert (read.star_days, read.star_weekdays) == (stars[2], stars[4])
 
 
-@UNHURRIED
 @given(st.text(alphabet="0123456789*/-,? LW#abdmonsuj@", max_size=20))
 def test_any_other_text_is_refused_or_read_by_the_server(text: str):
     try:

@@ -190,8 +190,9 @@ def generated(launcher: Launcher, tiny_dataset: Path) -> dict[str, Artifact]:
 @pytest.fixture(scope="module")
 def pushed(launcher: Launcher, generated: dict[str, Artifact], serving: str) -> dict[str, dict[str, Artifact]]:
     """Nothing is served, then a model is pushed, then it is served."""
-    assert launcher.state("ServedModel", parameter_serving=serving) == {"served_fingerprint": "none"}
-    absent = launcher.run("ServedModel", parameter_serving=serving, served_fingerprint="none")
+    state = launcher.state("ServedModel", parameter_serving=serving)
+    assert state == {"served_fingerprint": "none", "highest_pushed_version": "0"}
+    absent = launcher.run("ServedModel", parameter_serving=serving, **state)
     saved_model = launcher.store / "bucket/root/model/Format-Serving/saved_model.pb"
     saved_model.parent.mkdir(parents=True)
     saved_model.write_bytes(b"graph")

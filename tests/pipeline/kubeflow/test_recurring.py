@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
@@ -296,7 +296,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.lists(STEPS, min_size=1, max_size=5))
 def test_whatever_fails_there_are_never_two_and_a_quiet_replacement_ends_with_one(
     steps: list[tuple[str, int, str, int]],
