@@ -40,6 +40,16 @@ def create(path: str) -> BinaryIO:
     return BeamFiles().create(path)
 
 
+def remove(path: str) -> None:
+    """Removes a file or object, where it is there."""
+    if is_local(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    from components.beam_files import BeamFiles  # takes seconds
+
+    BeamFiles().delete(path)  # Object stores call it a success if there is none.
+
+
 def flush(path: str | Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

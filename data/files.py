@@ -81,8 +81,10 @@ def relative_path(text: str) -> str:
     path = posixpath.normpath(text.strip().replace("\\", "/"))
     if path == ".." or path.startswith("../"):
         raise DataError(f"path outside the dataset: {text!r} leaves the dataset's folder")
-    if path == "." or UNSAFE.search(path):
+    if path == ".":
         raise DataError(f"invalid path: {text!r} names no file")
+    if UNSAFE.search(path):
+        raise DataError(f"invalid path: {text!r} has control characters or is not UTF-8; rename the file")
     return path
 
 

@@ -21,12 +21,13 @@ PNG_END = b"IEND\xaeB`\x82"
 LARGEST_IMAGE = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
-def read_image(encoded: bytes, max_pixels: int) -> tuple[bytes, np.ndarray]:
+def read_image(encoded: bytes, max_pixels: int, setting: str = "data.max_pixels") -> tuple[bytes, np.ndarray]:
     """Decodes an image and hands back what to store.
 
     Args:
         encoded: a JPEG, PNG, BMP, WebP or TIFF file, 8 bits a channel, RGB, gray or a palette.
         max_pixels: height x width at most; a larger image is not decoded at all.
+        setting: what a person knows `max_pixels` as.
 
     Returns:
         The encoded image, and its pixels, (height, width, 3) uint8 RGB with gray repeated. RGB and gray JPEG and PNG
@@ -35,8 +36,11 @@ def read_image(encoded: bytes, max_pixels: int) -> tuple[bytes, np.ndarray]:
     Raises:
         DataError: the reason why the image cannot be used, beginning with a stable category.
     """
-    with opened(encoded, "image") as image:
-        _check_size(image, max_pixels)
+    allowed = f"{setting} allows {min(max_pixels, LARGEST_IMAGE)}"
+    with opened(encoded, "image", allowed) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise DataError(f"image too large: {width}x{height} is {width * height} pixels; {allowed}")
         _check_colour(image)
         keeps_bytes = image.format in (*JPEG_FORMATS, "PNG") and raw_mode(image) in ("RGB", "L")
         decode(encoded, image, "image")
@@ -45,8 +49,13 @@ def read_image(encoded: bytes, max_pixels: int) -> tuple[bytes, np.ndarray]:
 
 
 @contextmanager
-def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
-    """An image whose header alone has been read; `what` it is ('image', 'mask') stands in the reasons.
+def opened(encoded: bytes, what: str, allowed: str = "no setting allows more") -> Iterator[Image.Image]:
+    """An image whose header alone has been read.
+
+    Args:
+        encoded: the file.
+        what: it is ('image', 'mask'), for the reasons.
+        allowed: how many pixels, for the reason why one of more than `LARGEST_IMAGE` is refused.
 
     Raises:
         DataError: the header cannot be read, or there is more than one picture in the file.
@@ -54,8 +63,8 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         pictures = getattr(image, "n_frames", 1)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{what} too large: {error}") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{what} too large: more than {LARGEST_IMAGE} pixels; {allowed}") from None
     except UnidentifiedImageError:
         raise DataError(f"unreadable {what}: no {', '.join(FORMATS)} file, or its head is damaged") from None
     except Exception as error:  # noqa: BLE001 - Pillow's readers raise nearly anything on malformed headers.
@@ -89,8 +98,9 @@ def decode(encoded: bytes, image: Image.Image, what: str) -> None:
         raise DataError(f"{category}: {_reason(error)}") from None
     if orientation not in (0, 1):  # 0 is no valid orientation; cameras write it for 'unknown'.
         raise DataError(
-            f"rotated by EXIF: the {what} has orientation {orientation}, which image and mask may or may not share; "
-            "turn the pixels upright and remove the tag (exiftran -ai, or mogrify -auto-orient), then compare them"
+            f"rotated by EXIF: the {what} has orientation {orientation}, which some programs follow and others do not; "
+            "turn the pixels upright and remove the tag (exiftran -ai, or mogrify -auto-orient). Where there are image "
+            "and mask, compare them then"
         )
 
 
@@ -99,14 +109,6 @@ def raw_mode(image: Image.Image) -> str:
     tiles = getattr(image, "tile", [])  # Only images that come from a file have them.
     arguments = tiles[0].args if tiles else image.mode
     return arguments[0] if isinstance(arguments, tuple) else str(arguments)
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise DataError(
-            f"image too large: {width}x{height} is {width * height} pixels; data.max_pixels allows {max_pixels}"
-        )
 
 
 def _check_colour(image: Image.Image) -> None:

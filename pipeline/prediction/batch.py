@@ -14,7 +14,9 @@ from apache_beam.utils.shared import Shared
 from components.writing import read_small, write_small
 from data.errors import DataError, WorkspaceError
 from pipeline.prediction.journal import JOURNAL_FOLDER, shard_of
-from pipeline.prediction.pictures import NOTHING_THERE, Picture, list_pictures
+from pipeline.prediction.listing import NOTHING_THERE, list_pictures, names_output
+from pipeline.prediction.own_outputs import OwnOutputs
+from pipeline.prediction.pictures import Picture
 from pipeline.prediction.predictor import Predictor, Task, load_model
 from pipeline.prediction.tally import Tally, add_up
 
@@ -55,12 +57,12 @@ def predict_on_beam(arguments: Sequence[str], task: Task, beam_arguments: Sequen
 
 def list_argument(argument: str, out: str) -> Iterator[Picture]:
     """The pictures of one argument; where there are none, one that says so."""
-    found = False
+    found, own = False, OwnOutputs()
     try:
-        for picture in list_pictures(argument, out):
+        for picture in list_pictures(argument, out, own):
             found = True
             yield replace(picture, problem=NO_VIDEOS) if picture.is_video else picture
-        problem = "" if found else NOTHING_THERE
+        problem = "" if found or names_output(argument, own) else NOTHING_THERE
     except DataError as error:
         problem = str(error)
     if problem:

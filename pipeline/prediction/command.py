@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from pipeline.rollback import choose_serving_dir
 
 if TYPE_CHECKING:
     from pipeline.prediction.journal import Prediction
+    from pipeline.prediction.newest import Newest
     from pipeline.prediction.pictures import Picture, State
     from pipeline.prediction.predictor import Outcome, Predictor, Task
     from pipeline.prediction.tally import Tally
@@ -46,15 +48,20 @@ class Request:
     """Whether the overlays of a video are joined to one, too."""
 
     def task(self, serving: str, model_name: str | None) -> Task:
-        """What this asks of the pushed model; makes the folder of the outputs."""
+        """What this asks of the pushed model."""
         from components.serving_directory import served
-        from pipeline.prediction.outputs import prepare_folder
         from pipeline.prediction.predictor import Task
 
         model = served(choose_serving_dir(absolute(serving), model_name))
         assert model is not None  # noqa: S101  # the directory was chosen because it holds a version
-        prepare_folder(absolute(self.out), model.record.class_names)
         return Task(model, absolute(self.out), self.probability, self.max_pixels)
+
+
+def load(task: Task) -> Predictor:
+    """Loads the model."""
+    from pipeline.prediction.predictor import Predictor, load_model
+
+    return Predictor(load_model(task.model), task, workers=min(os.cpu_count() or 1, MOST_THREADS))
 
 
 def absolute(path: str) -> str:
@@ -66,20 +73,19 @@ def absolute(path: str) -> str:
 
 def predict_command(request: Request, serving: str, model_name: str | None, *, watch: bool, verbose: bool) -> None:
     """`predict`: masks and overlays by the pushed model."""
-    from pipeline.prediction.pictures import find_pictures
+    from pipeline.prediction.listing import find_pictures
 
     found = find_pictures(request.pictures, absolute(request.out), allow_none=watch)
     with quietly(verbose):
-        from pipeline.prediction.predictor import Predictor, load_model
-
-        task = request.task(serving, model_name)
-        predictor = Predictor(load_model(task.model), task, workers=min(os.cpu_count() or 1, MOST_THREADS))
         if watch:
-            watch_pictures(request, predictor)
+            watch_pictures(request, partial(request.task, serving, model_name))
             return
+        task = request.task(serving, model_name)
+        task.prepare()
+        predictor = load(task)
         tally, shown = follow(predictor, found, request.every)
         if request.overlay_video:
-            join_overlays(predictor, found, request.every, task.out)
+            join_overlays(predictor, found, request.every)
     console = Console()
     show_predictions(shown, console)
     show_tally(tally, task, console)
@@ -98,6 +104,7 @@ def predict_on_beam_command(
         from pipeline.prediction.batch import predict_on_beam
 
         task = request.task(serving, model_name)
+        task.prepare()
         tally = predict_on_beam([absolute(argument) for argument in request.pictures], task, beam.arguments())
     show_tally(tally, task, Console())
 
@@ -124,12 +131,10 @@ def _total(found: Sequence[Picture], every: int) -> int | None:
     return None if None in counts else sum(count or 0 for count in counts)
 
 
-def join_overlays(predictor: Predictor, found: Sequence[Picture], every: int, out: str) -> None:
+def join_overlays(predictor: Predictor, found: Sequence[Picture], every: int) -> None:
     """Makes a video of the overlays of each video."""
-    from pipeline.prediction.overlay_video import write_overlay_video
-
     for video in track([picture for picture in found if picture.is_video], "joining overlays", console=terminal()):
-        write_overlay_video(video, every, out, predictor.find)
+        predictor.join_overlays(video, every)
 
 
 def show_predictions(predictions: Sequence[Prediction], console: Console) -> None:
@@ -156,29 +161,39 @@ def show_tally(tally: Tally, task: Task, console: Console) -> None:
     tally.require_readable()
 
 
-def watch_pictures(request: Request, predictor: Predictor) -> None:
-    """Predicts whatever comes, as soon as it is complete, until it is interrupted."""
+def watch_pictures(request: Request, look: Callable[[], Task]) -> None:
+    """Predicts whatever comes, as soon as it is complete, until it is interrupted.
+
+    Args:
+        request: What a person asks for.
+        look: What that is, of the version that is served now.
+    """
+    from pipeline.prediction.newest import Newest
+
     console = terminal()
+    newest = Newest(look, load, console)
     console.print(f"watching {', '.join(request.pictures)}; Ctrl-C ends", markup=False)
     try:
-        for outcome in _arriving(request, predictor):
+        for outcome in _arriving(request, newest):
             if outcome.new:
                 console.print(f"{outcome.prediction.picture}: {outcome.prediction.error or 'done'}", markup=False)
     except KeyboardInterrupt:
         console.print("stopped", markup=False)
 
 
-def _arriving(request: Request, predictor: Predictor) -> Iterator[Outcome]:
-    from pipeline.prediction.pictures import find_pictures
+def _arriving(request: Request, newest: Newest) -> Iterator[Outcome]:
+    from pipeline.prediction.listing import find_pictures
     from pipeline.prediction.video import with_frames
 
     before: dict[str, State | None] = {}
     tried: dict[str, State | None] = {}
     while True:
+        if newest.changed():
+            tried = {}  # As if the command were started again: the legend is that of the new version.
         found = find_pictures(request.pictures, absolute(request.out), allow_none=True)
         now = {picture.path: picture.state for picture in found}
         complete = [p for p in found if p.state and before.get(p.path) == p.state != tried.get(p.path)]
         tried |= {picture.path: picture.state for picture in complete}
-        yield from predictor.predict(with_frames(complete, request.every))
+        yield from newest.predictor.predict(with_frames(complete, request.every))
         before = now
         time.sleep(WATCH_SECONDS)

@@ -6,11 +6,13 @@ shards to itself, name outputs, see what is done and record what they do without
 
 import hashlib
 import os
+import re
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.files import is_local
 from components.writing import read_small, write_small
+from pipeline.prediction.outputs import ENDINGS, MASK_ENDING, OVERLAY_ENDING, OVERLAY_VIDEO_ENDING, PROBABILITY_ENDING
 from pipeline.prediction.pictures import Picture, State
 
 JOURNAL_FOLDER = "predictions"
@@ -40,11 +42,26 @@ class Prediction(BaseModel):
     """Class name -> fraction of the pixels, largest first; only classes that occur."""
     error: str = ""
     """Why there are no outputs."""
+    joined: bool = False
+    """Whether this is no picture, but the overlays of a video, joined to `<name>.webm`."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of the files `<name><ending>` that were written."""
+        if self.error:
+            return ()
+        if self.joined:
+            return (OVERLAY_VIDEO_ENDING,)
+        return (MASK_ENDING, OVERLAY_ENDING, *[PROBABILITY_ENDING] * self.probability)
 
 
 def shard_of(picture: Picture) -> str:
     """The shard of a picture: two hexadecimal digits."""
-    return hashlib.blake2b(picture.name.encode(), digest_size=1).hexdigest()
+    return _shard_of_name(picture.name)
+
+
+def _shard_of_name(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
 
 
 class Journal:
@@ -58,26 +75,40 @@ class Journal:
         self._folder = os.path.join(out, JOURNAL_FOLDER)
         self._shards: dict[str, _Shard] = {}
 
-    def _shard(self, picture: Picture) -> "_Shard":
-        key = shard_of(picture)
+    def _shard(self, name: str) -> "_Shard":
+        key = _shard_of_name(name)
         if key not in self._shards:
             self._shards[key] = _Shard(os.path.join(self._folder, f"{key}.jsonl"))
         return self._shards[key]
 
     def name(self, picture: Picture) -> str:
         """Names the outputs of a picture as before; a hash of its path is added where another picture has the name."""
-        return self._shard(picture).name(picture)
+        return self._shard(picture.name).name(picture)
 
     def find(self, picture: Picture, model: str) -> Prediction | None:
         """What this model said of the picture as it is now; None if it was not asked."""
-        prediction = self._shard(picture).find(picture)
+        prediction = self.last(picture)
         if prediction is None or prediction.state is None:
             return None
         return prediction if (prediction.model, prediction.state) == (model, picture.state) else None
 
+    def last(self, picture: Picture) -> Prediction | None:
+        """What was said last of the picture under its name, of whatever state and by whatever model."""
+        return self._shard(picture.name).find(picture)
+
+    def made(self, path: str) -> bool:
+        """Whether a file, given relative to the folder, is an output of a prediction."""
+        for ending in ENDINGS:
+            name = path.removesuffix(ending)
+            if name != path and any(
+                self._shard(shard).made(name, ending) for shard in (name, re.sub(r"-[0-9a-f]{8}$", "", name))
+            ):
+                return True
+        return False
+
     def add(self, picture: Picture, prediction: Prediction) -> None:
         """Writes a prediction whose outputs are complete."""
-        self._shard(picture).add(prediction)
+        self._shard(picture.name).add(prediction)
 
     def flush(self) -> None:
         """Writes what was not written yet."""
@@ -118,6 +149,10 @@ class _Shard:
 
     def find(self, picture: Picture) -> Prediction | None:
         return self._predictions.get((picture.path, self.name(picture)))
+
+    def made(self, name: str, ending: str) -> bool:
+        prediction = self._predictions.get((self._owners.get(name, ""), name))
+        return prediction is not None and ending in prediction.endings
 
     def add(self, prediction: Prediction) -> None:
         self._remember(prediction)

@@ -6,12 +6,12 @@ One definition for all who predict, so that the same picture gives the same byte
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from components.writing import create
+from components.writing import create, remove
 from data.errors import WorkspaceError
 from data.labels import Color
 from data.masks import overlay, palette
@@ -21,6 +21,8 @@ CLASSES_FILE = "classes.json"
 MASK_ENDING = "_mask.png"
 OVERLAY_ENDING = "_overlay.png"
 PROBABILITY_ENDING = "_probability.png"
+OVERLAY_VIDEO_ENDING = ".webm"
+ENDINGS = (MASK_ENDING, OVERLAY_ENDING, PROBABILITY_ENDING, OVERLAY_VIDEO_ENDING)
 
 #: Rows of an overlay that are made at once: the arithmetic takes 24 times the memory of a picture's bytes.
 BAND = 512
@@ -61,6 +63,12 @@ def write_output(path: str, content: bytes) -> None:
     """Writes one output, a path or a URI; makes its folder."""
     with create(path) as file:
         file.write(content)
+
+
+def remove_outputs(out: str, name: str, endings: Iterable[str]) -> None:
+    """Removes outputs of a name, where they are still there."""
+    for ending in endings:
+        remove(os.path.join(out, name + ending))
 
 
 def prepare_folder(out: str, names: Sequence[str]) -> None:

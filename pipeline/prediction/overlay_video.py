@@ -2,6 +2,7 @@
 
 import io
 import os
+import posixpath
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +16,9 @@ from PIL import Image
 from components.files import file_system
 from components.writing import create
 from pipeline.prediction.journal import Prediction
-from pipeline.prediction.outputs import OVERLAY_ENDING
+from pipeline.prediction.outputs import OVERLAY_ENDING, OVERLAY_VIDEO_ENDING
 from pipeline.prediction.pictures import Picture
 from pipeline.prediction.video import Frame, frames, library
-
-OVERLAY_VIDEO = "overlay.webm"
 
 #: VP9, which browsers play, at the pace of a conversation.
 CODEC, SETTINGS = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"}
@@ -28,8 +27,13 @@ CODEC, SETTINGS = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf":
 TICK = Fraction(1, 1000)
 
 
+def joined_overlays(video: Picture) -> Picture:
+    """The overlays of a video as the journal knows them."""
+    return Picture(f"{video.path}#overlay", posixpath.join(video.name, "overlay"), video.state)
+
+
 def write_overlay_video(
-    video: Picture, every: int, out: str, find: Callable[[Picture], Prediction | None]
+    video: Picture, every: int, out: str, name: str, find: Callable[[Picture], Prediction | None]
 ) -> str | None:
     """Joins the overlays of a video's frames; a frame without one is left out, and the one before it stays longer.
 
@@ -37,6 +41,7 @@ def write_overlay_video(
         video: The video.
         every: As its frames were predicted.
         out: Folder of the outputs.
+        name: Of the file, without suffix, relative to that folder.
         find: What was predicted of a frame.
 
     Returns:
@@ -46,7 +51,7 @@ def write_overlay_video(
     first = next(overlays, None)
     if first is None:
         return None
-    path = os.path.join(out, video.name, OVERLAY_VIDEO)
+    path = os.path.join(out, name + OVERLAY_VIDEO_ENDING)
     with tempfile.TemporaryFile() as file:
         _encode(chain([first], overlays), first[1].shape[:2], file)
         file.seek(0)

@@ -6,17 +6,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from components.serving_directory import Published, local_copy
 from data.errors import DataError
-from data.images import opened, read_image
+from data.images import read_image
 from models.export import Segmenter, load_segmenter
 from pipeline.prediction.journal import Journal, Prediction
-from pipeline.prediction.outputs import encode_outputs, unwritable, write_output
+from pipeline.prediction.outputs import encode_outputs, prepare_folder, remove_outputs, unwritable, write_output
+from pipeline.prediction.overlay_video import joined_overlays, write_overlay_video
 from pipeline.prediction.pictures import Picture
 
 #: No format that is read needs more bytes a pixel; a file that has more is not read.
@@ -46,6 +47,10 @@ class Task:
         """Of the model."""
         return self.model.record.model_fingerprint
 
+    def prepare(self) -> None:
+        """Makes the folder of the outputs, and writes what explains them."""
+        prepare_folder(self.out, self.model.record.class_names)
+
 
 class Outcome(NamedTuple):
     """What became of a picture, and whether it did so now."""
@@ -60,6 +65,8 @@ class _Loaded:
 
     picture: Picture
     prediction: Prediction
+    stale: tuple[str, ...] = ()
+    """Endings of the outputs that an earlier process wrote under this name."""
     pixels: np.ndarray | None = None
     """(height, width, 3) uint8."""
     encoded: bytes = b""
@@ -111,13 +118,27 @@ class Predictor:
         Raises:
             WorkspaceError: The outputs cannot be written.
         """
-        named = ((picture, self.find(picture), self._journal.name(picture)) for picture in pictures)
         with ThreadPoolExecutor(self._workers) as pool, self._recording():
-            loaded = _ahead(pool, self._load, named, self._workers)
+            loaded = _ahead(pool, self._load, map(self._begin, pictures), self._workers)
             for picture, outcome in _ahead(pool, self._write, map(self._segment, loaded), self._workers):
                 if outcome.new:
                     self._journal.add(picture, outcome.prediction)
                 yield outcome
+
+    def join_overlays(self, video: Picture, every: int) -> None:
+        """Joins the overlays of a video's frames to one video, named as pictures are.
+
+        Raises:
+            WorkspaceError: It cannot be written.
+        """
+        joined = joined_overlays(video)
+        prediction, last = self._prediction(joined).model_copy(update={"joined": True}), self._journal.last(joined)
+        with self._recording():
+            if not write_overlay_video(video, every, self._task.out, prediction.name, self.find):
+                prediction = prediction.model_copy(update={"error": "no frame has an overlay"})
+                remove_outputs(self._task.out, prediction.name, last.endings if last else ())
+            if prediction != last:
+                self._journal.add(joined, prediction)
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -130,30 +151,30 @@ class Predictor:
         except OSError as error:
             raise unwritable(self._task.out, error) from None
 
-    def _load(self, named: tuple[Picture, Prediction | None, str]) -> _Loaded:
-        picture, found, name = named
-        if found:
+    def _begin(self, picture: Picture) -> _Loaded:
+        """Asks the journal, which one thread alone does."""
+        if found := self.find(picture):
             return _Loaded(picture, found, new=False)
-        prediction = Prediction(picture=picture.path, state=picture.state, model=self._task.fingerprint, name=name)
+        last = self._journal.last(picture)
+        return _Loaded(picture, self._prediction(picture), last.endings if last else ())
+
+    def _prediction(self, picture: Picture) -> Prediction:
+        name = self._journal.name(picture)
+        return Prediction(picture=picture.path, state=picture.state, model=self._task.fingerprint, name=name)
+
+    def _load(self, begun: _Loaded) -> _Loaded:
+        if not begun.new:
+            return begun
+        picture, prediction = begun.picture, begun.prediction
         try:
             content = picture.read(BYTES_A_PIXEL * self._task.max_pixels)
         except DataError as error:  # What cannot be read today may be readable tomorrow, without having changed.
-            return _Loaded(picture, prediction.model_copy(update={"error": str(error), "state": None}))
+            return replace(begun, prediction=prediction.model_copy(update={"error": str(error), "state": None}))
         try:
-            self._check_pixels(content)
-            encoded, pixels = read_image(content, self._task.max_pixels)
+            encoded, pixels = read_image(content, self._task.max_pixels, "--max-pixels")
         except DataError as error:
-            return _Loaded(picture, prediction.model_copy(update={"error": str(error)}))
-        return _Loaded(picture, prediction, pixels, encoded)
-
-    def _check_pixels(self, content: bytes) -> None:
-        with opened(content, "image") as image:
-            width, height = image.size
-        if width * height > self._task.max_pixels:
-            raise DataError(
-                f"image too large: {width}x{height} is {width * height} pixels; --max-pixels allows "
-                f"{self._task.max_pixels}"
-            )
+            return replace(begun, prediction=prediction.model_copy(update={"error": str(error)}))
+        return replace(begun, pixels=pixels, encoded=encoded)
 
     def _segment(self, loaded: _Loaded) -> _Segmented:
         if loaded.pixels is None:
@@ -177,20 +198,28 @@ class Predictor:
 
     def _write(self, segmented: _Segmented) -> tuple[Picture, Outcome]:
         loaded, prediction = segmented.loaded, segmented.prediction
+        outputs: dict[str, bytes] = {}
         if loaded.pixels is not None and segmented.mask is not None:
             outputs = encode_outputs(loaded.pixels, segmented.mask, segmented.confidences, len(self._names))
-            if problem := self._save(prediction.name, outputs):
-                prediction = prediction.model_copy(update={"error": problem, "state": None})
+        if problem := self._save(prediction.name, outputs, loaded.stale):
+            prediction = prediction.model_copy(update={"error": problem, "state": None})
         return loaded.picture, Outcome(prediction, loaded.new)
 
-    def _save(self, name: str, outputs: dict[str, bytes]) -> str:
-        """Writes the outputs of one picture; why that cannot be, where the name is to blame."""
+    def _save(self, name: str, outputs: dict[str, bytes], stale: tuple[str, ...]) -> str:
+        """Makes these the only outputs of one picture; why that cannot be, where the name is to blame.
+
+        Only what the journal knows is removed: a file of that name may be somebody's own where there is no prediction.
+        """
+        written: list[str] = []
         try:
             for ending, content in outputs.items():
                 write_output(os.path.join(self._task.out, name + ending), content)
+                written.append(ending)
+            remove_outputs(self._task.out, name, set(stale).difference(written))
         except OSError as error:
             if error.errno not in NAME_ERRORS:
                 raise unwritable(self._task.out, error) from None
+            remove_outputs(self._task.out, name, written)
             return f"its outputs cannot be written: {error.strerror}"
         return ""
 

@@ -25,7 +25,7 @@ def checked_images(images: Sequence[bytes], max_pixels: int, name: str) -> list[
     pixels, checked = 0, []
     for index, encoded in enumerate(images):
         try:
-            with opened(encoded, "image") as image:
+            with opened(encoded, "image", f"serving.max_pixels allows {max_pixels}") as image:
                 pixels += image.width * image.height
             require_pixels(pixels, max_pixels, f"up to image {index}")
             checked.append(read_image(encoded, LARGEST_IMAGE)[0])

@@ -23,6 +23,11 @@ def test_a_path_that_names_no_file_is_refused(path):
         relative_path(path)
 
 
+def test_a_name_that_cannot_be_written_down_is_told_to_be_changed():
+    with pytest.raises(DataError, match=r"'bad\\udcff' has control characters or is not UTF-8; rename the file"):
+        relative_path("bad\udcff")
+
+
 def test_paths_are_normalised_and_joined(files, tmp_path):
     assert relative_path("a//b/./c.png") == "a/b/c.png"
     assert relative_path("b\\c.png") == "b/c.png"

@@ -88,7 +88,10 @@ REFUSED = {
     "empty file": (b"", "unreadable image: "),
     "text": (b"<html>not found</html>", "unreadable image: "),
     "large image": (encoded(np.zeros((34, 30, 3), np.uint8), "PNG"), "image too large: 30x34 is 1020 pixels"),
-    "decompression bomb": (png(60_000, 60_000, 8, 0, b""), "image too large: "),
+    "decompression bomb": (
+        png(60_000, 60_000, 8, 0, b""),
+        "image too large: more than 178956970 pixels; data.max_pixels allows 1000",
+    ),
 }
 
 
@@ -114,6 +117,12 @@ def test_what_would_surprise_is_refused_with_the_reason(content, reason):
     with pytest.raises(DataError) as caught:
         read_image(content, LIMIT)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(("width", "size"), [(34, "34x30 is 1020"), (60_000, "more than 178956970")])
+def test_who_set_another_limit_is_told_of_that(width, size):
+    with pytest.raises(DataError, match=f"^image too large: {size} pixels; --max-pixels allows 1000$"):
+        read_image(png(width, 30 if width == 34 else 60_000, 8, 0, b""), LIMIT, "--max-pixels")
 
 
 @pytest.mark.parametrize("content", [*KEPT.values(), *REWRITTEN.values()], ids=[*KEPT, *REWRITTEN])

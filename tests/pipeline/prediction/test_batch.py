@@ -14,8 +14,8 @@ from pipeline.beam import BeamConfig
 from pipeline.prediction import batch
 from pipeline.prediction import predictor as module
 from pipeline.prediction.batch import NO_VIDEOS, predict_on_beam
+from pipeline.prediction.listing import find_pictures
 from pipeline.prediction.outputs import prepare_folder
-from pipeline.prediction.pictures import find_pictures
 from pipeline.prediction.predictor import Task, load_model
 from pipeline.prediction.tally import Tally
 from tests.object_store import make_bucket, object_store, put

@@ -1,11 +1,13 @@
 """What `predict` prints, watches and refuses."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from components.serving_directory import Published
+from components.serving_directory import Published, copy_tree, publish
 from data.errors import DataError
 from pipeline.prediction import command
 from pipeline.prediction.command import Request
@@ -17,7 +19,7 @@ from tests.pipeline.prediction.conftest import PIXELS, MakePredictor, blocks, en
 
 
 def test_watching_takes_what_comes_once_it_is_complete(
-    predictor: MakePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Published, predictor: MakePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     source, out = tmp_path / "in", tmp_path / "out"
     write(source, early__png=encode(blocks(1)), bad__png=b"hello")
@@ -35,12 +37,47 @@ def test_watching_takes_what_comes_once_it_is_complete(
 
     monkeypatch.setattr(command.time, "sleep", looked)
 
-    command.watch_pictures(Request([str(source)], str(out), False, PIXELS, 1), predictor(out))
+    monkeypatch.setattr(command, "load", lambda task: predictor(out))
+    request = Request([str(source)], str(out), False, PIXELS, 1)
+    command.watch_pictures(request, partial(request.task, str(Path(served.path).parents[1]), None))
 
     early, both = ["early_mask.png"], ["early_mask.png", "late_mask.png"]
     assert seen == [[], early, early, early, both, both]
     lines = [line for shard in (out / "predictions").iterdir() for line in shard.read_text().splitlines()]
     assert len(lines) == 3
+
+
+def test_watching_goes_on_with_the_version_that_was_pushed_meanwhile(
+    served: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    source, out, serving = tmp_path / "in", tmp_path / "out", tmp_path / "serving"
+    write(source, a__png=encode(blocks(1)))
+    copy_tree(served.path, str(serving / "deeplab/1"))
+    copy_tree(served.path, str(tmp_path / "other"))
+    write(tmp_path / "other/assets", note__txt=b"It makes another model of it.")
+    rounds, journal = iter(range(20)), []
+
+    def looked(seconds: float) -> None:
+        """Between two looks: a broken version is pushed, and then a good one of other class names."""
+        number = next(rounds)
+        if number == 2:
+            publish(str(tmp_path / "in"), str(serving / "deeplab"), ["x"], extra={})
+        elif number == 6:
+            publish(str(tmp_path / "other"), str(serving / "deeplab"), ["earth", "wind", "fire"], extra={})
+        elif number == 12:
+            raise KeyboardInterrupt
+        journal.append([path.read_text().count("\n") for path in (out / "predictions").glob("*.jsonl")])
+
+    monkeypatch.setattr(command.time, "sleep", looked)
+    request = Request([str(source)], str(out), False, PIXELS, 1)
+
+    command.watch_pictures(request, partial(request.task, str(serving), None))
+
+    printed = capsys.readouterr().err
+    assert printed.count("version 2 cannot be used: ") == 1
+    assert "version 3 is used from now on" in printed
+    assert [entry["name"] for entry in json.loads((out / "classes.json").read_text())] == ["earth", "wind", "fire"]
+    assert (journal[5], journal[-1]) == ([1], [2])  # As if it were started again, the picture is done by both models.
 
 
 def test_a_person_is_told_how_many_pictures_failed_and_the_first_of_them(

@@ -10,15 +10,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from components.beam_files import BeamFiles
 from components.serving_directory import Published
 from data.errors import WorkspaceError
 from data.features import IMAGE, MASK
 from data.masks import overlay
-from models.export import EVALUATE_SIGNATURE
+from models.export import EVALUATE_SIGNATURE, Segmenter
 from models.metrics import confusion_matrix
 from pipeline.prediction import predictor as module
+from pipeline.prediction.listing import find_pictures
 from pipeline.prediction.outputs import encode_outputs, prepare_folder
-from pipeline.prediction.pictures import Picture, find_pictures
+from pipeline.prediction.pictures import Picture
+from tests.object_store import make_bucket, object_store
 from tests.pipeline.prediction.conftest import LABELS, MakePredictor, blocks, encode, outputs, write
 
 
@@ -100,6 +103,45 @@ def test_a_stopped_prediction_goes_on_and_does_again_what_changed(predictor: Mak
     assert changed == [False, False, False, True]
 
 
+def test_outputs_that_no_longer_fit_the_picture_are_removed(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", **{f"{name}__png": encode(blocks(1)) for name in "abc"})
+    write(tmp_path / "out", d_mask__png=b"somebody's own", d_probability__png=b"somebody's own")
+    list(predictor(tmp_path / "out", probability=True).predict(found(tmp_path)))
+    write(tmp_path / "in", a__png=b"garbage", b__png=encode(blocks(2)), d__png=b"garbage")
+
+    list(predictor(tmp_path / "out").predict(found(tmp_path)))
+
+    assert sorted(set(outputs(tmp_path / "out")) - {"classes.json", "legend.png"}) == [
+        "b_mask.png",
+        "b_overlay.png",
+        "c_mask.png",
+        "c_overlay.png",
+        "c_probability.png",
+        "d_mask.png",
+        "d_probability.png",
+    ]
+
+
+def test_outputs_that_no_longer_fit_are_removed_from_an_object_store(
+    served: Published, segmenter: Segmenter, tmp_path: Path
+):
+    write(tmp_path / "in", a__png=encode(blocks(1)))
+    with object_store():
+        out = f"{make_bucket('stale')}/out"
+
+        def predict(*, probability: bool) -> set[str]:
+            task = module.Task(served, out, probability, 10_000)
+            task.prepare()
+            list(module.Predictor(segmenter, task, workers=1).predict(found(tmp_path)))
+            return {path for path, _, _ in BeamFiles().stats(out) if path.startswith("a")}
+
+        assert predict(probability=True) == {"a_mask.png", "a_overlay.png", "a_probability.png"}
+        write(tmp_path / "in", a__png=encode(blocks(2)[:48]))
+        assert predict(probability=False) == {"a_mask.png", "a_overlay.png"}
+        write(tmp_path / "in", a__png=b"garbage")
+        assert predict(probability=False) == set()
+
+
 def test_what_another_model_saw_is_done_again(served: Published, predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", one__png=encode(blocks(1)))
     pictures, known = found(tmp_path), predictor(tmp_path / "out")
@@ -150,7 +192,7 @@ def test_a_file_of_absurd_size_is_not_read(predictor: MakePredictor, tmp_path: P
 
 
 def test_a_name_that_leaves_no_room_for_an_ending_fails_alone(predictor: MakePredictor, tmp_path: Path):
-    write(tmp_path / "in", **{"x" * 250 + "__png": encode(blocks(1)), "y__png": encode(blocks(2))})
+    write(tmp_path / "in", **{"x" * 246 + "__png": encode(blocks(1)), "y__png": encode(blocks(2))})
     write(tmp_path / "in/legend.png", z__png=encode(blocks(3)))  # Its outputs would lie in a folder of that name.
 
     outcomes = list(predictor(tmp_path / "out").predict(found(tmp_path)))
@@ -161,6 +203,7 @@ def test_a_name_that_leaves_no_room_for_an_ending_fails_alone(predictor: MakePre
         "y": "",
         "legend.png/z": "its outputs cannot be written: File exists",
     }
+    assert not list((tmp_path / "out").glob("x*"))
 
 
 def test_a_full_disk_stops_the_run_and_names_the_folder(

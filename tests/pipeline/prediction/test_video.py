@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from pipeline.prediction.overlay_video import write_overlay_video
-from pipeline.prediction.pictures import Picture, find_pictures
+from pipeline.prediction.listing import find_pictures
+from pipeline.prediction.pictures import Picture
 from pipeline.prediction.video import Frame, count_frames, frames, with_frames
 from tests.pipeline.prediction.conftest import MakePredictor, blocks, encode, outputs, write
 
@@ -98,18 +98,38 @@ def test_frames_are_predicted_and_gone_on_with(predictor: MakePredictor, tmp_pat
 def test_overlays_are_joined_at_the_pace_of_the_video(predictor: MakePredictor, tmp_path: Path):
     video, done = make_video(tmp_path / "film.mkv"), predictor(tmp_path / "out")
     some = [frame for frame in frames(video, every=5) if not frame.name.endswith("05")]
-    assert write_overlay_video(video, 5, str(tmp_path / "out"), done.find) is None
+    done.join_overlays(video, 5)
+    assert not (tmp_path / "out/film").exists()
     list(done.predict(some))
 
-    path = write_overlay_video(video, 5, str(tmp_path / "out"), done.find)
+    done.join_overlays(video, 5)
 
-    assert path == str(tmp_path / "out/film/overlay.webm")
-    with av.open(path) as container:
+    with av.open(str(tmp_path / "out/film/overlay.webm")) as container:
         joined = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert [seconds for seconds, _ in joined] == [0.0, 1.0, 1.5]
     for frame, (_, pixels) in zip(some, joined, strict=True):
         overlay = np.asarray(Image.open(tmp_path / "out" / f"{frame.name}_overlay.png"))
         assert np.abs(pixels.astype(float) - overlay).mean() < 20
+
+
+def test_overlays_of_two_videos_of_one_name_are_two_files(predictor: MakePredictor, tmp_path: Path):
+    videos = [make_video(tmp_path / name) for name in ("film.mkv", "film.avi")]
+
+    def join() -> dict[str, bytes]:
+        done = predictor(tmp_path / "out")
+        list(done.predict(with_frames(videos, 10)))
+        for video in videos:
+            done.join_overlays(video, 10)
+        return {path.name: path.read_bytes() for path in (tmp_path / "out/film").glob("*.webm")}
+
+    first = join()
+    assert sorted(map(len, first)) == [len("overlay.webm"), len("overlay-01234567.webm")]
+    videos.reverse()
+    assert set(join()) == set(first)
+
+    Path(videos[0].path).write_bytes(b"garbage")
+    videos[0] = find_pictures([videos[0].path], str(tmp_path / "out"))[0]
+    assert set(join()) == {"overlay.webm"}
 
 
 def test_what_is_whole_of_a_damaged_video_is_done_and_the_error_names_the_frame(

@@ -1,5 +1,6 @@
 """What a person means by folders, patterns and names is found, however hostile the names are."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from pipeline.prediction.pictures import Picture, find_pictures, matches, split_pattern
+from pipeline.prediction.journal import Journal, Prediction, shard_of
+from pipeline.prediction.listing import find_pictures, matches, split_pattern
+from pipeline.prediction.pictures import Picture
 from tests.object_store import make_bucket, object_store, put
 from tests.pipeline.prediction.conftest import write
 
@@ -64,13 +67,69 @@ def test_links_that_lead_in_circles_are_not_followed(tmp_path: Path, argument: s
     (tmp_path / "in/sub/self.png").symlink_to(tmp_path / "in/sub/self.png")
     (tmp_path / "in/sub/gone.png").symlink_to(tmp_path / "gone.png")
 
-    assert names(find_pictures([str(tmp_path / "in" / argument)], str(tmp_path / "out"))) == ["sub/a"]
+    pictures = find_pictures([str(tmp_path / "in" / argument)], str(tmp_path / "out"))
+
+    assert {picture.name: picture.problem for picture in pictures} == {
+        "sub/a": "",
+        "sub/self.png": "a link that leads to no file: Too many levels of symbolic links",
+        "sub/gone.png": "a link that leads to no file: No such file or directory",
+    }
 
 
-def test_what_is_no_file_is_no_picture(tmp_path: Path):
+@pytest.mark.parametrize("argument", ["", "*", "pipe.png"])
+def test_what_is_no_file_is_a_problem_and_a_folder_is_none(tmp_path: Path, argument: str):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
+
+    (pipe,) = find_pictures([str(tmp_path / argument)], str(tmp_path / "out"))
+
+    assert (pipe.name, pipe.problem) == ("pipe.png", "no regular file: a pipe, a socket or a device")
+
+
+def record(out: Path, *names: str) -> None:
+    """Makes an output folder of this command: its journal says that the outputs of these names were written."""
+    write(out, classes__json=b"[]", legend__png=b"")
+    journal = Journal(str(out))
+    for name in names:
+        picture = Picture(f"/x/{name}.png", name.partition("-")[0], None)
+        journal.add(picture, Prediction(picture=picture.path, state=None, model="m", name=name))
+        write(out, **{f"{name}{ending}": b"" for ending in ("_mask.png", "_overlay.png")})
+
+
+def test_what_the_command_wrote_is_no_picture_wherever_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path, a__png=b"", b__png=b"", own_mask__png=b"", b_probability__png=b"")
+    record(tmp_path, "a", "b-01234567")
+    monkeypatch.chdir(tmp_path)
+    expected = ["a", "b", "b_probability", "own_mask"]
+
+    def found(*arguments: str, out: str = ".") -> list[str]:
+        return sorted(names(find_pictures(arguments, str(tmp_path / out))))
+
+    assert found(*(path.name for path in tmp_path.glob("*.png"))) == expected
+    assert found(".") == found("*.png") == found(str(tmp_path)) == expected
+    assert found(".", out="new") == found("*_*", "[ab].png", out="new") == expected
+    with pytest.raises(DataError, match="a_mask.png: no picture there.*What this command wrote"):
+        found("a_mask.png", "legend.png", "classes.json")
+
+
+def test_earlier_folders_of_outputs_are_passed_over(tmp_path: Path):
+    write(tmp_path / "in", a__png=b"")
+    record(tmp_path / "in/old/masks", "a")
+    write(tmp_path / "in/old/masks/deep", unrecorded_mask__png=b"")
+    write(tmp_path / "in/predictions", c__png=b"")
+
+    for argument in ("in", "in/**/*.png", "in/**"):
+        found = find_pictures([str(tmp_path / argument)], str(tmp_path / "out"))
+        assert sorted(names(found)) == ["a", "predictions/c"]
     with pytest.raises(DataError, match="no picture there"):
+        find_pictures([str(tmp_path / "in/old")], str(tmp_path / "out"))
+
+
+def test_where_only_videos_are_it_is_said_how_they_are_meant(tmp_path: Path):
+    write(tmp_path, film__mp4=b"")
+    with pytest.raises(DataError, match=r"Videos are taken where a name or a pattern such as '\*.mp4' means them"):
         find_pictures([str(tmp_path)], str(tmp_path / "out"))
 
 
@@ -87,7 +146,7 @@ def test_names_that_no_journal_can_hold_are_pictures_with_a_problem(tmp_path: Pa
         "ü": False,
     }
     assert all((picture.path + picture.problem).isprintable() for picture in pictures)
-    with pytest.raises(DataError, match="names no file"):
+    with pytest.raises(DataError, match="has control characters or is not UTF-8; rename the file"):
         next(picture for picture in pictures if picture.problem).read(1)
 
 
@@ -138,6 +197,13 @@ def test_an_object_store_is_searched_like_folders():
         assert names(found("in/**/*.JPG", "in/*.mp4", "in/note.txt", "in/a.png")) == ["deep/er/b", "film", "note", "a"]
         with pytest.raises(DataError, match="none: no picture there"):
             found("none")
+        line = Prediction(picture="s3://x/in/a.png", state=None, model="m", name="a").model_dump_json().encode()
+        shard = shard_of(Picture("", "a", None))
+        for folder, key in itertools.product(("in", "in/old"), ("classes.json", "a_mask.png")):
+            put(f"{bucket}/{folder}/{key}", b"")
+            put(f"{bucket}/{folder}/predictions/{shard}.jsonl", line)
+        assert names(found("in")) == ["../escaped", "a", "deep/er/b"]
+        assert names(found("in/*.png", "in/a_mask.png")) == ["a"]
 
 
 def test_a_pattern_is_cut_before_its_first_special_character():
