@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 from collections.abc import Sequence
+from datetime import UTC
 from pathlib import Path
 
 from rich.console import Console
@@ -12,12 +13,13 @@ from rich.table import Table
 
 from data.errors import TEMPORARY, WorkspaceBusy, WorkspaceError
 from pipeline.config import load_config
-from pipeline.schedule.scheduler import Request, Schedule, describe, schedule_lock, schedule_state
+from pipeline.schedule.scheduler import ENDING, Request, Schedule, describe, schedule_lock, schedule_state
 from pipeline.schedule.state import ScheduledRun
 from pipeline.workspace import Held, Workspace
 
-#: Log more than anyone wants to read, the last one with the URLs that it asks.
-_CHATTY = ("apscheduler", "watchfiles", "httpx")
+#: Log more than anyone wants to read, the last one with the URLs that it asks. What APScheduler warns of, the schedule
+#: says in its own words.
+_QUIET = {"apscheduler": logging.ERROR, "watchfiles": logging.WARNING, "httpx": logging.WARNING}
 
 
 def schedule_command(request: Request, config_path: Path | None, overrides: Sequence[str], workspace: Path) -> int:
@@ -32,9 +34,11 @@ def schedule_command(request: Request, config_path: Path | None, overrides: Sequ
         WorkspaceBusy: Another schedule runs in this workspace.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name, level in _QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     config, places = load_config(config_path, overrides), Workspace(workspace.absolute())
     try:
         with schedule_lock(places).held():
@@ -72,24 +76,27 @@ def schedule_status_command(workspace: Path, last: int, *, as_json: bool) -> Non
         Console().print_json(json.dumps(shown))
         return
     console = Console()
-    table = Table("run", "began", "cause", "result", "seconds", "tries", "mean IoU", "", title=str(workspace))
+    table = Table(title=str(workspace))
+    for heading in ("run", "began (UTC)", "cause", "result", "seconds", "tries", "mean IoU"):
+        table.add_column(heading, no_wrap=True)
     for run in runs:
         table.add_row(*(escape(text) for text in _cells(run)))
     console.print(table)
+    for run in runs:
+        if note := run.failure.message if run.failure else "; ".join(run.reasons):
+            console.print(f"run {run.id}: {note}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{holder} schedules this workspace" if holder else "no schedule runs", markup=False)
     if plan:
         console.print(f"plan: {describe(plan)}", markup=False)
 
 
 def _cells(run: ScheduledRun) -> list[str]:
-    note = run.failure.message.partition("\n")[0] if run.failure else "; ".join(run.reasons)
     return [
         str(run.id),
-        run.started.isoformat(" ", "seconds"),
+        f"{run.started.astimezone(UTC):%Y-%m-%d %H:%M}",
         run.cause,
-        f"{run.result} {run.version}" if run.version is not None else run.result,
+        f"{run.result} {run.version}" if run.result == "pushed" else run.result,
         f"{run.seconds:.0f}" if run.seconds is not None else "",
         str(run.attempts),
         f"{run.mean_iou:.4f}" if run.mean_iou is not None else "",
-        note,
     ]

@@ -6,6 +6,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
+from components.serving_directory import published, served
+from data.errors import WorkspaceError
 from pipeline.schedule.state import ScheduledRun
 from pipeline.summary import Failure
 
@@ -47,7 +49,30 @@ def events_of(run: ScheduledRun, before: ScheduledRun | None, pipeline: str, mod
     kinds: list[Kind] = []
     if run.succeeded and before is not None and before.result == "failed":
         kinds.append("recovered")
-    if run.result == "pushed" or run.result == "refused" or run.result == "failed":  # noqa: PLR1714  # mypy narrows
+    if run.version is not None:
+        kinds.append("pushed")
+    if run.result == "refused" or run.result == "failed":  # noqa: PLR1714  # mypy narrows
         kinds.append(run.result)
     fields = run.model_dump(include={"run_id", "version", "mean_iou", "reasons", "failure", "attempts", "seconds"})
-    return [Event(kind=kind, pipeline=pipeline, model=model, **fields) for kind in kinds]
+    # Where another run pushed, this one's candidate, and its score, are not what was pushed.
+    apart = {"pushed": {"mean_iou": None}, "refused": {"version": None}, "failed": {"version": None}}
+    if run.result == "pushed":
+        apart = {}
+    return [Event(kind=kind, pipeline=pipeline, model=model, **{**fields, **apart.get(kind, {})}) for kind in kinds]
+
+
+def pushed_version(serving: str) -> int | None:
+    """The newest version that a run pushed, not a rollback; None also where a record is damaged."""
+    try:
+        return max((found.version for found in published(serving) if found.record.rollback_of is None), default=None)
+    except WorkspaceError:
+        return None
+
+
+def served_version(serving: str) -> int | None:
+    """The version being served; None also where its record is damaged, which must hide nothing else."""
+    try:
+        version = served(serving)
+    except WorkspaceError:
+        return None
+    return version.version if version else None

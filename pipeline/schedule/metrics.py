@@ -6,8 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from components.serving_directory import served
-from data.errors import WorkspaceError
+from pipeline.schedule.events import served_version
 from pipeline.schedule.state import KEPT, ScheduledRun, State
 
 _GAUGES = {
@@ -56,7 +55,7 @@ class ScheduleCollector(Collector):
         ended = [run for run in runs if run.succeeded or run.result == "failed"]
         success = next((position for position, run in enumerate(ended) if run.succeeded), None)
         last = ended[0] if ended else None
-        plan, version = self._state.plan, _served(self._serving)
+        plan, version = self._state.plan, served_version(self._serving)
         measured = [
             _timestamp(ended[success]) if success is not None else None,
             _timestamp(last) if last else None,
@@ -74,15 +73,6 @@ class ScheduleCollector(Collector):
 
 def _timestamp(run: ScheduledRun) -> float | None:
     return run.ended.timestamp() if run.ended else None
-
-
-def _served(serving: str) -> int | None:
-    """The version being served; None also where its record is damaged, which must not hide all other metrics."""
-    try:
-        version = served(serving)
-    except WorkspaceError:
-        return None
-    return version.version if version else None
 
 
 def registry(state: State, serving: str) -> CollectorRegistry:

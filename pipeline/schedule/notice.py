@@ -1,5 +1,6 @@
 """Sends events to a webhook: JSON, signed, repeated until it is accepted or given up."""
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -94,7 +95,9 @@ class Webhook:
             SIGNATURE: signature(self.secret, timestamp, body),
         }
         try:
-            answer = httpx.post(self.url, content=body, headers=headers, timeout=self.config.webhook_timeout_seconds)
+            answer = asyncio.run(self._answer(body, headers))
+        except TimeoutError:
+            raise _Undelivered(f"no whole answer within {self.config.webhook_timeout_seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _Undelivered(type(error).__name__) from None
         if answer.status_code >= 500 or answer.status_code in _PASSING:
@@ -102,6 +105,11 @@ class Webhook:
         if not answer.is_success:
             logger.error("%s refuses events: it answers %d", self._host, answer.status_code)
         return answer.is_success
+
+    async def _answer(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        # httpx's own limits are for each read, so that an answer which trickles in would meet none of them.
+        async with asyncio.timeout(self.config.webhook_timeout_seconds), httpx.AsyncClient(timeout=None) as client:  # noqa: S113
+            return await client.post(self.url, content=body, headers=headers)
 
     def _log_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,16 +20,16 @@ from tenacity import (
 
 from data.errors import ProjectError
 from pipeline.config import Config
-from pipeline.schedule.events import Event, events_of
+from pipeline.schedule.config import LONGEST_BACKOFF
+from pipeline.schedule.events import Event, events_of, pushed_version
+from pipeline.schedule.inputs import input_state
 from pipeline.schedule.lease import holder
 from pipeline.schedule.process import Ending, RunProcess
 from pipeline.schedule.state import KEPT, Cause, Result, ScheduledRun, State
-from pipeline.schedule.watch import data_fingerprint
 from pipeline.status import recorded
 from pipeline.summary import Failure, Summary
 from pipeline.workspace import Workspace
 
-LONGEST_BACKOFF = 3600
 _POLL = 5.0
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Retraining:
     state: State
     process: RunProcess
     watched: bool
-    """Whether the state is to remember which data were dealt with."""
+    """Whether the state is to remember what was dealt with."""
     tell: Callable[[Event], None]
     stop: threading.Event
 
@@ -56,18 +57,34 @@ class Retraining:
     def run(self, run: ScheduledRun) -> ScheduledRun:
         """One run that has begun, from waiting to telling."""
         before, clock = self._last_ended(), time.monotonic()
-        data = data_fingerprint(self.config.data) if self.watched else None
+        inputs = self._inputs() if self.watched else None
         changes = self._attempts() if self._my_turn() else {"result": self._without_a_turn()}
-        run = run.model_copy(
-            update={**changes, "ended": datetime.now(UTC), "seconds": round(time.monotonic() - clock, 3)}
-        )
-        if data is not None and (run.succeeded or (run.result == "failed" and not run.transient)):
-            self.state.handled = data
+        changes |= {"ended": datetime.now(UTC), "seconds": round(time.monotonic() - clock, 3)}
+        pushed = pushed_version(str(self.workspace.serving / self.config.push.model_name))
+        run = with_version(run.model_copy(update=changes), pushed, self.state.told)
+        if inputs is not None and (run.succeeded or (run.result == "failed" and not run.transient)):
+            self.state.handled = inputs
         self.state.end(run)
         logger.info("run %d ended: %s%s", run.id, run.result, f": {run.failure.message}" if run.failure else "")
         for event in events_of(run, before, self.config.name, self.config.push.model_name):
             self.tell(event)
+        if pushed is not None:
+            self.state.told = pushed
         return run
+
+    def due(self) -> str | None:
+        """The state of what a run would work on now; None if one has dealt with it.
+
+        Raises:
+            IncompleteDataError: The data are being copied.
+        """
+        found = input_state(self.config, self.workspace)
+        return found if found != self.state.handled else None
+
+    def _inputs(self) -> str | None:
+        with suppress(Exception):  # Whatever stands in the way of a look, the run itself will say.
+            return input_state(self.config, self.workspace)
+        return None
 
     def _last_ended(self) -> ScheduledRun | None:
         return next((run for run in self.state.last(KEPT) if run.succeeded or run.result == "failed"), None)
@@ -164,3 +181,20 @@ def result_of(summary: Summary | None) -> Result:
         return "pushed"
     new = "Trainer" if summary.blessed else "SegmentationEvaluator"
     return "unchanged" if summary.pushed_version is not None or new in summary.cached else "refused"
+
+
+def with_version(run: ScheduledRun, pushed: int | None, told: int | None) -> ScheduledRun:
+    """The run, with the version that is news at its end where another run pushed that.
+
+    That run outlived a schedule which was killed, or a person started it.
+
+    Args:
+        run: Ended.
+        pushed: The newest version that a run pushed, if any.
+        told: The one that was last told of; None if nobody can know.
+    """
+    if run.version is not None or pushed is None or told is None or pushed <= told:
+        return run
+    result = "pushed" if run.result == "unchanged" else run.result
+    reasons = [*run.reasons, f"version {pushed} was pushed by a run that the schedule did not see to its end"]
+    return run.model_copy(update={"version": pushed, "result": result, "reasons": reasons})

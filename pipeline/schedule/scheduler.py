@@ -4,25 +4,26 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import start_http_server
 
 from data.errors import ConfigError
 from pipeline.config import Config
-from pipeline.schedule.events import Event
+from pipeline.schedule.events import Event, pushed_version
 from pipeline.schedule.metrics import registry
 from pipeline.schedule.notice import Webhook
 from pipeline.schedule.process import RunProcess
 from pipeline.schedule.retraining import Retraining
 from pipeline.schedule.state import Cause, Plan, ScheduledRun, State
 from pipeline.schedule.trigger import cron_trigger
-from pipeline.schedule.watch import Watcher, data_fingerprint
+from pipeline.schedule.watch import Watcher
 from pipeline.workspace import OwnedLock, Workspace
 
 #: Seconds between two looks at the clock. APScheduler sleeps until the next run by a clock that stands still while the
@@ -30,6 +31,9 @@ from pipeline.workspace import OwnedLock, Workspace
 _TICK = 60
 
 _CRON = "cron"
+
+#: What ends a schedule beside Ctrl-C: a service manager, a terminal that is closed.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +99,8 @@ class Schedule:
         output = workspace.schedule / "output.txt"
         self._process = RunProcess(request.command, output, config.schedule.stop_seconds)
         self._missed = self._state.close_interrupted()
+        if self._state.told is None:
+            self._state.told = pushed_version(self._serving) or 0
         # Each in the order in which they come, and neither waits for the other.
         self._threads = {"default": ThreadPoolExecutor(1, "runs"), "notices": ThreadPoolExecutor(1, "notices")}
         self._scheduler = BackgroundScheduler(
@@ -102,6 +108,11 @@ class Schedule:
             executors={name: _Threads(pool) for name, pool in self._threads.items()},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+        self._scheduler.add_listener(self._on_left_out, EVENT_JOB_MAX_INSTANCES)
+
+    @property
+    def _serving(self) -> str:
+        return str(self._workspace.serving / self._config.push.model_name)
 
     def run_once(self) -> ScheduledRun:
         """One run now; events are delivered before it returns."""
@@ -113,7 +124,7 @@ class Schedule:
             return future.result()
 
     def serve(self) -> None:
-        """Runs until the process is interrupted (SIGINT, SIGTERM).
+        """Runs until the process is interrupted (SIGINT, SIGTERM, SIGHUP).
 
         Raises:
             ConfigError: The cron expression is wrong, or the port of the metrics is taken.
@@ -151,24 +162,34 @@ class Schedule:
         self._remember(plan)  # Only now: a crash before leaves the old time on record, and the run is made up for.
         retraining.run(run)
 
+    def _on_left_out(self, event: JobSubmissionEvent) -> None:
+        if event.job_id == _CRON:
+            logger.warning("cron falls due while a run that it began is under way: left out")
+
     def _remember(self, plan: Plan) -> None:
         job = self._scheduler.get_job(_CRON)
         self._state.plan = plan.model_copy(update={"next_run": job.next_run_time if job else None})
 
     def _watcher(self, retraining: Retraining) -> Watcher:
         def on_change() -> None:
-            logger.info("there are new data in %s", self._config.data.path)
-            self._scheduler.add_job(self._on_data, args=[retraining])
+            logger.info("to be dealt with: new data in %s, or a new configuration", self._config.data.path)
+            self._threads["default"].submit(self._on_data, retraining).result()
 
-        return Watcher(self._config.data, self._config.schedule, lambda: self._state.handled, on_change, self._stop)
+        return Watcher(self._config.data, self._config.schedule, retraining.due, on_change, self._stop)
 
     def _on_data(self, retraining: Retraining) -> None:
         """Runs, unless a run that was under way when the data were noticed has dealt with them."""
-        if data_fingerprint(self._config.data) != self._state.handled and not self._stop.is_set():
+        if not self._stop.is_set() and retraining.due() is not None:
             retraining.run(retraining.begin("data"))
 
     def _tell(self, event: Event) -> None:
-        self._scheduler.add_job(self._send, args=[event], executor="notices")
+        def sent(future: "Future[None]") -> None:
+            if future.cancelled():
+                logger.error("event %s (%s) was not sent: the schedule ends", event.id, event.kind)
+            elif error := future.exception():
+                logger.error("event %s (%s) was not sent: %s", event.id, event.kind, type(error).__name__)
+
+        self._threads["notices"].submit(self._send, event).add_done_callback(sent)
 
     def _send(self, event: Event) -> None:
         logger.info("event: %s", event.kind)
@@ -181,15 +202,17 @@ class Schedule:
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *ENDING):
                 signal.signal(number, signal.SIG_IGN)
             logger.info("the schedule ends")
             self._stop.set()
             self._process.stop()
             if self._scheduler.running:
                 self._scheduler.shutdown(wait=False)
-            for thread in self._threads.values():
-                thread.shutdown()
+            self._threads["default"].shutdown()
+            notices = self._threads["notices"]
+            wait([notices.submit(lambda: None)], timeout=self._config.schedule.webhook_timeout_seconds)
+            notices.shutdown(cancel_futures=True)  # The delivery under way, if any, has its time limit, too.
 
     @contextmanager
     def _metrics(self) -> Iterator[None]:
@@ -197,8 +220,7 @@ class Schedule:
         if request.metrics_port is None:
             yield
             return
-        serving = self._workspace.serving / self._config.push.model_name
-        metrics = registry(self._state, str(serving))
+        metrics = registry(self._state, self._serving)
         try:
             server, thread = start_http_server(request.metrics_port, request.metrics_host, metrics)
         except OSError as error:

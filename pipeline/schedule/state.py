@@ -1,4 +1,4 @@
-"""What the schedule remembers: its plan, its runs, the data that it has dealt with. Survives a crash and a reboot.
+"""What the schedule remembers: its plan, its runs, what it has dealt with and told of. Survives a crash and a reboot.
 
 An SQLite database in the workspace: each change is there whole or not at all.
 """
@@ -54,7 +54,7 @@ class ScheduledRun(BaseModel):
     run_id: str | None = None
     """Of the pipeline; None where it did not come to a run."""
     version: int | None = None
-    """That was pushed."""
+    """That was pushed: by this run, or before its end by one that the schedule did not see through."""
     mean_iou: float | None = None
     images: dict[str, int] = {}
     """Per split."""
@@ -157,12 +157,22 @@ class State:
 
     @property
     def handled(self) -> str | None:
-        """Fingerprint of the data of the last run that ended for good: by success, or by data that are refused."""
+        """Configuration and data of the last run that ended for good: by success, or because it was refused."""
         return self._fact("handled")
 
     @handled.setter
-    def handled(self, fingerprint: str) -> None:
-        self._set_fact("handled", fingerprint)
+    def handled(self, inputs: str) -> None:
+        self._set_fact("handled", inputs)
+
+    @property
+    def told(self) -> int | None:
+        """The newest pushed version that was told of; 0 is none, None a schedule without a past."""
+        value = self._fact("told")
+        return int(value) if value else None
+
+    @told.setter
+    def told(self, version: int) -> None:
+        self._set_fact("told", str(version))
 
     def _fact(self, name: str) -> str | None:
         with self._transaction() as database:

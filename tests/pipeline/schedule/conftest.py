@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -199,5 +200,30 @@ def receiver() -> Iterator[Receiver]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield Receiver(f"http://127.0.0.1:{server.server_port}/hook/token-4711", statuses, requests)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """The URL of a web server on loopback that answers a line of headers every tenth of a second, without end."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            with suppress(OSError):
+                while not ended.wait(0.1):
+                    self.send_header("X-Still", "here")
+                    self.flush_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook"
+        ended.set()
         server.shutdown()
         thread.join()

@@ -7,6 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from data.errors import TEMPORARY
+
 ROOT = Path(__file__).resolve().parents[3]
 UNIT = ROOT / "deploy" / "systemd" / "deeplab-schedule.service"
 MANIFESTS = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "cronjob.yaml").read_text()))
@@ -31,6 +33,15 @@ def test_systemd_takes_the_unit(tmp_path: Path):
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest["kind"])
 def test_kubernetes_takes_the_manifest(manifest: dict[str, Any]):
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_run_that_the_schedule_gave_up_is_not_begun_again_and_a_lost_pod_is():
+    job = next(manifest for manifest in MANIFESTS if manifest["kind"] == "CronJob")["spec"]["jobTemplate"]["spec"]
+    first, second = job["podFailurePolicy"]["rules"]
+
+    assert (first["action"], first["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert (second["action"], second["onExitCodes"]["operator"]) == ("FailJob", "In")
+    assert second["onExitCodes"]["values"] == [1, 2, TEMPORARY]
 
 
 def arguments() -> dict[str, list[str]]:

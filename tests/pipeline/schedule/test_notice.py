@@ -3,6 +3,7 @@ import hmac
 import json
 import logging
 import threading
+import time
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_a_receiver_that_refuses_is_not_asked_again(receiver: Receiver):
 
     assert not webhook(receiver.url).send(EVENT)
     assert len(receiver.requests) == 1
+
+
+def test_a_receiver_whose_answer_trickles_in_is_given_up_in_time(dripping: str, caplog: pytest.LogCaptureFixture):
+    config = ScheduleConfig(webhook_timeout_seconds=0.5, webhook_retries=1)
+    begun = time.monotonic()
+
+    assert not Webhook(dripping, SECRET, config, threading.Event()).send(EVENT)
+
+    assert time.monotonic() - begun < 10
+    assert "was not delivered to 127.0.0.1: no whole answer within 0.5 s" in caplog.text
 
 
 def test_a_dead_receiver_raises_nothing_and_ends_with_the_schedule(caplog: pytest.LogCaptureFixture):

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from components.serving_directory import Record
 from pipeline.schedule.events import Event
+from pipeline.schedule.inputs import input_state
 from pipeline.schedule.process import RunProcess
 from pipeline.schedule.retraining import Retraining, result_of
 from pipeline.schedule.state import ScheduledRun
-from pipeline.schedule.watch import data_fingerprint
 from pipeline.summary import Summary
 from tests.pipeline.schedule.conftest import PUSHED, REFUSED, Place, failure, wait_for
 
@@ -37,7 +38,7 @@ def test_a_push_is_recorded_and_told(place: Place, monkeypatch: pytest.MonkeyPat
     assert (ended.result, ended.version, ended.mean_iou, ended.run_id) == ("pushed", 7, 0.625, "r1")
     assert (ended.attempts, ended.images["train"], ended.quarantined) == (1, 8, 2)
     assert [(event.kind, event.version, event.model) for event in events] == [("pushed", 7, "tiny")]
-    assert place.state.handled == data_fingerprint(place.config.data)
+    assert place.state.handled == input_state(place.config, place.workspace)
     assert place.calls[0].endswith("False"), "the pipeline was given the webhook's secret"
 
 
@@ -59,7 +60,7 @@ def test_bad_data_are_not_repeated_until_they_change(place: Place):
 
     assert (ended.result, ended.attempts, len(place.calls)) == ("failed", 1, 1)
     assert [(event.kind, event.failure and event.failure.message) for event in events] == [("failed", "bad data")]
-    assert place.state.handled == data_fingerprint(place.config.data)
+    assert place.state.handled == input_state(place.config, place.workspace)
 
 
 def test_repetitions_end_and_the_next_success_is_a_recovery(place: Place):
@@ -93,6 +94,56 @@ def test_a_run_that_would_wait_for_too_long_is_left_out_and_told_to_nobody(place
         ended = run(place, events, busy_wait_seconds=0.1)
 
     assert (ended.result, ended.attempts, place.calls, events) == ("skipped", 0, [], [])
+
+
+def serve(place: Place, version: int, rollback_of: int | None = None) -> None:
+    """As if a run had pushed, or a person rolled a version back."""
+    folder = place.workspace.serving / "tiny" / str(version)
+    folder.mkdir(parents=True)
+    record = Record(
+        version=version,
+        model_fingerprint="f",
+        class_names=[],
+        published_at=datetime.now(UTC),
+        rollback_of=rollback_of,
+    )
+    (folder / "PUBLISHED").write_text(record.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("step", "result", "kinds"),
+    [
+        ((0, 0, {**PUSHED, "cached": ["ModelPusher"]}), "pushed", ["pushed"]),
+        ((0, 0, REFUSED), "refused", ["pushed", "refused"]),
+        ((1, 0, failure("data")), "failed", ["pushed", "failed"]),
+    ],
+)
+def test_a_version_that_another_run_pushed_is_told_once(place: Place, step: object, result: str, kinds: list[str]):
+    place.script(step)
+    events: list[Event] = []
+    place.state.told = 6
+    serve(place, 8)
+
+    assert (run(place, events).result, [event.kind for event in events]) == (result, kinds)
+    pushed = events[0]
+    assert (pushed.version, pushed.mean_iou) == (8, 0.625 if result == "pushed" else None)
+    assert "version 8 was pushed by a run that the schedule did not see to its end" in pushed.reasons
+    assert [event.version for event in events[1:]] == [None] * (len(events) - 1)
+    assert place.state.counts() == {result: 1}
+
+    del events[:]
+    assert run(place, events).version is None
+    assert "pushed" not in [event.kind for event in events]
+
+
+def test_a_rollback_is_no_push(place: Place):
+    place.script((0, 0, {**PUSHED, "cached": ["ModelPusher"]}))
+    events: list[Event] = []
+    place.state.told = 6
+    serve(place, 6)
+    serve(place, 7, rollback_of=6)
+
+    assert (run(place, events).result, events, place.state.told) == ("unchanged", [], 6)
 
 
 def test_stopping_ends_the_run_and_leaves_no_failure(place: Place):

@@ -3,13 +3,20 @@
 import json
 import re
 import signal
+import threading
+import time
 import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.schedule.state import Plan
+from pipeline.schedule.commands import schedule_status_command
+from pipeline.schedule.events import events_of
+from pipeline.schedule.scheduler import Request, Schedule
+from pipeline.schedule.state import Plan, ScheduledRun
+from pipeline.summary import Failure
 from tests.pipeline.conftest import command_line
 from tests.pipeline.schedule.conftest import PUSHED, YEARLY, Place, Receiver, failure, wait_for
 
@@ -72,6 +79,72 @@ def test_a_second_one_is_refused_and_sigterm_ends_the_first_with_its_run(place: 
     assert first.wait(PATIENCE) == 0
     assert (place.root / "interrupted").exists(), "the pipeline was killed without a chance to end"
     assert ended(place) == [("missed", "interrupted"), ("cron", "skipped")]
+
+
+def test_a_closed_terminal_ends_it_and_a_receiver_that_trickles_holds_nothing_up(place: Place, dripping: str):
+    place.settings.append("schedule.webhook_timeout_seconds=2")
+    overdue(place)
+    process = place.start(cron=YEARLY, webhook_url=dripping, webhook_secret="swordfish")
+    wait_for(lambda: "event: pushed" in place.log, "the event is sent")
+    begun = time.monotonic()
+    process.send_signal(signal.SIGHUP)
+
+    assert process.wait(PATIENCE) == 0
+    assert time.monotonic() - begun < 30
+    assert "the schedule ends" in place.log and "no whole answer within 2 s" in place.log
+
+
+def test_data_that_no_run_takes_make_one_failed_run_also_after_a_restart(place: Place):
+    place.settings.append(f"data.path={place.root.parent}/typo/span-{{SPAN}}")
+    place.script((1, 0, None))
+    for starts in (1, 2):
+        process = place.start(watch=True)
+        wait_for(lambda count=starts: place.log.count("the schedule begins") == count, "the schedule runs")
+        wait_for(lambda: ended(place) == [("data", "failed")], "a run says why")
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert len(place.calls) == 1
+
+    place.settings.append("validation.on_drift=warn")
+    place.start(watch=True)
+    wait_for(lambda: len(place.calls) == 2, "another configuration is tried")
+
+
+def test_data_whose_run_was_skipped_are_tried_again(place: Place):
+    place.settings.append("schedule.busy_wait_seconds=0.1")
+    with place.workspace.locked():
+        place.start(watch=True)
+        wait_for(lambda: ("data", "skipped") in ended(place), "the run is left out")
+    wait_for(lambda: ended(place)[-1:] == [("data", "pushed")], "it is made up for")
+
+    assert len(place.calls) == 1
+
+
+def test_cron_that_falls_due_during_its_run_says_so_in_few_words(place: Place, caplog: pytest.LogCaptureFixture):
+    schedule = Schedule(place.config, place.workspace, Request(place.command, cron=YEARLY))
+
+    schedule._scheduler._dispatch_event(JobSubmissionEvent(EVENT_JOB_MAX_INSTANCES, "cron", "default", []))
+    schedule._scheduler._dispatch_event(JobSubmissionEvent(EVENT_JOB_MAX_INSTANCES, "another", "default", []))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "cron falls due while a run that it began is under way: left out"
+    ]
+
+
+def test_an_event_for_which_no_time_was_left_is_logged(place: Place, caplog: pytest.LogCaptureFixture):
+    schedule = Schedule(place.config, place.workspace, Request(place.command))
+    notices, gate = schedule._threads["notices"], threading.Event()
+    notices.submit(gate.wait)
+    for event in events_of(ScheduledRun(id=1, cause="cron", started=datetime.now(UTC), version=3), None, "p", "m"):
+        schedule._tell(event)
+
+    notices.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    notices.shutdown()
+
+    (record,) = caplog.records
+    assert "(pushed) was not sent: the schedule ends" in record.getMessage()
 
 
 def test_once_runs_once_and_tells(place: Place, receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
@@ -145,3 +218,30 @@ def test_status_shows_the_plan_and_the_runs(place: Place):
     status = json.loads(shown.stdout)
     assert (status["alive"], status["plan"]["cron"]) == (False, YEARLY)
     assert [(run["result"], run["version"], run["seconds"]) for run in status["runs"]] == [("pushed", 7, 62.5)]
+
+
+def test_status_is_whole_at_80_columns(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    reason = "the newest span is not like those before it: " + "class 'ball' vanished, " * 8
+    measured = {"ended": datetime.now(UTC), "seconds": 86399.6, "attempts": 10, "mean_iou": 0.62512}
+    results = [
+        {"result": "pushed", "version": 1234, "reasons": [reason + "1"]},
+        {"result": "failed", "failure": Failure(stage=None, kind="data", message=reason + "2\n  and a second line")},
+        {"result": "interrupted"},
+    ]
+    for changes in results:
+        run = place.state.begin("missed", datetime(2026, 3, 1, 23, 59, 58, tzinfo=UTC))
+        place.state.end(run.model_copy(update={**measured, **changes}))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    schedule_status_command(place.root, 10, as_json=False)
+
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "missed" in line]
+    assert rows == [
+        ["3", "2026-03-01 23:59", "missed", "interrupted", "86400", "10", "0.6251"],
+        ["2", "2026-03-01 23:59", "missed", "failed", "86400", "10", "0.6251"],
+        ["1", "2026-03-01 23:59", "missed", "pushed 1234", "86400", "10", "0.6251"],
+    ]
+    assert f"run 2: {reason}2\n  and a second line\nrun 1: {reason}1\n" in shown

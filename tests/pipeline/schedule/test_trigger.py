@@ -54,6 +54,51 @@ def test_hours_are_those_of_the_time_zone_in_summer_and_winter():
     ]
 
 
+@pytest.mark.parametrize(
+    ("expression", "timezone", "begin", "times"),
+    [
+        # The clocks go from 23:59 to 01:00.
+        ("0 0 * * *", "Africa/Cairo", "2026-04-22T12:00+02:00", ["04-23 00:00", "04-24 01:00", "04-25 00:00"]),
+        ("15 0 * * *", "America/Havana", "2026-03-07T12:00-05:00", ["03-08 01:15", "03-09 00:15"]),
+        ("*/20 0 24 4 *", "Africa/Cairo", "2026-01-01T12:00+02:00", ["04-24 01:00", "04-24 01:20", "04-24 01:40"]),
+        # From 01:59 to 03:00, and to 02:30.
+        ("*/20 2 * * *", "Europe/Berlin", "2026-03-28T12:00+01:00", ["03-29 03:00", "03-29 03:20", "03-29 03:40"]),
+        ("*/30 * * * *", "Europe/Berlin", "2026-03-29T01:10+01:00", ["03-29 01:30", "03-29 03:00", "03-29 03:30"]),
+        ("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00+10:30", ["10-04 02:45", "10-05 02:15"]),
+        # The night after a change.
+        ("0 0 * * *", "Europe/Berlin", "2026-03-28T12:00+01:00", ["03-29 00:00", "03-30 00:00", "03-31 00:00"]),
+        # A day that a whole time zone left out.
+        ("0 6 * * *", "Pacific/Apia", "2011-12-28T12:00-10:00", ["12-29 06:00", "12-31 06:00", "01-01 06:00"]),
+    ],
+)
+def test_times_that_the_clocks_leave_out_come_as_much_later(
+    expression: str, timezone: str, begin: str, times: list[str]
+):
+    found = [
+        datetime.strptime(time, "%a %Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).astimezone(ZoneInfo(timezone))
+        for time in fires(expression, begin, len(times), timezone)
+    ]
+
+    assert [f"{time:%m-%d %H:%M}" for time in found] == times
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from(["Africa/Cairo", "America/Havana", "Europe/Berlin", "Asia/Beirut", "Australia/Lord_Howe"]),
+    st.integers(0, 23),
+    st.integers(0, 59),
+)
+def test_every_day_has_its_run_and_none_has_three(timezone: str, hour: int, minute: int):
+    trigger, now = cron_trigger(f"{minute} {hour} * * *", timezone), datetime(2026, 1, 1, tzinfo=ZoneInfo(timezone))
+    begin, days = now.date(), []
+    while (now.date() - begin).days < 365:
+        now = trigger.get_next_fire_time(now, now)
+        days.append(now.date())
+
+    runs = [days.count(begin + timedelta(days=day)) for day in range(1, 365)]
+    assert set(runs) <= {1, 2} and runs.count(2) <= 1
+
+
 def test_a_time_that_the_clocks_leave_out_comes_an_hour_later_and_one_that_they_repeat_twice():
     spring = fires("30 2 * * *", "2026-03-28T12:00:00+00:00", 2, "Europe/Berlin")
     autumn = fires("30 2 * * *", "2026-10-24T12:00:00+00:00", 3, "Europe/Berlin")

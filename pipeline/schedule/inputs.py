@@ -1,0 +1,42 @@
+"""What a run would work on now: the configuration, and the data as they are."""
+
+from components.files import file_system
+from components.fingerprint import fingerprint
+from data.dataset import DataConfig
+from data.errors import DataError, IncompleteDataError
+from pipeline.config import Config, config_hash
+from pipeline.schedule.config import ScheduleConfig
+from pipeline.workspace import Workspace
+
+
+def input_state(config: Config, workspace: Workspace) -> str:
+    """A text that changes when the configuration does, or the data that a run would read.
+
+    Data that a run would refuse without reading them, as where two folders are one span, are a state like any other:
+    the run says why, and none follows it until something changes. When runs begin changes no run, so section
+    `schedule` does not count.
+
+    Raises:
+        IncompleteDataError: The data are being copied.
+    """
+    configured = config_hash(config.model_copy(update={"schedule": ScheduleConfig()}))
+    try:
+        data = _data_state(config.data, str(workspace.ingested))
+    except IncompleteDataError:
+        raise
+    except FileNotFoundError as error:
+        raise IncompleteDataError(f"{config.data.path} changed while it was looked at: no {error.filename}") from None
+    except DataError as error:
+        data = f"refused: {error}"
+    return f"configuration {configured}\n{data}"
+
+
+def _data_state(config: DataConfig, ingested: str) -> str:
+    if config.has_spans:
+        from components.spans.state import window_state  # with pyarrow, which takes memory for as long as one lives
+
+        return window_state(config, ingested).model_dump_json()
+    files = file_system(config.path)
+    if not files.exists(config.path):
+        raise DataError(f"no folder {config.path} (data.path)")
+    return fingerprint(config.path, files)
