@@ -9,6 +9,7 @@ import json
 import os
 from typing import Any
 
+from absl import logging
 from tfx import types
 from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -19,13 +20,15 @@ from components.artifacts import Quarantine, Spans
 from components.drivers import StateDriver
 from components.example_gen import check_splits
 from components.spans.cache import SpanCache, place
+from components.spans.evaluation import FixedEvaluation
 from components.spans.ingest import Ingester, RunSpans, ingest_all
 from components.spans.merge import Merge, put_together
 from components.spans.records import PICTURES, WINDOW_FILE, WindowRecord, pictures_file
-from components.spans.state import WindowState, fix_evaluation, window_state
+from components.spans.state import WindowState, left_out, window_state
 from components.writing import create
 from data.dataset import DataConfig
 from data.layouts.base import SPLITS
+from models.console import terminal
 
 #: Execution property: the JSON of a `WindowState`.
 SPANS_STATE = "spans_state"
@@ -47,22 +50,24 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         quarantine = artifact_utils.get_single_uri(output_dict["quarantine"])
         cache = SpanCache(os.path.join(ingested, "spans"))
-        ingester = Ingester(cache, config, exec_properties["code_hash"], self._make_beam_pipeline)
+        fixed = FixedEvaluation(config.path, ingested) if config.evaluation == "fixed" else None
+        judge = fixed.copy() if fixed else None
+        ingester = Ingester(cache, config, exec_properties["code_hash"], self._make_beam_pipeline, judge)
 
         # First of all, so that runs that fail night after night do not fill the disk either.
         cache.keep_only({ingester.key(span) for span in state.all})
         spans = ingest_all(ingester, state, config)
         merge = put_together(spans, config.spans.replay, examples.uri, quarantine)
         check_splits(quarantine, config)
-        if spans.evaluation and config.evaluation == "fixed":
-            fix_evaluation(config, ingested, spans.evaluation.span)
-        record = window_record(spans, merge)
+        if fixed and spans.evaluation:
+            fixed.fix(spans.evaluation.span)
+        record = window_record(spans, merge, left_out(config))
         describe_examples(examples, record, exec_properties[SPANS_STATE])
         write_record(record, spans, artifact_utils.get_single_uri(output_dict["spans"]))
 
 
-def window_record(spans: RunSpans, merge: Merge) -> WindowRecord:
-    """What the run says of its spans."""
+def window_record(spans: RunSpans, merge: Merge, without: dict[str, str]) -> WindowRecord:
+    """What the run says of its spans, and of those that were left out from the start."""
     return WindowRecord(
         spans=[
             source.record(
@@ -71,7 +76,7 @@ def window_record(spans: RunSpans, merge: Merge) -> WindowRecord:
             )
             for source in spans.all
         ],
-        skipped=spans.skipped,
+        skipped=without | spans.skipped,
         repeated=merge.repeated,
     )
 
@@ -100,6 +105,9 @@ class Driver(StateDriver):
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
         """The JSON of a `WindowState`."""
         config = DataConfig.model_validate_json(exec_properties["config"])
+        for name, why in left_out(config).items():
+            logging.warning("%s: %s", name, why)
+            terminal().print(f"warning: {name}: {why}", style="yellow", markup=False, highlight=False)
         return {SPANS_STATE: window_state(config, exec_properties["ingested"]).model_dump_json()}
 
 

@@ -7,7 +7,7 @@ nothing. Of several versions of a span the highest one counts: it corrects, and 
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Literal
 
@@ -22,6 +22,12 @@ DATE = ("YYYY", "MM", "DD")
 
 #: A file of this name in a span's folder says that the span is still being copied.
 INCOMPLETE = ".incomplete"
+
+#: Endings of files that label, list or explain pictures, and are none.
+TEXT_ENDINGS = (".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml")
+
+#: Numbers beyond it are none to TFX and ML Metadata, which keep 64 bits.
+LARGEST_NUMBER = 2**63 - 1
 
 #: Day 0 of dated spans, as in TFX.
 EPOCH = date(1970, 1, 1).toordinal()
@@ -46,7 +52,9 @@ class SpansConfig(Section):
     by hash, and others for each newest span."""
     on_incomplete: Literal["stop", "skip"] = "stop"
     """What a span that is empty, still being copied, or has too many bad images does to a run: 'stop', or 'skip',
-    which leaves that span out and says so."""
+    which leaves that span out and says so. In the place of one that is empty or still being copied the window then
+    takes an older span; how many images are bad is known too late for that, and a window of such spans alone stops
+    the run all the same."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -73,6 +81,8 @@ class Selection:
     """What the newest span is compared with beyond the window."""
     replay: tuple[Span, ...]
     """What some training images are taken from beside the window: all spans before it, or none."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Spans that the window or the reference would have if it could -> why it has not."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,8 @@ class SpanPattern:
         """All spans that are there, oldest first, each in its newest version.
 
         Raises:
-            DataError: there is none, a name is no date, or two folders have the same number and version.
+            DataError: there is none, a name is no date or its number too large, or two folders have the same number
+                and version.
         """
         if not files.exists(self.root):
             raise DataError(f"no folder {self.root}, in which the spans of data.path={self.path} should lie")
@@ -111,6 +122,25 @@ class SpanPattern:
             raise DataError(f"no span: nothing in {self.root} has a name like {'/'.join(self.parts)}")
         return list(newest.values())
 
+    def near_misses(self, files: FileSystem) -> dict[str, str]:
+        """Names that are no span's, but were perhaps meant to be -> what is wrong with them.
+
+        Such a name differs from the pattern in padding, in separators, or in upper and lower case; or it is that of a
+        folder which lacks what the rest of the pattern names.
+        """
+        return dict(self._near_misses(files, "", self.parts))
+
+    def _near_misses(self, files: FileSystem, below: str, parts: Sequence[str]) -> Iterator[tuple[str, str]]:
+        for name in sorted(_names(files, self._folder(files, below), parts[0])):
+            path, rest = _below(below, name), parts[1:]
+            if _regex(parts[0]).fullmatch(name) is None:
+                if _loose_regex(parts[0]).fullmatch(name):
+                    yield path, f"not taken for a span: {name} is not quite like {parts[0]} in data.path={self.path}"
+            elif rest and next(self._walk(files, path, rest), None) is None:
+                yield path, f"not taken for a span: it holds nothing like {'/'.join(rest)} in data.path={self.path}"
+            elif rest:
+                yield from self._near_misses(files, path, rest)
+
     def _walk(self, files: FileSystem, below: str, parts: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
         """(Relative path, values of the placeholders) of each folder that the pattern names."""
         if not parts:
@@ -119,7 +149,7 @@ class SpanPattern:
         for name in _names(files, self._folder(files, below), parts[0]):
             match = _regex(parts[0]).fullmatch(name)
             if match is not None:
-                for path, values in self._walk(files, f"{below}/{name}" if below else name, parts[1:]):
+                for path, values in self._walk(files, _below(below, name), parts[1:]):
                     yield path, match.groupdict() | values
 
     def _folder(self, files: FileSystem, name: str) -> str:
@@ -131,7 +161,10 @@ class SpanPattern:
             number = span_number(date(*(int(values[key]) for key in DATE))) if self.dated else int(values["SPAN"])
         except ValueError:
             raise DataError(f"no date: {folder} looks like {'/'.join(self.parts)} but names no day") from None
-        return Span(number, int(values.get("VERSION", 0)), name, folder)
+        version = int(values.get("VERSION", 0))
+        if max(number, version) > LARGEST_NUMBER:
+            raise DataError(f"number too large: {folder}; spans and versions go up to {LARGEST_NUMBER}; rename it")
+        return Span(number, version, name, folder)
 
 
 def has_pattern(path: str) -> bool:
@@ -177,11 +210,10 @@ def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Sele
     if newest is not None and newest not in [span.number for span in spans]:
         raise DataError(f"no span {config.span} in {pattern.root} (data.spans.span); there are {_some(spans)}")
     spans = [span for span in spans if newest is None or span.number <= newest]
-    if config.on_incomplete == "skip":
-        spans = [span for span in spans if not is_incomplete(span, files)]
-        if not spans:
-            raise IncompleteDataError(f"every span in {pattern.root} is still being copied: each holds {INCOMPLETE}")
     size = len(spans) if config.window == "all" else config.window
+    left_out: dict[str, str] = {}
+    if config.on_incomplete == "skip":
+        spans, left_out = _without_unusable(pattern, spans, max(size, 1 + config.reference), files)
     window = spans[-size:]
     reference = [span for span in spans[-1 - config.reference :] if span not in window]
     for span in window:
@@ -195,7 +227,7 @@ def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Sele
     def complete(spans: Sequence[Span]) -> tuple[Span, ...]:
         return tuple(span for span in spans if not is_incomplete(span, files))
 
-    return Selection(tuple(window), complete(reference), complete(replay))
+    return Selection(tuple(window), complete(reference), complete(replay), left_out)
 
 
 def is_incomplete(span: Span, files: FileSystem) -> bool:
@@ -203,9 +235,48 @@ def is_incomplete(span: Span, files: FileSystem) -> bool:
     return files.exists(files.join(span.folder, INCOMPLETE))
 
 
+def is_empty(folder: str, files: FileSystem) -> bool:
+    """Whether a folder holds no picture: no file at all, or text and hidden files alone."""
+    names = (path.rpartition("/")[2] for path, _, _ in files.stats(folder))
+    return all(name.startswith(".") or name.lower().endswith(TEXT_ENDINGS) for name in names)
+
+
 def span_number(day: date) -> int:
     """The number of a dated span: days since 1970-01-01."""
     return day.toordinal() - EPOCH
+
+
+def _without_unusable(
+    pattern: SpanPattern, spans: Sequence[Span], size: int, files: FileSystem
+) -> tuple[list[Span], dict[str, str]]:
+    """The spans without those of which nothing can be read, and why; `size` of those that are left are looked at.
+
+    Raises:
+        DataError: none is left.
+    """
+    usable: list[Span] = []
+    left_out: dict[str, str] = {}
+    for span in reversed(spans):
+        reason = _unusable(span, files) if len(usable) < size else None
+        if reason:
+            left_out[span.name] = reason
+        else:
+            usable.append(span)
+    if usable:
+        return usable[::-1], left_out
+    listed = "\n".join(f"  {name}: {reason}" for name, reason in list(left_out.items())[:NAMES_SHOWN])
+    kind = IncompleteDataError if any(is_incomplete(span, files) for span in spans) else DataError
+    raise kind(f"every span in {pattern.root} is empty or still being copied:\n{listed}")
+
+
+def _unusable(span: Span, files: FileSystem) -> str | None:
+    if is_incomplete(span, files):
+        return f"still being copied: it holds {INCOMPLETE}"
+    return "empty: it holds no picture" if is_empty(span.folder, files) else None
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 def _newest(spans: Sequence[Span], config: SpansConfig) -> int | None:
@@ -227,6 +298,13 @@ def _regex(part: str) -> re.Pattern[str]:
         ),
         re.ASCII,
     )
+
+
+def _loose_regex(part: str) -> re.Pattern[str]:
+    """What somebody may have meant to match a part: any padding, other separators, other case."""
+    pieces = re.split(r"(\{\w+\})", part)
+    spelled = (re.sub(r"[\W_]+", r"[\\W_]*", p) if not _PLACEHOLDER.fullmatch(p) else r"\d+" for p in pieces)
+    return re.compile("".join(spelled), re.ASCII | re.IGNORECASE)
 
 
 def _spelled(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from components.files import file_system, is_local
@@ -82,6 +82,34 @@ def place(source: str, target: str) -> None:
         return
     with file_system(source).open(source) as reader, create(target) as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def copy_folder(source: str, target: str) -> None:
+    """Copies a dataset: all files below a folder, those behind links as files, and empty folders.
+
+    What cannot be read stays behind: whoever reads the copy finds it missing, and so as bad as it was. Copies of what
+    this project wrote, which has none of this, are `components.serving_directory.copy_tree`'s.
+    """
+    files = file_system(source)
+    for name in _names_below(source):
+        try:
+            reader = files.open(files.join(source, name))
+        except (FileNotFoundError, PermissionError):  # A link that leads nowhere, or nobody's business.
+            continue
+        with reader, create(os.path.join(target, name)) as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+    if is_local(source) and is_local(target):
+        for folder, _, _ in os.walk(source, followlinks=True):  # An empty folder may be that of a split.
+            os.makedirs(os.path.join(target, os.path.relpath(folder, source)), exist_ok=True)
+
+
+def _names_below(folder: str) -> Iterator[str]:
+    """The paths of all files, relative to the folder; unlike `stats`, also of those in linked folders."""
+    if not is_local(folder):
+        yield from (name for name, _, _ in file_system(folder).stats(folder))
+        return
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (os.path.relpath(os.path.join(parent, name), folder) for name in names)
 
 
 def _remove(path: str) -> None:

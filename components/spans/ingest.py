@@ -25,7 +25,7 @@ from data.labels import LabelMap
 from data.layouts.base import SPLITS
 from data.manifest import ImageFile, read_manifest
 from data.masks import UNKNOWN_LABEL
-from data.spans import SpansConfig
+from data.spans import SpansConfig, is_empty
 
 #: Where a result of the cache has what is in the `Quarantine` artifact.
 QUARANTINE = "quarantine"
@@ -106,13 +106,22 @@ class Ingester:
         config: The `data` section.
         code_hash: Of the code that ingests.
         make_pipeline: Gives a Beam pipeline.
+        judge: Folder of the copy of what is fixed to judge; None: that is read where it lies.
     """
 
-    def __init__(self, cache: SpanCache, config: DataConfig, code_hash: str, make_pipeline: Callable[[], Any]):
+    def __init__(
+        self,
+        cache: SpanCache,
+        config: DataConfig,
+        code_hash: str,
+        make_pipeline: Callable[[], Any],
+        judge: str | None = None,
+    ):
         self._cache = cache
         self._config = config
         self._code_hash = code_hash
         self._make_pipeline = make_pipeline
+        self._judge = judge
         self._new: set[str] = set()
 
     def ingest(self, span: SpanState, role: Role) -> Ingested:
@@ -121,12 +130,13 @@ class Ingester:
         Raises:
             DataError: the span is empty, too much of it is bad, or it is not what it was when the run began.
         """
-        config, key = self._span_config(span), self.key(span)
+        key = self.key(span)
         folder = self._cache.find(key)
         if folder is None:
-            folder = self._ingest(span, config, key)
+            source = (self._judge if role == "evaluation" else None) or span.folder
+            folder = self._ingest(span, source, key)
             self._new.add(key)
-        check_bad(os.path.join(folder, QUARANTINE), config)
+        check_bad(os.path.join(folder, QUARANTINE), self._span_config(span))
         return Ingested(span, role, folder, cached=key not in self._new)
 
     def key(self, span: SpanState) -> str:
@@ -141,25 +151,27 @@ class Ingester:
             plain |= {"val_fraction": 0.0, "test_fraction": 1.0}  # Where it is not divided, all of it judges.
         return self._config.model_copy(update=plain)
 
-    def _ingest(self, span: SpanState, config: DataConfig, key: str) -> str:
-        self._check_unchanged(span)
+    def _ingest(self, span: SpanState, source: str, key: str) -> str:
+        self._check_unchanged(span, source)
+        config = self._span_config(span).model_copy(update={"path": source})
         folder = self._cache.attempt(key)
         try:
+            if is_empty(source, file_system(source)):
+                raise DataError(f"span {span.name} is empty: {source} holds no picture")
             with self._make_pipeline() as pipeline:
                 outputs = pipeline | "LabelledImages" >> LabelledImages(config, prefix=f"{span.name}/")
                 write_examples(outputs, folder, os.path.join(folder, QUARANTINE))
                 write_pictures(outputs, os.path.join(folder, PICTURES), config.label_map)
         finally:
-            self._check_unchanged(span)  # Whatever went wrong with a span that has changed, that is why.
+            self._check_unchanged(span, source)  # Whatever went wrong with a span that has changed, that is why.
         self._cache.complete(key, folder)
         return folder
 
-    def _check_unchanged(self, span: SpanState) -> None:
-        if fingerprint(span.folder, file_system(span.folder)) != span.fingerprint:
+    def _check_unchanged(self, span: SpanState, source: str) -> None:
+        if source == span.folder and fingerprint(source, file_system(source)) != span.fingerprint:
             raise IncompleteDataError(
-                f"{span.folder} is not what it was when it was first looked at: files came, went or changed. If it is "
-                "still being copied, run again afterwards; if its test images were fixed to judge, restore it, or say "
-                "in data.evaluation what judges from now on"
+                f"{source} is not what it was when it was first looked at: files came, went or changed; if it is still "
+                "being copied, run again afterwards"
             )
 
 

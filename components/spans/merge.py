@@ -85,16 +85,21 @@ class Merge:
 
     @property
     def repeated(self) -> float:
-        """The share of the newest span's images that are in it twice, or in another span too."""
+        """The share of the newest span's images that are in it twice, or in another span too.
+
+        What the newest span was before it was corrected may judge; that is no other span.
+        """
         return self._repeated / self._newest
 
     def images(self) -> Iterator[ImageFile]:
         """The images of the examples, in the order of their digests."""
-        sources = {source.folder: source for source in self._spans.all}
+        sources, newest = {source.folder: source for source in self._spans.all}, self._spans.newest
+        same = {folder for folder, source in sources.items() if source.span.number == newest.span.number}
+        former = same - {newest.folder}
         merged = heapq.merge(*map(_with_folder, sources.values()), key=_digest)
         for _, copies in groupby(merged, key=_digest):
             found = list(copies)
-            self._count_repeated(Counter(folder == self._spans.newest.folder for folder, _ in found))
+            self._count_repeated(Counter(folder == newest.folder for folder, _ in found if folder not in former))
             yield from self._survivors(found)
 
     def dropped_of(self, folder: str) -> int:

@@ -1,21 +1,16 @@
 """Which spans a run takes, and in which state they are, before any of them is read."""
 
-import json
-import os
 from dataclasses import asdict
 
 from pydantic import BaseModel
 
 from components.files import file_system
 from components.fingerprint import fingerprint
+from components.spans.evaluation import FixedEvaluation
 from components.spans.records import SpanState
-from components.writing import read_small, write_small
 from data.dataset import DataConfig
 from data.errors import IncompleteDataError
 from data.spans import Span, is_incomplete, parse_pattern, select
-
-#: Says which span judges, below the folder of what is kept from run to run.
-EVALUATION_FILE = "evaluation.json"
 
 #: A dataset apart that judges is called so in the keys of its images.
 EVALUATION = "evaluation"
@@ -51,6 +46,12 @@ def window_state(config: DataConfig, ingested: str) -> WindowState:
     )
 
 
+def left_out(config: DataConfig) -> dict[str, str]:
+    """Names of what a run does not take although somebody may think that it does -> why."""
+    pattern, files = parse_pattern(config.path), file_system(config.path)
+    return pattern.near_misses(files) | select(pattern, config.spans, files).left_out
+
+
 def _state(span: Span) -> SpanState:
     return SpanState(**asdict(span), fingerprint=fingerprint(span.folder, file_system(span.folder)))
 
@@ -61,24 +62,10 @@ def _evaluation(config: DataConfig, ingested: str) -> SpanState | None:
     if config.evaluation != "fixed":
         return _state(Span(number=-1, version=0, name=EVALUATION, folder=config.evaluation))
     files = file_system(config.path)
-    known = fixed_evaluation(config, ingested)
+    known = FixedEvaluation(config.path, ingested).span()
     if known is not None:
         return known
     first = parse_pattern(config.path).list(files)[0]
     if is_incomplete(first, files):
         raise IncompleteDataError(f"span {first.name}, whose test images are to judge, is still being copied")
     return _state(first)
-
-
-def fixed_evaluation(config: DataConfig, ingested: str) -> SpanState | None:
-    """What was fixed to judge in the first run on this path; None before it."""
-    content = read_small(os.path.join(ingested, EVALUATION_FILE))
-    fixed = json.loads(content) if content else {}
-    return SpanState(**fixed["span"]) if fixed.get("path") == config.path else None
-
-
-def fix_evaluation(config: DataConfig, ingested: str, span: SpanState) -> None:
-    """Lets a span judge from now on, unless another one does already."""
-    if fixed_evaluation(config, ingested) is None:
-        fixed = {"path": config.path, "span": span.model_dump()}
-        write_small(os.path.join(ingested, EVALUATION_FILE), json.dumps(fixed).encode())

@@ -20,6 +20,11 @@ def make(root: Path, *folders: str) -> Path:
     return root
 
 
+def fill(span: Path) -> None:
+    """Puts something into a span that may be a picture."""
+    (span / "a.png").touch()
+
+
 def names(root: Path, pattern: str, **settings: object) -> tuple[list[str], list[str]]:
     """The names of the window's and the reference's spans."""
     chosen = select(parse_pattern(f"{root}/{pattern}"), SpansConfig.model_validate(settings), LocalFiles())
@@ -108,6 +113,8 @@ def test_fixed_folders_below_a_span_are_followed(tmp_path: Path):
         (["span-3", "span-03"], "span-{SPAN}", "ambiguous span: .*span-03 and .*span-3 are both span 3; remove one"),
         (["1/v1", "1/v01"], "{SPAN}/v{VERSION}", "are both span 1, version 1"),
         (["2026-02-30"], "{YYYY}-{MM}-{DD}", "no date: .*2026-02-30"),
+        (["s1", f"s{2**63}"], "s{SPAN}", f"number too large: .*s{2**63}; spans .* up to {2**63 - 1}; rename it"),
+        ([f"1/v{'9' * 20}"], "{SPAN}/v{VERSION}", "number too large: .*1/v99999999999999999999"),
     ],
 )
 def test_what_is_wrong_with_the_folders_is_named(tmp_path: Path, folders: list[str], pattern: str, text: str):
@@ -150,7 +157,8 @@ def test_a_dated_span_is_chosen_by_its_date(tmp_path: Path):
 
 
 def test_a_span_that_is_being_copied_stops_the_run_or_is_left_out(tmp_path: Path):
-    make(tmp_path, "s1", "s2", "s3")
+    for name in ("s1", "s2", "s3"):
+        fill(make(tmp_path, name) / name)
     (tmp_path / "s3" / INCOMPLETE).touch()
 
     with pytest.raises(IncompleteDataError, match="span s3 is still being copied: .*s3 holds .incomplete"):
@@ -160,6 +168,64 @@ def test_a_span_that_is_being_copied_stops_the_run_or_is_left_out(tmp_path: Path
         (tmp_path / name / INCOMPLETE).touch()
     with pytest.raises(IncompleteDataError, match="every span"):
         names(tmp_path, "s{SPAN}", on_incomplete="skip")
+
+
+def test_older_spans_take_the_places_of_empty_ones_that_are_skipped(tmp_path: Path):
+    make(tmp_path, "s1", "s2", "s3", "s4", "s5")
+    for name in ("s1", "s2", "s4"):
+        fill(tmp_path / name)
+    (tmp_path / "s5/labels.txt").touch()
+    (tmp_path / "s5/.hidden").touch()
+
+    assert names(tmp_path, "s{SPAN}", on_incomplete="skip") == (["s4"], ["s2"])
+    assert names(tmp_path, "s{SPAN}", on_incomplete="skip", window=2) == (["s2", "s4"], [])
+    assert names(tmp_path, "s{SPAN}", on_incomplete="skip", window="all") == (["s1", "s2", "s4"], [])
+    config = SpansConfig(on_incomplete="skip")
+    chosen = select(parse_pattern(f"{tmp_path}/s{{SPAN}}"), config, LocalFiles())
+    assert chosen.left_out == dict.fromkeys(("s5", "s3"), "empty: it holds no picture")
+
+
+def test_nothing_but_empty_spans_is_no_passing_state(tmp_path: Path):
+    make(tmp_path, "s1", "s2")
+
+    with pytest.raises(DataError, match="every span in .* is empty or still being copied:\n  s2: empty") as told:
+        names(tmp_path, "s{SPAN}", on_incomplete="skip")
+    assert not told.value.transient
+
+
+@pytest.mark.parametrize(
+    ("folders", "pattern", "missed"),
+    [
+        (["span-1", "span-4.bak", "span-x", "old-span-3", "1"], "span-{SPAN}", []),
+        (["span-1", "Span-2", "span_3", "span4", "span--5"], "span-{SPAN}", ["Span-2", "span--5", "span4", "span_3"]),
+        (
+            ["span-1/v1", "span-2", "span-3/V1", "span-1/V2"],
+            "span-{SPAN}/v{VERSION}",
+            ["span-1/V2", "span-2", "span-3"],
+        ),
+        (["2026-01-04", "2026-1-5", "20260106"], "{YYYY}-{MM}-{DD}", ["2026-1-5", "20260106"]),
+        (["1/labelled/v1", "2/v1", "3/labelled"], "{SPAN}/labelled/v{VERSION}", ["2", "3"]),
+        (["2", "03"], "{SPAN}", []),
+    ],
+)
+def test_names_that_are_nearly_those_of_spans_are_told(
+    tmp_path: Path, folders: list[str], pattern: str, missed: list[str]
+):
+    make(tmp_path, *folders)
+
+    assert sorted(parse_pattern(f"{tmp_path}/{pattern}").near_misses(LocalFiles())) == missed
+
+
+def test_what_is_wrong_with_a_near_miss_is_said(tmp_path: Path):
+    make(tmp_path, "span-1/v1", "span-2", "Span-3/v1")
+
+    found = parse_pattern(f"{tmp_path}/span-{{SPAN}}/v{{VERSION}}").near_misses(LocalFiles())
+
+    where = f"in data.path={tmp_path}/span-{{SPAN}}/v{{VERSION}}"
+    assert found == {
+        "Span-3": f"not taken for a span: Span-3 is not quite like span-{{SPAN}} {where}",
+        "span-2": f"not taken for a span: it holds nothing like v{{VERSION}} {where}",
+    }
 
 
 def test_a_reference_that_is_being_copied_stops_nothing(tmp_path: Path):
@@ -180,7 +246,8 @@ def test_a_reference_that_is_being_copied_stops_nothing(tmp_path: Path):
     ],
 )
 def test_all_complete_spans_before_the_window_are_replayed_if_any(tmp_path: Path, settings: dict, replay: list[str]):
-    make(tmp_path, "s1", "s2", "s3", "s4", "s5")
+    for name in ("s1", "s2", "s3", "s4", "s5"):
+        fill(make(tmp_path, name) / name)
     (tmp_path / "s2" / INCOMPLETE).touch()
 
     chosen = select(

@@ -1,7 +1,7 @@
 """Which images of several spans the examples hold: by hand, then whatever the spans have in common."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -80,6 +80,18 @@ def test_what_judges_may_be_in_the_window_too():
     assert kept(images) == {"1 train a", "1 test b", "1 test c"}
     assert len(images) == 3
     assert merge.repeated == 0.0
+
+
+def test_what_the_newest_span_was_before_it_was_corrected_is_no_other_span():
+    newest, judge = (
+        span(1, train="ab", test="c"),
+        replace(span(1, "evaluation", train="ab", test="c"), folder="cache/0"),
+    )
+    merge, _ = merged(newest, evaluation=judge)
+    assert merge.repeated == 0.0
+
+    merge, _ = merged(span(2, train="a"), newest, evaluation=judge)
+    assert merge.repeated == pytest.approx(1 / 3)
 
 
 def test_older_spans_lend_what_nobody_else_has_and_only_from_train():
