@@ -50,4 +50,4 @@ def judge(found: float, expected: float, max_drop: float, key: str) -> Verdict:
     drop = expected - found
     kept = drop <= max_drop  # NaN is no proof of accuracy
     relation = "keeps" if kept else "breaks"
-    return Verdict(kept, f"mean IoU {found:.4f}, {-drop:+.4f}, {relation} {key}={max_drop:g}", found, drop)
+    return Verdict(kept, f"mean IoU {found:.4f}, {-drop:+z.4f}, {relation} {key}={max_drop:g}", found, drop)

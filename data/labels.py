@@ -1,10 +1,11 @@
 """The label map: from the values or colours in somebody's masks to class ids."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data.errors import DataError
 from data.features import MAX_CLASSES
@@ -13,6 +14,9 @@ from data.section import Section
 Channel = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Channel, Channel, Channel]
 LabelValue = Annotated[int, Field(ge=0)]
+
+#: Unicode's control characters, and the separators of lines and paragraphs. Files name one class a line.
+_LINE_BREAKING = frozenset({"Cc", "Zl", "Zp"})
 
 
 def _refuse_repeats(what: str, items: Sequence[Hashable]) -> None:
@@ -29,6 +33,15 @@ class ClassLabel(Section):
     """Label values of the masks (or category ids of the annotation file) that mean this class."""
     colors: tuple[Color, ...] = ()
     """RGB colours of the masks that mean this class."""
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str) -> str:
+        if not name.strip():
+            raise ValueError(f"class name {name!r} is blank; allowed: a line of text")
+        if any(unicodedata.category(letter) in _LINE_BREAKING for letter in name):
+            raise ValueError(f"class name {name!r} holds a control character or a line break; allowed: a line of text")
+        return name
 
 
 class LabelMap(Section):

@@ -190,6 +190,9 @@ class TrainingConfig(OptimizerConfig):
     """Steps between updates of the progress and the curves."""
     eval_every: int = Field(default=500, ge=1)
     """Steps between evaluations on the validation split."""
+    tensorboard_pictures: int = Field(default=4, ge=0)
+    """Validation pictures that TensorBoard shows with label and prediction at each new best; 0 keeps people's pictures
+    out of it."""
     checkpoint_every: int = Field(default=500, ge=1)
     """Steps between checkpoints. Each evaluation makes one, too."""
     patience: int = Field(default=0, ge=0)

@@ -78,8 +78,8 @@ class InitialWeights:
     """Of an earlier network of ours: classes whose rows of the classifier were kept."""
     new_classes: tuple[str, ...] = ()
     """Of an earlier network of ours: classes whose rows of the classifier start anew."""
-    foreign: bool = False
-    """Whether the source is a SavedModel of somebody else."""
+    saved_model: bool = False
+    """Whether the source is a SavedModel, of this project or of somebody else."""
 
     def __str__(self) -> str:
         text = f"initial weights: {self.loaded} of {self.total} from {self.source}"
@@ -88,7 +88,7 @@ class InitialWeights:
             text += f"; the classifier keeps {len(self.kept_classes)} of {classes} classes"
         if self.new_classes:
             text += f" and starts anew for {', '.join(self.new_classes)}"
-        if self.foreign:
+        if self.saved_model:
             text += "; a SavedModel is a program: its weights alone were read, and nothing of it ran"
         return text
 
@@ -232,10 +232,12 @@ def _load_saved_model(model: DeepLabV3Plus, source: str, label_names: Sequence[s
     except Exception as error:
         raise TrainingError(f"the SavedModel is damaged ({error})") from error
     if not ours:
-        return replace(_load_backbone(model, source, lambda: weights), foreign=True)
-    if model.classifier.kernel.path not in weights:
-        return _load_features(model, source, weights)
-    return _load_network(model, source, label_names, weights, load_label_map(folder).names)
+        loaded = _load_backbone(model, source, lambda: weights)
+    elif model.classifier.kernel.path not in weights:
+        loaded = _load_features(model, source, weights)
+    else:
+        loaded = _load_network(model, source, label_names, weights, load_label_map(folder).names)
+    return replace(loaded, saved_model=True)
 
 
 def _by_layer(weights: Weights) -> dict[str, dict[str, np.ndarray]]:

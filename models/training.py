@@ -26,8 +26,6 @@ from models.monitor import Progress, Silent
 from models.strategies import Distribution, distribute
 from models.tensorboard import Profiler, TensorBoard
 
-PICTURES = 4
-
 Batch = tuple[tf.Tensor, tf.Tensor]
 """Images and masks, as `training_batches` gives them."""
 
@@ -307,7 +305,7 @@ class _Run:
     ) -> None:
         board.write_evaluation(evaluation)
         board.write_confusion(evaluation.step, matrix)
-        for number, (image, mask) in enumerate(examples.take(PICTURES)):
+        for number, (image, mask) in enumerate(examples.take(self._config.tensorboard_pictures)):
             predicted = self._predict(image).numpy()
             board.write_prediction(evaluation.step, number, image.numpy(), mask.numpy(), predicted)
 

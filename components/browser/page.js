@@ -4,6 +4,9 @@ import { resizeToRgb } from "./resize.js";
 
 const RUNTIME = "./litert/";
 
+/** Larger pictures are shrunk to this before their pixels are read, which takes time and memory by the pixel. */
+const MAX_PIXELS = 16_000_000;
+
 const [modelSelect, fileInput, cameraButton, opacityInput, statusLine, pictureCanvas, maskCanvas, classList] = [
   "model", "file", "camera", "opacity", "status", "picture", "mask", "classes",
 ].map((id) => document.getElementById(id));
@@ -81,12 +84,14 @@ function listClasses(classIds, record) {
 /** Draws a bitmap or video frame, segments it and shows the classes over it. */
 async function show(source, width, height, segmenter) {
   if (!segmenter) throw new Error("No model is loaded; choose another one.");
-  pictureCanvas.width = width;
-  pictureCanvas.height = height;
+  const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (width * height)));
+  pictureCanvas.width = Math.max(1, Math.floor(width * scale));
+  pictureCanvas.height = Math.max(1, Math.floor(height * scale));
   const context = pictureCanvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(source, 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, pictureCanvas.width, pictureCanvas.height);
   const started = performance.now();
-  const classIds = await segmenter.segment(context.getImageData(0, 0, width, height));
+  const classIds = await segmenter.segment(context.getImageData(0, 0, pictureCanvas.width, pictureCanvas.height));
   drawMask(classIds, segmenter.record);
   listClasses(classIds, segmenter.record);
   return Math.round(performance.now() - started);

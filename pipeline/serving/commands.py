@@ -11,6 +11,7 @@ from pathlib import Path
 from data.errors import ConfigError
 from pipeline.commands import quietly
 from pipeline.config import load_config
+from pipeline.kubeflow.connection import check_token
 from pipeline.rollback import choose_serving_dir
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def serve_command(
         config: Configuration file and overrides, of which section `serving` counts.
 
     Raises:
-        ConfigError: The configuration is wrong, or the variable is not set.
+        ConfigError: The configuration is wrong, or the variable is not set or holds what no header can.
         WorkspaceError: Nothing is pushed.
         ListenError: The address cannot be had.
     """
@@ -70,4 +71,4 @@ def _token(variable: str | None) -> str:
     token = os.environ.get(variable, "")
     if not token:
         raise ConfigError(f"--token-env {variable}: this environment variable is not set, or empty")
-    return token
+    return check_token(token, f"--token-env {variable}")

@@ -169,6 +169,20 @@ def test_a_larger_picture_is_resized_as_in_training(browser: Chrome, address: st
     assert np.mean(difference > 0) < 0.01
 
 
+def test_a_huge_picture_is_shrunk_before_its_pixels_are_read(browser: Chrome, address: str, tmp_path: Path):
+    Image.new("L", (5000, 4000), 128).save(tmp_path / "huge.png")
+    browser.get(address)
+    wait_for(browser, "ready", "failed")
+
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "huge.png"))
+    WebDriverWait(browser, 60).until(lambda _: browser.find_element(By.ID, "classes").text)
+
+    shown = browser.find_element(By.ID, "picture")
+    width, height = (int(shown.get_attribute(side)) for side in ("width", "height"))
+    assert 0.999 * 16_000_000 <= width * height <= 16_000_000
+    assert width / height == pytest.approx(5000 / 4000, abs=0.001)
+
+
 def test_the_camera_is_segmented_until_it_is_stopped(browser: Chrome, address: str):
     browser.get(address)
     wait_for(browser, "ready", "failed")

@@ -20,6 +20,29 @@ def test_nothing_may_stand_twice(fields, what):
         LabelMap.model_validate(fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("", "at least 1 character"),
+        (" \t", "is blank"),
+        ("road\nsky", "holds a control character or a line break"),
+        ("road\r", "holds a control character or a line break"),
+        ("road\u2028sky", "holds a control character or a line break"),
+        ("road\x7f", "holds a control character or a line break"),
+    ],
+)
+def test_a_name_is_a_line_of_text(name, fault):
+    with pytest.raises(ValidationError, match=fault):
+        ClassLabel(name=name)
+    with pytest.raises(DataError, match=f"invalid label map: classes.json: .*{fault}"):
+        label_map_of("classes.json", [("sky", (0,)), (name, (1,))])
+
+
+@pytest.mark.parametrize("name", ["traffic light", "\u06af\u0644\u200c\u0647\u0627", "Straße", "道路", 'tree & "bush"'])
+def test_names_of_all_scripts_are_allowed(name):
+    assert ClassLabel(name=name).name == name
+
+
 def test_classes_keep_their_order():
     label_map = label_map_of("labels.txt", [("sky", (7, 8)), ("road", (3,))], (255,))
     assert label_map.names == ("sky", "road")

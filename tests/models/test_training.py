@@ -292,6 +292,16 @@ def test_tensorboard_shows_curves_pictures_confusion_configuration_and_profile(t
     assert list((tmp_path / "log").glob("plugins/profile/*/*.xplane.pb"))
 
 
+def test_tensorboard_shows_as_many_pictures_as_wanted(tmp_path: Path, records: str) -> None:
+    for wanted in (0, 2):
+        folder = tmp_path / str(wanted)
+        run(network(), folder, records, steps=1, tensorboard_pictures=wanted)
+        log = EventAccumulator(str(folder / "log"))
+        log.Reload()
+        pictures = {tag for tag in log.Tags()["tensors"] if tag.startswith("val/")} - {"val/mean_iou", "val/confusion"}
+        assert pictures == {f"val/{number}" for number in range(wanted)}
+
+
 def test_prepare_sets_precision_and_seed() -> None:
     try:
         prepare(TrainingConfig(precision="mixed_bfloat16", seed=4))

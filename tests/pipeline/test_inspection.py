@@ -382,7 +382,7 @@ def test_the_written_configuration_loads_and_settles_the_question(
 
 
 def test_names_that_mean_something_in_yaml_survive(fill: Fill, inspect: Inspect, tmp_path: Path) -> None:
-    names = ("no", "a: b # c", "'\"\n- x", "ünïcode 😀", "</pre><script>")
+    names = ("no", "a: b # c", "'\"- x", "ünïcode 😀", "</pre><script>")
     classes = tuple(ClassLabel(name=name, values=(i,), colors=((i, 0, 0),)) for i, name in enumerate(names))
     label_map = LabelMap(classes=classes, ignore_values=(5, 255), ignore_colors=((1, 2, 3),))
     write_config(inspect(fill(as_is), label_map=label_map), tmp_path / "config.yaml")

@@ -26,8 +26,10 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from components import serving_directory
 from components.serving_directory import WARMUP_FILE, Published
+from data.errors import ConfigError
 from data.masks import palette
 from pipeline.rollback import roll_back
+from pipeline.serving.commands import serve_command
 from pipeline.serving.model import LoadedModel
 from pipeline.serving.server import listen
 from tests.browser import chromium
@@ -225,7 +227,38 @@ def test_what_cannot_be_served_ends_the_command_with_the_reason(directory: Servi
         assert ended.returncode == 1 and ended.stderr.startswith("error: ") and reason in ended.stderr
 
 
+@pytest.mark.parametrize("token", ["geheim-ü", "geheim\n", " geheim", "ge heim"])
+def test_a_token_that_no_client_can_send_is_refused_without_being_shown(token: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOKEN", token)
+    with pytest.raises(ConfigError, match="--token-env TOKEN: holds no token; allowed: one line of visible") as raised:
+        serve_command("serving", None, ("127.0.0.1", 0), "TOKEN", (None, []))
+    assert token.strip() not in str(raised.value)
+
+
 # The page
+
+#: Segments two pictures; the first one's answer, or its decoding, is held back until the second is done.
+OVERTAKE = """
+const [name, first, second, done] = arguments;
+const file = (text) => new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], "picture.png");
+const original = window[name];
+const [reached, released] = [Promise.withResolvers(), Promise.withResolvers()];
+window[name] = async (...call) => {
+  window[name] = original;
+  const result = await original(...call);
+  reached.resolve();
+  await released.promise;
+  return result;
+};
+(async () => {
+  const earlier = segment(file(first));
+  await reached.promise;
+  await segment(file(second));
+  released.resolve();
+  await earlier;
+  done();
+})();
+"""
 
 
 @pytest.fixture(scope="module")
@@ -244,9 +277,10 @@ def page(protected: Server, browser: Chrome) -> Chrome:
 
 def choose(page: Chrome, path: Path) -> str:
     """Gives the page a file; what it says in the end."""
-    page.find_element("id", "file").send_keys(str(path))
     status = page.find_element("id", "status")
-    WebDriverWait(page, 30).until(lambda _: status.text not in ("Segmenting", "") and "No picture" not in status.text)
+    page.execute_script("arguments[0].textContent = ''", status)
+    page.find_element("id", "file").send_keys(str(path))
+    WebDriverWait(page, 30).until(lambda _: status.text not in ("Segmenting", ""))
     return status.text
 
 
@@ -310,9 +344,47 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: Chrome, tmp_path: P
 
 
 def test_the_reason_of_the_server_is_shown(page: Chrome, tmp_path: Path):
-    page.find_element("id", "token").clear()
+    page.execute_script("encoded = () => btoa('no picture')")
     Image.fromarray(blocks(*PICTURE)).save(tmp_path / "picture.png")
-    assert choose(page, tmp_path / "picture.png") == "needs the header 'Authorization: Bearer TOKEN'"
+    assert "image_bytes: image 0 (10 bytes): unreadable image" in choose(page, tmp_path / "picture.png")
+
+
+def test_a_picture_that_was_given_before_the_token_is_sent_again_with_it(page: Chrome, tmp_path: Path):
+    token, status = (page.find_element("id", name) for name in ("token", "status"))
+    token.clear()
+    Image.fromarray(blocks(*PICTURE)).save(tmp_path / "picture.png")
+    assert choose(page, tmp_path / "picture.png") == "Enter the access token."
+    token.send_keys("wrong", Keys.ENTER)
+    WebDriverWait(page, 30).until(lambda _: status.text == "The server refuses this access token.")
+    token.clear()
+    token.send_keys("secret", Keys.ENTER)
+    WebDriverWait(page, 30).until(lambda _: status.text.startswith("Done in "))
+    assert canvas(page, "overlay").shape == (*PICTURE, 3)
+
+
+def test_the_same_file_can_be_chosen_again(page: Chrome, tmp_path: Path):
+    Image.fromarray(blocks(*PICTURE)).save(tmp_path / "picture.png")
+    choose(page, tmp_path / "picture.png")
+    page.execute_script("document.getElementById('file').dispatchEvent(new Event('click'))")  # that opens the dialog
+    assert choose(page, tmp_path / "picture.png").startswith("Done in ")
+
+
+@pytest.mark.parametrize("held", ["fetch", "createImageBitmap"])
+@pytest.mark.parametrize(("first", "second"), [((120, 160), (30, 40)), ((30, 40), (120, 160))])
+def test_a_picture_is_not_touched_by_what_comes_late_of_an_earlier_one(
+    page: Chrome, held: str, first: tuple[int, int], second: tuple[int, int], tmp_path: Path
+):
+    earlier, later = (encode(blocks(*size, seed)) for seed, size in enumerate((first, second)))
+    (tmp_path / "later.png").write_bytes(later)
+
+    page.execute_async_script(OVERTAKE, held, b64(earlier), b64(later))
+
+    status, legend = (page.find_element("id", name) for name in ("status", "legend"))
+    found, text = [canvas(page, name) for name in ("picture", "overlay")], legend.text
+    assert status.text.startswith("Done in ") and found[0].shape == (*second, 3)
+    assert choose(page, tmp_path / "later.png").startswith("Done in ")
+    np.testing.assert_array_equal(found, [canvas(page, name) for name in ("picture", "overlay")])
+    assert text == legend.text
 
 
 def test_the_classes_have_the_colours_of_every_picture(protected: Server):
