@@ -23,7 +23,9 @@ from data.labels import LabelMap
 
 PRESENT = "present"
 VERSION = "version"
+FIRST_VERSION = "first_version"
 FINGERPRINT = "served_fingerprint"
+HIGHEST = "highest_pushed_version"
 
 
 class Driver(StateDriver):
@@ -34,26 +36,29 @@ class Driver(StateDriver):
     """
 
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
-        """Version and content of the served model, and the last push."""
+        """Version and content of the served model, the last push, and the highest version that was ever pushed."""
         serving_dir = exec_properties["serving_dir"]
-        state, push = serving_directory.state(serving_dir), self._last_push(serving_dir)
-        return {FINGERPRINT: f"{state},after push {push}" if push else state}
+        state, records = serving_directory.state(serving_dir), self._records(serving_dir)
+        push = max((artifact.id for artifact in records if artifact.custom_properties[PUSHED].int_value), default=0)
+        highest = max((int(os.path.basename(_destination(artifact))) for artifact in records), default=0)
+        return {FINGERPRINT: f"{state},after push {push}" if push else state, HIGHEST: str(highest)}
 
-    def _last_push(self, serving_dir: str) -> int:
-        """Its id in ML Metadata; 0 if there was none, or on Kubeflow, which does without: there nothing is cached of
-        the ModelPusher (`pipeline.kubeflow.compiler`).
+    def _records(self, serving_dir: str) -> list[metadata_store_pb2.Artifact]:
+        """What ML Metadata know of versions in a serving directory: that they were pushed, or found to be served.
+
+        None on Kubeflow, which does without: there nothing is cached of the ModelPusher (`pipeline.kubeflow.compiler`),
+        and versions are counted by what is in the serving directory.
         """
         if self._mlmd_connection is None:
-            return 0
+            return []
         with self._mlmd_connection as metadata:
             made = metadata.store.get_artifacts_by_type(standard_artifacts.PushedModel.TYPE_NAME)
-        pushes = [artifact.id for artifact in made if _is_push(artifact, serving_dir)]
-        return max(pushes, default=0)
+        return [artifact for artifact in made if os.path.dirname(_destination(artifact)) == serving_dir]
 
 
-def _is_push(artifact: metadata_store_pb2.Artifact, serving_dir: str) -> bool:
-    properties = artifact.custom_properties
-    return bool(properties[PUSHED].int_value) and os.path.dirname(properties[DESTINATION].string_value) == serving_dir
+def _destination(pushed: metadata_store_pb2.Artifact) -> str:
+    path: str = pushed.custom_properties[DESTINATION].string_value
+    return path
 
 
 def comparable(served: serving_directory.Published, labels: LabelMap, on_label_change: OnLabelChange) -> bool:
@@ -89,6 +94,7 @@ class Executor(base_executor.BaseExecutor):
         labels = LabelMap.model_validate_json(exec_properties["label_map"])
         present = served is not None and comparable(served, labels, exec_properties["on_label_change"])
         copy_served(served if present else None, model)
+        model.set_int_custom_property(HIGHEST, int(exec_properties[HIGHEST]))
 
 
 def copy_served(served: serving_directory.Published | None, model: types.Artifact) -> None:
@@ -96,7 +102,10 @@ def copy_served(served: serving_directory.Published | None, model: types.Artifac
     model.set_int_custom_property(PRESENT, int(served is not None))
     if served is not None:
         model.set_int_custom_property(VERSION, served.version)
-        serving_directory.copy_tree(served.path, path_utils.serving_model_dir(model.uri))
+        model.set_int_custom_property(FIRST_VERSION, served.record.first_version)
+        # Without what was pushed beside the model: it is not compared, and some of it holds test pictures.
+        target = path_utils.serving_model_dir(model.uri)
+        serving_directory.copy_tree(served.path, target, but=serving_directory.EXTRA)
 
 
 class ServedModelSpec(ComponentSpec):
@@ -108,6 +117,7 @@ class ServedModelSpec(ComponentSpec):
         "on_label_change": ExecutionParameter(type=str),
         "code_hash": ExecutionParameter(type=str),
         FINGERPRINT: ExecutionParameter(type=str, optional=True),
+        HIGHEST: ExecutionParameter(type=str, optional=True),
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}

@@ -17,6 +17,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.config import InfraConfig
+from components.files import is_local
 from components.requests import test_examples
 from components.serving_directory import copy_tree
 
@@ -24,16 +25,26 @@ BLESSED = "blessed"
 REASON = "reason"
 
 
-def probe(model: str, examples: list[bytes], config: InfraConfig) -> str:
-    """Runs `models.probe` on a SavedModel; returns why it failed, or an empty string."""
-    with tempfile.TemporaryDirectory() as folder:
+def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | None) -> str:
+    """Runs `models.probe` on a copy of a SavedModel.
+
+    Args:
+        model: Folder or URI of the SavedModel.
+        examples: Serialized tf.Examples.
+        config: What is allowed.
+        beside: Folder in which copy and requests lie meanwhile; None: where temporary files do.
+
+    Returns:
+        Why it failed, or an empty string.
+    """
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
         requests = os.path.join(folder, "requests.tfrecord")
         with tf.io.TFRecordWriter(requests) as writer:
             for example in examples:
                 writer.write(example)
         local = os.path.join(folder, "model")
         copy_tree(model, local)
-        command = [sys.executable, "-m", "models.probe", local, requests, str(config.image_seconds)]
+        command = [sys.executable, "-m", "models.probe", local, requests, str(config.image_seconds), str(os.getpid())]
         root = str(Path(__file__).resolve().parents[1])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
         try:
@@ -58,7 +69,9 @@ def InfraCheck(
 ) -> None:
     """Blesses a model that serves; `config` is the JSON of section `infra`. Refusal is a result, not an error."""
     limits = InfraConfig.model_validate_json(config)
-    reason = probe(path_utils.serving_model_dir(model.uri), test_examples(examples, limits.requests), limits)
+    # Of a run that was killed, retention removes the artifact's folder with what is left in it.
+    beside = blessing.uri if is_local(blessing.uri) else None
+    reason = probe(path_utils.serving_model_dir(model.uri), test_examples(examples, limits.requests), limits, beside)
     blessing.set_int_custom_property(BLESSED, int(not reason))
     blessing.set_string_custom_property(REASON, reason)
     io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_NOT_BLESSED" if reason else "INFRA_BLESSED"), reason)

@@ -11,7 +11,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import hub_record, infra_check, lite_record, serving_directory, version_marks
+from components import baseline, hub_record, infra_check, lite_record, serving_directory, version_marks
 from components.artifacts import DESTINATION, PUSHED, REASON, VERSION, HubModels, LiteModels
 from components.config import PushConfig
 from components.requests import encoded_images, test_examples
@@ -72,7 +72,9 @@ def ModelPusher(
     lite: InputArtifact[LiteModels] = None,
     hub: InputArtifact[HubModels] = None,
 ) -> None:
-    """Publishes; `served_model` makes the node run again when what is served has changed."""
+    """Publishes; `served_model` makes the node run again when what is served has changed, and says which numbers were
+    given before.
+    """
     push = PushConfig.model_validate_json(config)
     saved_model = path_utils.serving_model_dir(model.uri)
     pushed_model.set_int_custom_property(PUSHED, 0)
@@ -104,6 +106,7 @@ def ModelPusher(
         serving_dir,
         class_names=list(LabelMap.model_validate_json(label_map).names),
         extra=extra,
+        above=served_model.get_int_custom_property(baseline.HIGHEST),
     )
     serving_directory.prune(serving_dir, push.keep)
     pushed_model.set_int_custom_property(PUSHED, 1)

@@ -55,6 +55,8 @@ class Record(BaseModel):
     """The version as which this model was first pushed, where a rollback published it once more."""
     rollback_of: int | None = None
     """The version that was rolled back then."""
+    rollback_reason: str = ""
+    """Why, in the operator's words."""
 
     @property
     def first_version(self) -> int:
@@ -133,9 +135,11 @@ def model_fingerprint(model: str) -> str:
 
 
 def copy_tree(source: str, target: str, last: Iterable[str] = (), but: str | None = None) -> None:
-    """Copies a folder between any two file systems, all files but one; those named in `last` come last, in order."""
+    """Copies a folder between any two file systems; files named in `last` come last, in order, those whose path begins
+    with `but` not at all.
+    """
     ordered = list(last)
-    found = (name for name in _walk(source) if name != but)
+    found = (name for name in _walk(source) if but is None or not name.startswith(but))
     names = sorted(found, key=lambda name: (ordered.index(name) + 1 if name in ordered else 0, name))
     source_files = file_system(source)
     for name in names:
@@ -161,7 +165,7 @@ def _object_store() -> "BeamFiles":
     return BeamFiles()
 
 
-def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[str, bytes]) -> Published:
+def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[str, bytes], above: int = 0) -> Published:
     """Publishes a SavedModel as the next version.
 
     Args:
@@ -169,13 +173,14 @@ def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[st
         serving_dir: Folder of the versions; made if absent.
         class_names: In the order of the class ids.
         extra: Further files to put into the version: relative path, below `EXTRA` -> content.
+        above: A version that was there once, whose number and those before it are not given again.
 
     Raises:
         WorkspaceError: The copy differs from the original, or the version appeared meanwhile.
     """
     with changing(serving_dir):
         record = Record(
-            version=_next_version(serving_dir),
+            version=_next_version(serving_dir, above),
             model_fingerprint=model_fingerprint(model),
             class_names=class_names,
             published_at=datetime.now(UTC),
@@ -184,7 +189,7 @@ def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[st
         return _put(model, serving_dir, record, extra)
 
 
-def republish(earlier: Published, serving_dir: str, rollback_of: int) -> Published:
+def republish(earlier: Published, serving_dir: str, rollback_of: int, reason: str = "") -> Published:
     """Publishes an earlier version once more, as the next one, with every file that it has.
 
     Raises:
@@ -198,6 +203,7 @@ def republish(earlier: Published, serving_dir: str, rollback_of: int) -> Publish
             "published_at": datetime.now(UTC),
             "restored_from": earlier.record.first_version,
             "rollback_of": rollback_of,
+            "rollback_reason": reason,
         }
         return _put(earlier.path, serving_dir, earlier.record.model_copy(update=changes), {})
 
@@ -209,10 +215,10 @@ def _put(model: str, serving_dir: str, record: Record, extra: dict[str, bytes]) 
     return Published(record.version, target, record)
 
 
-def _next_version(serving_dir: str) -> int:
+def _next_version(serving_dir: str, above: int = 0) -> int:
     """One above every version that is there, complete or not."""
     taken = [int(name) for name in file_system(serving_dir).list(serving_dir) if name.isdecimal()]
-    return max(taken, default=0) + 1
+    return max([above, *taken]) + 1
 
 
 def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:

@@ -85,10 +85,14 @@ def pin(serving_dir: str, version: int) -> None:
         _write(serving_dir, PINS_FILE, Pins(versions=sorted(pinned(serving_dir) | {version})))
 
 
-def unpin(serving_dir: str, version: int) -> None:
-    """Lets a version be removed again when its time has come."""
+def unpin(serving_dir: str, version: int) -> bool:
+    """Lets a version be removed again when its time has come; whether it had been pinned."""
     with changing(serving_dir):
-        _write(serving_dir, PINS_FILE, Pins(versions=sorted(pinned(serving_dir) - {version})))
+        pins = pinned(serving_dir)
+        if version not in pins:
+            return False
+        _write(serving_dir, PINS_FILE, Pins(versions=sorted(pins - {version})))
+        return True
 
 
 def withdrawn(serving_dir: str) -> dict[str, Withdrawal]:

@@ -1,6 +1,7 @@
 """Loads a SavedModel in a process of its own and sends it real requests.
 
-Called as `python -m models.probe MODEL REQUESTS SECONDS`, with the requests in a TFRecord file of examples.
+Called as `python -m models.probe MODEL REQUESTS SECONDS PARENT`, with the requests in a TFRecord file of examples and
+the process id of the caller, with which it ends.
 
 It knows the signatures and nothing else of this project's models, as a model server does. It ends with status 1 and
 one line on standard error that says which signature failed and how.
@@ -16,6 +17,7 @@ import tensorflow as tf
 from data.features import HEIGHT, IMAGE, WIDTH
 from models import export
 from models.counts import CONFUSION
+from models.parent import end_with_parent
 
 
 class Refused(Exception):
@@ -96,7 +98,8 @@ def _probe_evaluate(model: tf.Module, serialized: bytes, limit: float) -> None:
 
 def main() -> int:
     """The command line."""
-    model_path, requests, limit = sys.argv[1:]
+    model_path, requests, limit, parent = sys.argv[1:]
+    end_with_parent(int(parent))
     examples = list(tf.data.TFRecordDataset(requests).as_numpy_iterator())
     try:
         probe(model_path, examples, float(limit))

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.workspace import Workspace
+from pipeline.workspace import Workspace, run_folders
 
 _NAME = re.compile(r"metadata-(\d+)\.sqlite")
 #: What SQLite keeps beside a database; left beside another one, it would be taken for that one's.
@@ -48,35 +48,57 @@ def _verdict(connection: sqlite3.Connection, check: str) -> None:
         raise sqlite3.DatabaseError(found)
 
 
+class _Empty(sqlite3.DatabaseError):
+    """There is not one table; SQLite takes a file of 0 bytes for such a database."""
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise _Empty("it is empty")
+    number: int = connection.execute("SELECT count(*) FROM Execution").fetchone()[0]
+    return number
+
+
 def count_executions(database: Path, patience: float | None = None) -> int:
     """How many executions are on record in a database, every page of which is looked at.
 
     Raises:
-        sqlite3.Error: It is damaged or no ML Metadata, or another program holds it (`is_busy`).
+        sqlite3.Error: It is damaged, empty or no ML Metadata, or another program holds it (`is_busy`).
     """
     with _opened(database, patience) as connection:
         _verdict(connection, "integrity_check")
-        number: int = connection.execute("SELECT count(*) FROM Execution").fetchone()[0]
-        return number
+        return _count(connection)
 
 
-def require_whole(workspace: Workspace) -> None:
-    """Makes sure that a run can rely on the metadata of a workspace, if it has any yet.
+def is_new(error: sqlite3.Error, workspace: Workspace) -> bool:
+    """Whether the database is merely empty, and no run ever began: the first one was killed while making it."""
+    return isinstance(error, _Empty) and not run_folders(workspace.runs) and not backups(workspace)
+
+
+def require_whole(workspace: Workspace) -> bool:
+    """Makes sure that the metadata of a workspace, if it has any yet, can be relied on.
+
+    Returns:
+        Whether it has any.
 
     Raises:
         MetadataError: Another program holds the database.
-        DamagedMetadata: It is damaged.
+        DamagedMetadata: It is damaged, or empty although there were runs.
     """
     database = workspace.metadata
     if not database.exists():
-        return
+        return False
     try:
         with _opened(database) as connection:
             _verdict(connection, "quick_check")
+            _count(connection)
     except sqlite3.Error as error:
+        if is_new(error, workspace):
+            return False
         if is_busy(error):
             raise _held(database) from None
         raise DamagedMetadata(f"ML Metadata: {database} is damaged: {error}; {remedy(workspace)}") from None
+    return True
 
 
 def _held(database: Path) -> MetadataError:
@@ -99,6 +121,8 @@ def backups(workspace: Workspace) -> list[Path]:
 def back_up(workspace: Workspace, keep: int) -> Path:
     """Copies the metadata, and removes the oldest copies until `keep` are left.
 
+    The one with the most executions stays beside them: a history that began anew does not push out the one before it.
+
     Returns:
         The copy.
 
@@ -113,9 +137,22 @@ def back_up(workspace: Workspace, keep: int) -> Path:
     numbers = [int(_NAME.sub(r"\1", path.name)) for path in backups(workspace)]
     path = workspace.backups / f"metadata-{max(numbers, default=0) + 1:06}.sqlite"
     _put_in_place(new, path)
-    for old in backups(workspace)[:-keep]:
+    for old in _superseded(backups(workspace), keep):
         old.unlink()
     return path
+
+
+def _superseded(kept: list[Path], keep: int) -> list[Path]:
+    fullest = max(reversed(kept), key=_executions)  # Of several, the newest.
+    return [path for path in kept[:-keep] if path != fullest]
+
+
+def _executions(backup: Path) -> int:
+    try:
+        with _opened(backup) as connection:
+            return _count(connection)
+    except sqlite3.Error:
+        return -1
 
 
 def _copy(database: Path, folder: Path) -> Path:

@@ -124,18 +124,20 @@ def lineage_command(
     """`lineage`: what stands behind a version, or which versions came from a file."""
     places = Workspace(workspace.absolute())
     with quietly(verbose=False):
-        from pipeline.lineage import file_uses, find_push, lineage, pushes
+        from pipeline.lineage import file_uses, find_push, lineage, pushes, restoration
         from pipeline.lineage_tree import lineage_tree, uses_tree
         from pipeline.metadata_store import existing_store, recorded_config
-        from pipeline.rollback import first_version
+        from pipeline.rollback import restored_version
 
         store = existing_store(places, metadata_section(config_path, overrides) or recorded_config(places))
         if isinstance(of, Path):
             uses = file_uses(store, of)
             text, tree = uses.model_dump_json(), uses_tree(uses)
         else:
-            pushed = first_version(places.serving, model, of)
+            again = restored_version(places.serving, model, of)
+            pushed = again.record.first_version if again else of
             found = lineage(store, find_push(pushes(store), pushed, model, places.serving))
+            found = found.model_copy(update={"restoration": restoration(again) if again else None})
             text, tree = found.model_dump_json(), lineage_tree(found)
     Console().print_json(text) if as_json else Console().print(tree)
 
@@ -157,7 +159,7 @@ def report_command(run: str | None, compare: str | None, workspace: Path, *, ver
         from pipeline.report.page import read_record, write_report
 
         record = read_record(places, run)
-        path = write_comparison(record, read_record(places, compare)) if compare else write_report(record)
+        path = write_report(record) if compare is None else write_comparison(record, read_record(places, compare))
     Console().print(f"{'comparison' if compare else 'report':<13} {path}", markup=False, soft_wrap=True)
 
 

@@ -152,18 +152,21 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; says which, where, and what is allowed.
     """
-    values = _read_yaml(path) if path else {}
+    values, overrides = _read_yaml(path) if path else {}, list(overrides)
     for override in overrides:
         _apply(values, override)
-    return parse_config(values, str(path) if path else "the command line")
+    if path is None:
+        return parse_config(values, "the command line")
+    return parse_config(values, str(path), [override.partition("=")[0] for override in overrides])
 
 
-def parse_config(values: Mapping[str, Any], source: str) -> Config:
-    """Validates a tree of values; `source` names where they come from in errors."""
+def parse_config(values: Mapping[str, Any], source: str, overridden: Iterable[str] = ()) -> Config:
+    """Validates a tree of values; `source` names where they come from in errors, but for the keys `overridden`."""
+    keys = [tuple(key.split(".")) for key in overridden]
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from None
+        raise ConfigError("\n".join(_explain(_blame(source, item, keys), item) for item in error.errors())) from None
 
 
 def resolve(config: Config, files: FileSystem) -> Config:
@@ -213,6 +216,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is no YAML: {error}") from None
+
+
+def _blame(source: str, item: Any, overridden: Iterable[tuple[str, ...]]) -> str:
+    """Where the value of one of pydantic's errors comes from: from --set, from `source`, or in part from either."""
+    place = tuple(map(str, item["loc"]))
+    if any(place[: len(key)] == key for key in overridden):
+        return "--set"
+    return f"{source} with --set" if any(key[: len(place)] == place for key in overridden) else source
 
 
 def _explain(source: str, item: Any) -> str:

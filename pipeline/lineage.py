@@ -1,4 +1,4 @@
-"""`lineage`: what stands behind a pushed version, from ML Metadata alone; and which versions came from a file.
+"""`lineage`: what stands behind a pushed version, from ML Metadata; and which versions came from a file.
 
 `Lineage` and `FileUse` are stable interfaces; other tools may rely on their JSON. Imports nothing of TFX.
 """
@@ -14,6 +14,7 @@ from ml_metadata.proto import metadata_store_pb2
 from pydantic import BaseModel
 
 from components.files import file_system
+from components.serving_directory import Published
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, digests, read_manifest
 from data.spans import has_pattern, parse_pattern
@@ -79,6 +80,20 @@ class EvaluationLineage(BaseModel):
     evaluation: ArtifactLineage | None
 
 
+class Restoration(BaseModel):
+    """A version that a rollback published."""
+
+    version: int
+    path: str
+    restored_from: int
+    """The version as which its model was first pushed."""
+    rollback_of: int
+    """The version that was rolled back."""
+    reason: str
+    """Why, in the operator's words; may be empty."""
+    published_at: datetime
+
+
 class Lineage(BaseModel):
     """What stands behind one pushed version."""
 
@@ -105,6 +120,8 @@ class Lineage(BaseModel):
     evaluation: EvaluationLineage
     stages: list[StageLineage]
     """In the order in which they ran."""
+    restoration: Restoration | None = None
+    """Where a version was asked for that a rollback published: all else is of the version that it restored."""
 
 
 class FileUse(BaseModel):
@@ -218,13 +235,25 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
     )
 
 
+def restoration(version: Published) -> Restoration:
+    """What the record of a version that a rollback published says."""
+    values = version.record.model_dump(include={"restored_from", "rollback_of", "published_at"})
+    return Restoration(version=version.version, path=version.path, reason=version.record.rollback_reason, **values)
+
+
 def file_uses(store: MetadataStore, file: Path) -> FileUses:
-    """Which pushed versions came from an image file, by its content, or else by its path in the dataset."""
+    """Which pushed versions came from an image file, by its content, or else by its path in the dataset.
+
+    Raises:
+        WorkspaceError: It is a folder; or it is not there, and no version used its path.
+    """
+    if file.is_dir():
+        raise WorkspaceError(f"{file}: is a folder; name one picture")
     known = pushes(store)
     provenance = Provenance(store, [push.artifact_id for push in known])
-    wanted = digests(file.read_bytes()) if file.is_file() else set()
+    wanted = digests(file.read_bytes()) if file.exists() else set()
     found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
-    uses: dict[tuple[str, int], list[FileUse]] = {}
+    uses: dict[str, list[FileUse]] = {}
     unknown = []
     for push in known:
         own: list[FileUse] = []
@@ -237,18 +266,24 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
             if matches is None:
                 unknown.append(f"{push.model}/{push.version}")
             own += [_use(push, entry, how) for entry, how in matches or []]
-        uses[push.model, push.version] = own or _inherited(push, uses, provenance)
-    return FileUses(file=str(file), uses=[use for found in uses.values() for use in found], unknown=unknown)
+        uses[push.path] = own or _inherited(push, uses, provenance)
+    every = [use for found in uses.values() for use in found]
+    if not every and not file.exists():
+        unclear = f"; not known of: {', '.join(unknown)}" if unknown else ""
+        raise WorkspaceError(f"{file}: no such file, and no version used this path{unclear}")
+    return FileUses(file=str(file), uses=every, unknown=unknown)
 
 
-def _inherited(push: Push, uses: Mapping[tuple[str, int], list[FileUse]], provenance: Provenance) -> list[FileUse]:
+def _inherited(push: Push, uses: Mapping[str, list[FileUse]], provenance: Provenance) -> list[FileUse]:
     """What a version has of a file because its training started from another version, which learned from the file."""
     pusher = provenance.maker(push.artifact_id)
     trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
     start = _served_version(trainer, "base_model", provenance) if trainer else None
-    if start is None:
+    if trainer is None or start is None:
         return []
-    learned = [use for use in uses.get((push.model, start), []) if use.split != "test"]
+    # Where a rollback had published it, its files stand under the version that it restored.
+    first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", start)
+    learned = [use for use in uses.get(str(PurePosixPath(push.path).with_name(str(first))), []) if use.split != "test"]
     return [use.model_copy(update={"version": push.version, "through": start}) for use in learned]
 
 

@@ -6,14 +6,16 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from pipeline.lineage import ArtifactLineage, FileUses, Lineage, StageLineage
+from pipeline.lineage import ArtifactLineage, FileUses, Lineage, Restoration, StageLineage
 
 _MEANING = {"train": "trained on it", "val": "selected by it", "test": "judged on it"}
 
 
 def lineage_tree(found: Lineage) -> Tree:
     """What stands behind a version."""
-    root = Tree(f"[bold]{escape(found.model)} version {found.version}[/bold]: {escape(found.path)}")
+    root = Tree(_title(found))
+    if found.restoration is not None:
+        root.add(_rollback(found.restoration))
     root.add(
         f"pushed {found.pushed_at:%Y-%m-%d %H:%M:%S %Z} by run {found.run_id} of pipeline {escape(found.pipeline)}"
     )
@@ -35,6 +37,20 @@ def lineage_tree(found: Lineage) -> Tree:
     return root
 
 
+def _title(found: Lineage) -> str:
+    restored = found.restoration
+    if restored is None:
+        return f"[bold]{escape(found.model)} version {found.version}[/bold]: {escape(found.path)}"
+    again = f"version {restored.version}[/bold], which is version {found.version} again"
+    return f"[bold]{escape(found.model)} {again}: {escape(restored.path)}"
+
+
+def _rollback(restored: Restoration) -> str:
+    why = f" ({escape(restored.reason)})" if restored.reason else ""
+    when = f"{restored.published_at:%Y-%m-%d %H:%M:%S %Z}"
+    return f"published {when} by the rollback of version {restored.rollback_of}{why}"
+
+
 def uses_tree(found: FileUses) -> Tree:
     """Which versions came from a file."""
     root = Tree(f"[bold]{escape(found.file)}[/bold]")
@@ -44,7 +60,8 @@ def uses_tree(found: FileUses) -> Tree:
         where = f"{through}{_MEANING[use.split]} (split {use.split}, as {use.key}{other})"
         root.add(escape(f"{use.model} version {use.version}: {where}"))
     if not found.uses:
-        root.add("no pushed version came from it")
+        root.add(f"no {'other ' if found.unknown else ''}pushed version came from it")
+        root.add("only pictures are searched: of a mask or an annotation, ask for its picture")
     for version in found.unknown:
         root.add(escape(f"{version}: not known; its examples hold no list of files, or are gone"))
     return root

@@ -12,6 +12,7 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from data.errors import MetadataError, WorkspaceError
+from pipeline.backup import DamagedMetadata, backups, remedy, require_whole
 from pipeline.config import MetadataConfig
 from pipeline.workspace import CONFIG_FILE, Workspace
 
@@ -74,9 +75,11 @@ def existing_store(workspace: Workspace, config: MetadataConfig) -> MetadataStor
 
     Raises:
         WorkspaceError: Nothing has run in this workspace yet.
-        MetadataError: The store cannot be opened.
+        MetadataError: The store cannot be opened, or is damaged or gone.
     """
-    if config.backend == "sqlite" and not workspace.metadata.exists():
+    if config.backend == "sqlite" and not require_whole(workspace):
+        if backups(workspace):
+            raise DamagedMetadata(f"ML Metadata: {workspace.metadata} is gone; {remedy(workspace)}")
         raise WorkspaceError(f"{workspace.root}: nothing has run in this workspace yet")
     return open_store(metadata_config(workspace, config))
 

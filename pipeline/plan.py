@@ -25,6 +25,7 @@ from tfx.types.artifact import Artifact
 from components.files import file_system
 from data.dataset import DataConfig
 from data.spans import parse_pattern, select
+from pipeline.backup import require_whole
 from pipeline.config import Config
 from pipeline.local import compile_pipeline
 from pipeline.metadata_store import metadata_config, open_store
@@ -103,7 +104,7 @@ def _metadata(config: Config, workspace: Workspace) -> Iterator[metadata_store_p
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Workspace(Path(folder))
-        if workspace.metadata.exists():
+        if require_whole(workspace):
             with (
                 closing(sqlite3.connect(workspace.metadata)) as source,
                 closing(sqlite3.connect(copy.metadata)) as target,

@@ -1,8 +1,10 @@
 """Retention: removes what runs left in a workspace, once it is old and nothing depends on it.
 
 Kept are the newest runs, with all that they made or took from the cache; the newest run that succeeded; and whatever
-stands behind a version in the serving directory, which holds the versions that are served, kept or pinned. An artifact
-is marked as deleted in ML Metadata before its files go, so that no later run takes it from the cache.
+stands behind a version in the serving directory, which holds the versions that are served, kept or pinned. Not so the
+copy of a served version that is no longer there: it may have to be forgotten, and what was compared with it stays on
+record. An artifact is marked as deleted in ML Metadata before its files go, so that no later run takes it from
+the cache.
 """
 
 import os
@@ -15,6 +17,7 @@ from pathlib import Path
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from components.baseline import PRESENT, VERSION
 from components.serving_directory import published
 from data.errors import WorkspaceError
 from pipeline.config import RetentionConfig
@@ -64,6 +67,7 @@ def superseded(workspace: Workspace, store: MetadataStore, config: RetentionConf
     kept = _made_by(store, [run.name for run in kept_runs])
     kept |= {number for found in behind for stage in found.stages for number in _touched(stage.inputs, stage.outputs)}
     there = [artifact for artifact in store.get_artifacts() if _is_ours(artifact, workspace)]
+    kept -= _copies_of_removed_versions(there, workspace)
     named = {found.run_id for found in behind}
     return Superseded(
         runs=[run for run in runs if run not in kept_runs and run.name not in named],
@@ -85,6 +89,19 @@ def _behind_versions(workspace: Workspace, store: MetadataStore) -> Iterator[Lin
             except WorkspaceError:  # Metadata that were lost since know nothing of it, and have nothing to keep.
                 continue
             yield lineage(store, push)
+
+
+def _copies_of_removed_versions(artifacts: Iterable[metadata_store_pb2.Artifact], workspace: Workspace) -> set[int]:
+    """Ids of what ServedModel and WarmStart copied from versions that are not in the serving directory any more."""
+    versions = {version.version for folder in workspace.serving.glob("*") for version in published(str(folder))}
+    return {artifact.id for artifact in artifacts if _copied_version(artifact) not in (None, *versions)}
+
+
+def _copied_version(artifact: metadata_store_pb2.Artifact) -> int | None:
+    properties = artifact.custom_properties  # To read what is not there would add it.
+    if PRESENT not in properties or not properties[PRESENT].int_value:
+        return None
+    return int(properties[VERSION].int_value)
 
 
 def _touched(*sides: dict[str, list[int]]) -> Iterator[int]:

@@ -60,7 +60,8 @@ def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
         serving_dir: Of one model.
         to: Which version comes back; None: the newest that holds another model than the served one, and none that was
             rolled back itself.
-        reason: Why; anybody who asks why the withdrawn model is not pushed is told.
+        reason: Why; anybody who asks why the withdrawn model is not pushed is told, and it stays in the new version's
+            record.
 
     Raises:
         WorkspaceError: There is no such version, it is what is served, or it is damaged.
@@ -74,7 +75,7 @@ def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
         )
     # Withdrawn first: should this process be killed now, a run that comes before the next try pushes nothing again.
     version_marks.withdraw(serving_dir, fingerprint, served.version, reason)
-    restored = republish(target, serving_dir, rollback_of=served.version)
+    restored = republish(target, serving_dir, rollback_of=served.version, reason=reason)
     version_marks.readmit(serving_dir, target.record.model_fingerprint)
     return restored
 
@@ -97,11 +98,11 @@ def readmit(serving_dir: str, version: int) -> bool:
     return found is not None and version_marks.readmit(serving_dir, found.model_fingerprint)
 
 
-def first_version(serving: Path, model: str | None, version: int) -> int:
-    """The version as which a model was first pushed: `version` itself, unless a rollback published that one."""
+def restored_version(serving: Path, model: str | None, version: int) -> Published | None:
+    """A version that a rollback published; None where `version` is none, or several models have one."""
     folders = [serving / model] if model else list(serving.glob("*"))
     found = [known for folder in folders for known in published(str(folder)) if known.version == version]
-    return found[0].record.first_version if len(found) == 1 else version
+    return found[0] if len(found) == 1 and found[0].record.restored_from is not None else None
 
 
 def rollback_command(serving: str, model: str | None, to: int | None, reason: str) -> None:
@@ -126,15 +127,23 @@ def pin_command(serving: str, model: str | None, version: int) -> None:
 
 
 def unpin_command(serving: str, model: str | None, version: int) -> None:
-    """`unpin`: a version is removed when its time has come."""
+    """`unpin`: a version is removed when its time has come.
+
+    Raises:
+        WorkspaceError: It was not pinned.
+    """
     serving_dir = choose_serving_dir(serving, model)
-    version_marks.unpin(serving_dir, version)
+    if not version_marks.unpin(serving_dir, version):
+        raise WorkspaceError(f"{serving_dir}: version {version} is not pinned; pinned versions: {_pins(serving_dir)}")
     _show_pins(serving_dir)
 
 
+def _pins(serving_dir: str) -> str:
+    return ", ".join(map(str, sorted(version_marks.pinned(serving_dir)))) or "none"
+
+
 def _show_pins(serving_dir: str) -> None:
-    versions = ", ".join(map(str, sorted(version_marks.pinned(serving_dir)))) or "none"
-    Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {versions}", markup=False)
+    Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {_pins(serving_dir)}", markup=False)
 
 
 def readmit_command(serving: str, model: str | None, version: int) -> None:

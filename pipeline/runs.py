@@ -156,8 +156,8 @@ def record(run_id: str, config: Config, workspace: Workspace, folder: Path, erro
     note_reasons(connection, stages, summary.reasons)
     write_small(str(folder / SUMMARY_FILE), summary.model_dump_json(indent=2).encode())
     _link_tensorboard(stages, folder)
-    write_report(RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace)))
     write_model_card(summary, stages, folder)
+    write_report(RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace)))
     return summary
 
 

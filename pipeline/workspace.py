@@ -14,6 +14,8 @@ from data.errors import WorkspaceBusy, WorkspaceError
 
 #: Name of a run: when it began, in UTC, cut to milliseconds.
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
+#: Link to the newest run's folder, beside the folders of all runs.
+LATEST = "latest"
 #: In a run's folder: its configuration, written when it begins.
 CONFIG_FILE = "config.json"
 #: Beside it: what the run came to, for people.
@@ -68,17 +70,19 @@ class Workspace:
         Raises:
             WorkspaceError: Nothing has run in this workspace yet.
         """
-        latest = self.runs / "latest"
+        latest = self.runs / LATEST
         if not latest.exists():
             raise WorkspaceError(f"{self.root}: nothing has run in this workspace yet")
         return latest.resolve()
 
     def run_folder(self, run_id: str) -> Path:
-        """The folder of a run.
+        """The folder of a run; of the newest one by the name `latest`.
 
         Raises:
             WorkspaceError: There is no such run.
         """
+        if run_id == LATEST:
+            return self.latest_run
         folders = {folder.name: folder for folder in run_folders(self.runs)}
         if run_id not in folders:
             known = ", ".join(folders) or "none"
@@ -126,7 +130,7 @@ class Workspace:
         pointer = self.runs / ".latest"
         pointer.unlink(missing_ok=True)
         pointer.symlink_to(run_id)
-        pointer.replace(self.runs / "latest")
+        pointer.replace(self.runs / LATEST)
         return folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.backup import backups, count_executions, is_busy, remedy
+from pipeline.backup import backups, count_executions, is_busy, is_new, remedy
 from pipeline.doctor.check import GIB, Check
 from pipeline.workspace import Workspace
 
@@ -97,13 +97,16 @@ def check_metadata(database: Path) -> Check:
     """The ML Metadata database, if there is one, is whole and is one."""
     workspace = Workspace(database.parent)
     kept = backups(workspace)
+    none_yet = Check("ML Metadata", "ok", "no database yet: the first run makes it")
     if not database.exists():
         if kept:
             return Check("ML Metadata", "fail", f"{database} is gone, but has backups", remedy(workspace))
-        return Check("ML Metadata", "ok", "no database yet: the first run makes it")
+        return none_yet
     try:
         executions = count_executions(database, patience=1)
     except sqlite3.Error as error:
+        if is_new(error, workspace):
+            return none_yet
         if is_busy(error):
             wait = "wait for the run in this workspace to end, or end the program that holds it"
             return Check("ML Metadata", "warn", f"{database} is in use", wait)

@@ -66,8 +66,8 @@ class Executor(base_executor.BaseExecutor):
         summary = summarize(exec_properties["run_id"], config, stages, error="")
         folder = Path(output_dict["record"][0].uri)
         write_small(str(folder / SUMMARY_FILE), summary.model_dump_json(indent=2).encode())
-        write_report(RunRecord(summary, stages, folder))
         write_model_card(summary, stages, folder)
+        write_report(RunRecord(summary, stages, folder))
         for output, name in (("report", REPORT_FILE), ("model_card", MARKDOWN_FILE)):
             show(folder / name, Path(output_dict[output][0].uri))
 

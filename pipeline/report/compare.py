@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.evaluation_results import ImageResult
+from data.errors import ConfigError
 from data.masks import VOID_COLOR
 from models.bootstrap import Interval, class_totals, mean_iou_intervals
 from models.export import Segmenter
@@ -45,7 +46,13 @@ class Shared(NamedTuple):
 
 
 def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
-    """Writes the page of a run beside another one into the folder of the first."""
+    """Writes the page of a run beside another one into the folder of the first.
+
+    Raises:
+        ConfigError: It is the same run.
+    """
+    if ours.folder == theirs.folder:
+        raise ConfigError(f"{ours.summary.run_id} cannot be compared with itself; --compare names another run")
     shared = shared_images(ours, theirs)
     metrics, other = ours.summary.metrics, theirs.summary.metrics
     page = render(

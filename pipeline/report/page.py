@@ -24,10 +24,12 @@ from components.trainer import RESULT_FILE, TENSORBOARD
 from data.errors import WorkspaceError
 from data.masks import VOID_COLOR
 from models.training import TrainingResult
+from pipeline.backup import require_whole
 from pipeline.config import ReportConfig
 from pipeline.lineage import find_push, lineage, pushes
 from pipeline.lineage_tree import lineage_tree
 from pipeline.metadata_store import metadata_config, open_store, recorded_config
+from pipeline.model_card import PAGE_FILE
 from pipeline.pages import render
 from pipeline.records import StageRecord, artifact_folder, read_run
 from pipeline.report.charts import Axis, Chart
@@ -86,6 +88,7 @@ def write_report(run: RunRecord) -> Path:
         diff=since_previous(folder, summary.config),
         origin=nested(run.origin) if run.origin else None,
         settings=yaml.safe_dump(summary.config, sort_keys=False, allow_unicode=True),
+        card=PAGE_FILE if (folder / PAGE_FILE).exists() else "",
         files=[path.name for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")],
         tensorboard=_tensorboard_command(folder / TENSORBOARD),
         trials_tensorboard=_tensorboard_command(folder / TRIALS),
@@ -119,10 +122,14 @@ def read_record(workspace: Workspace, run_id: str | None) -> RunRecord:
 
     Raises:
         WorkspaceError: Nothing has run yet, there is no such run, or it has no record.
+        MetadataError: ML Metadata cannot be opened, or are damaged.
     """
     folder = workspace.latest_run if run_id is None else workspace.run_folder(run_id)
     summary = read_summary(folder)
-    connection = metadata_config(workspace, recorded_config(workspace))
+    config = recorded_config(workspace)
+    if config.backend == "sqlite":
+        require_whole(workspace)
+    connection = metadata_config(workspace, config)
     stages = read_run(connection, summary.config["name"], summary.run_id)
     return RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace))
 

@@ -17,6 +17,7 @@ from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
 from components import example_gen, infra_check, serving_directory
+from components.baseline import HIGHEST
 from components.config import PushConfig
 from components.drivers import StateDriver
 from components.files import file_system
@@ -76,9 +77,15 @@ def run_pusher(
     blessed: bool = True,
     infra_reason: str = "",
     config: PushConfig = PushConfig(model_name="tiny", warmup_requests=0),  # noqa: B008
+    highest: int = 0,
     **targets: Artifact,
 ) -> Artifact:
-    """Lets ModelPusher judge a model, with what was made of it for other targets; what it says it pushed."""
+    """Lets ModelPusher judge a model, with what was made of it for other targets; what it says it pushed.
+
+    `highest` is the highest version that was pushed before, as ServedModel tells it.
+    """
+    served = artifact(standard_artifacts.Model, folder / "served")
+    served.set_int_custom_property(HIGHEST, highest)
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
     blessing.set_int_custom_property("blessed", int(blessed))
     infra = artifact(standard_artifacts.InfraBlessing, folder / "infra")
@@ -89,7 +96,7 @@ def run_pusher(
         examples=channel(examples),
         blessing=channel(blessing),
         infra_blessing=channel(infra),
-        served_model=channel(artifact(standard_artifacts.Model, folder / "served")),
+        served_model=channel(served),
         **{name: channel(made) for name, made in targets.items()},
         serving_dir=str(folder / "serving/tiny"),
         config=config.model_dump_json(),

@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as proto
 from tfx.orchestration.metadata import Metadata
+from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
 from components.artifacts import DESTINATION, PUSHED
-from components.baseline import FINGERPRINT, VERSION, Driver, ServedModel, is_present
+from components.baseline import FINGERPRINT, HIGHEST, VERSION, Driver, ServedModel, is_present
 from components.config import OnLabelChange
 from components.serving_directory import model_fingerprint, publish
 from data.errors import DataError
 from data.labels import ClassLabel, LabelMap
-from tests.components.conftest import run_node
+from tests.components.conftest import artifact, run_node
 
 LABELS = LabelMap(classes=(ClassLabel(name="sky", values=(0,)), ClassLabel(name="road", values=(1,))))
 
@@ -125,3 +126,21 @@ def test_what_was_not_pushed_or_pushed_elsewhere_changes_no_state(serving: Path,
     note_push(metadata, tmp_path / "other/2")
 
     assert looked_up(serving, metadata) == before == looked_up(serving, None)
+
+
+def test_the_highest_version_that_ever_was_is_known_after_the_serving_directory_went(
+    serving: Path, metadata: Metadata, tmp_path: Path
+):
+    note_push(metadata, serving / "9")
+    note_push(metadata, serving / "10", pushed=0)  # Found to be served: the run that had pushed it was killed.
+    note_push(metadata, tmp_path / "other/12")
+    shutil.rmtree(serving)
+
+    state = Driver(metadata).state({"serving_dir": str(serving)})
+
+    assert state[HIGHEST] == "10"
+    assert Driver(None).state({"serving_dir": str(serving)})[HIGHEST] == "0"
+    node = ServedModel(str(serving), LABELS.model_dump_json(), "refuse", "hash")
+    model = artifact(standard_artifacts.Model, tmp_path / "model")
+    node.EXECUTOR_SPEC.executor_class().Do({}, {"model": [model]}, node.exec_properties | state)
+    assert model.get_int_custom_property(HIGHEST) == 10

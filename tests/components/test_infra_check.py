@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
 from tfx.types.artifact import Artifact
 
@@ -64,6 +66,24 @@ def test_a_model_that_does_not_come_up_in_time_is_refused(model: Artifact, examp
     blessed, reason = check(model, examples, InfraConfig(load_seconds=0.2), tmp_path)
 
     assert (blessed, reason) == (False, "no answer within infra.load_seconds=0.2")
+
+
+def test_the_copy_lies_in_the_artifact_and_the_process_ends_with_this_one(
+    model: Artifact, examples: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    commands = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert Path(command[3], "saved_model.pb").exists()
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("subprocess.run", run)
+    assert check(model, examples, ONE, tmp_path) == (True, "")
+
+    ((*_, copy, requests, _, parent),) = commands
+    assert all(Path(path).is_relative_to(tmp_path / "blessing") for path in (copy, requests))
+    assert parent == str(os.getpid())
 
 
 def test_a_model_without_its_weights_is_refused(model: Artifact, examples: Artifact, tmp_path: Path):

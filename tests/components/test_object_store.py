@@ -8,8 +8,12 @@ import pytest
 from components import serving_directory
 from components.beam_files import BeamFiles
 from components.example_gen import Driver, read_counts
+from components.fingerprint import fingerprint
 from components.serving_directory import copy_tree, model_fingerprint, prune, publish, published, served
+from components.spans.evaluation import FixedEvaluation
+from components.spans.records import SpanState
 from components.version_marks import pin, withdrawn
+from components.writing import read_small
 from data import features
 from data.synthetic import write_dataset
 from pipeline.rollback import choose_serving_dir, readmit, roll_back
@@ -164,3 +168,22 @@ def test_an_earlier_version_is_rolled_back_to_and_pinned_ones_stay(
     assert [version.version for version in published(serving)] == [1, 3]
     assert readmit(serving, 2)
     assert withdrawn(serving) == {}
+
+
+@pytest.mark.long
+def test_what_is_fixed_to_judge_is_copied_within_an_object_store(bucket: str):
+    for name in ("images/a.png", "masks/a.png"):
+        put(f"{bucket}/span-1/{name}", name.encode())
+    state = fingerprint(f"{bucket}/span-1", BeamFiles())
+    span = SpanState(number=1, version=0, name="span-1", folder=f"{bucket}/span-1", fingerprint=state)
+    fixed = FixedEvaluation(f"{bucket}/span-{{SPAN}}", f"{bucket}/ingested")
+
+    fixed.fix(span)
+    put(f"{bucket}/span-1/images/a.png", b"corrected")
+
+    assert fixed.span() == span
+    copy = fixed.copy()
+    assert [read_small(f"{copy}/{name}") for name in ("images/a.png", "masks/a.png")] == [
+        b"images/a.png",
+        b"masks/a.png",
+    ]

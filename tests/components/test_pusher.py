@@ -1,5 +1,6 @@
 """The Pusher publishes a blessed model once, with requests that warm a server up."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_an_older_model_may_be_pushed_again_where_another_is_served(push, model:
 
     assert properties(push()) == (1, "")
     assert served(str(tmp_path / "serving/tiny")).version == 3
+
+
+def test_numbers_go_on_where_the_serving_directory_was_removed(push, tmp_path: Path):
+    assert push(highest=5).get_string_custom_property(VERSION) == "6"
+    shutil.rmtree(tmp_path / "serving")
+
+    assert push(highest=6).get_string_custom_property(VERSION) == "7"
 
 
 def other_model(model: Artifact, folder: Path) -> Artifact:

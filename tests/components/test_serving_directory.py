@@ -122,7 +122,7 @@ def test_a_version_that_another_process_published_meanwhile_is_not_overwritten(
 ):
     first = push(model, tmp_path / "serving")
     (model / "saved_model.pb").write_bytes(b"another graph")
-    monkeypatch.setattr(serving_directory, "_next_version", lambda _: 1)
+    monkeypatch.setattr(serving_directory, "_next_version", lambda *_: 1)
 
     with pytest.raises(WorkspaceError, match=f"{first.path}: another process published this version meanwhile"):
         push(model, tmp_path / "serving")

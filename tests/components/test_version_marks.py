@@ -21,8 +21,8 @@ def test_pins_come_and_go(tmp_path: Path):
         pin(str(tmp_path), version)
     assert pinned(str(tmp_path)) == {1, 3}
 
-    unpin(str(tmp_path), 3)
-    unpin(str(tmp_path), 7)
+    assert unpin(str(tmp_path), 3)
+    assert not unpin(str(tmp_path), 7)
 
     assert pinned(str(tmp_path)) == {1}
 

@@ -19,7 +19,7 @@ from pipeline.backup import (
 )
 from pipeline.config import MetadataConfig
 from pipeline.doctor.workspace import check_metadata
-from pipeline.metadata_store import metadata_config, open_store
+from pipeline.metadata_store import existing_store, metadata_config, open_store
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line
 from tests.pipeline.history import OUTPUTS, History
@@ -88,7 +88,45 @@ def test_a_database_that_is_whole_or_not_there_yet_lets_a_run_begin(workspace: W
     require_whole(Workspace(tmp_path / "new"))
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed/metadata.sqlite").touch()
-    require_whole(Workspace(tmp_path / "killed"))
+    assert not require_whole(Workspace(tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no table"], ids=["0 bytes", "no table"])
+@pytest.mark.parametrize("left", ["run", "backup"])
+def test_an_empty_database_where_there_were_runs_is_damaged(workspace: Workspace, content: bytes, left: str):
+    workspace.start_run("20260101-000000-000") if left == "run" else back_up(workspace, keep=1)
+    workspace.metadata.write_bytes(b"")
+    if content:
+        with closing(sqlite3.connect(workspace.metadata)) as connection:
+            connection.execute("PRAGMA user_version = 1")
+    before = workspace.metadata.read_bytes()
+
+    for look in (require_whole, lambda where: existing_store(where, MetadataConfig()), lambda where: back_up(where, 1)):
+        with pytest.raises(MetadataError, match=r"metadata\.sqlite (is damaged|cannot be backed up): it is empty"):
+            look(workspace)
+
+    assert workspace.metadata.read_bytes() == before, "no reader fills it"
+    assert check_metadata(workspace.metadata).status == "fail"
+    if left == "backup":
+        restore(workspace)
+        assert count_executions(workspace.metadata) == RUN
+
+
+def test_a_history_that_began_anew_does_not_push_out_the_one_before(workspace: Workspace):
+    back_up(workspace, keep=2)
+    add_run(workspace, "run-2")
+    fullest = back_up(workspace, keep=2)
+    workspace.metadata.unlink()
+    add_run(workspace, "run-3")
+
+    for _ in range(4):
+        back_up(workspace, keep=2)
+    assert [count_executions(path) for path in backups(workspace)] == [2 * RUN, RUN, RUN]
+    assert fullest in backups(workspace)
+
+    add_run(workspace, "run-4")
+    back_up(workspace, keep=2)
+    assert [count_executions(path) for path in backups(workspace)] == [RUN, 2 * RUN]
 
 
 def test_a_damaged_database_stops_a_run_with_what_to_do(workspace: Workspace):

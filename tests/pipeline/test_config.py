@@ -79,6 +79,19 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.yaml")
 
 
+def test_a_wrong_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("data: {path: x}\ntraining: {steps: 0}\nschedule: {jitter_seconds: 1}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["schedule.timezone=X", "training.sted=3", "nonsense.key=1", "tuning={trials: -1}"])
+    lines = {line.partition(": ")[2].partition("=")[0]: line for line in str(caught.value).splitlines()}
+    assert lines["schedule.timezone"].startswith("--set: schedule.timezone='X': ")
+    assert lines["unknown key training.sted; did you mean seed?"].startswith("--set: ")
+    assert lines["tuning.trials"].startswith("--set: tuning.trials=-1: ")
+    assert lines["training.steps"].startswith(f"{path}: training.steps=0: ")
+    assert any(line.startswith(f"{path} with --set: unknown key nonsense") for line in lines.values())
+
+
 def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("name: !!python/object/apply:os.system ['true']\n")

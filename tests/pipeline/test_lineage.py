@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from components.serving_directory import publish
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, image_file, pack_part, part_name
+from pipeline.backup import DamagedMetadata
+from pipeline.commands import lineage_command
 from pipeline.config import MetadataConfig
 from pipeline.lineage import FileUse, Lineage, file_uses, find_push, lineage, pushes
 from pipeline.lineage_tree import lineage_tree, uses_tree
 from pipeline.metadata_store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata_store import existing_store, metadata_config, open_store
 from pipeline.provenance import REASONS, Provenance
+from pipeline.rollback import roll_back
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
 from tests.pipeline.mysql_server import PASSWORD, Server
@@ -234,11 +239,78 @@ def test_a_converted_picture_is_found_by_the_file_that_it_came_from(sqlite_histo
     assert use.matched_by == "content"
 
 
+def test_what_cannot_be_judged_is_no_answer(sqlite_history: History, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+    sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    with pytest.raises(WorkspaceError, match=r"b\.jpg: no such file, and no version used this path$"):
+        file_uses(sqlite_history.store, tmp_path / "b.jpg")
+    with pytest.raises(WorkspaceError, match="e: is a folder; name one picture"):
+        file_uses(sqlite_history.store, tmp_path / "e")
+    (tmp_path / "mask.png").write_bytes(b"mask")
+    text = printed(uses_tree(file_uses(sqlite_history.store, tmp_path / "mask.png")))
+    assert "no pushed version came from it" in text
+    assert "only pictures are searched: of a mask or an annotation, ask for its picture" in text
+
+
+def test_a_version_that_started_from_a_restored_one_has_learned_from_its_files(
+    sqlite_history: History, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+    write_manifest(tmp_path / "f", image_file(b"other", "b.jpg", "train"))
+    sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    restored = {"present": 1, "version": 3, "first_version": 1}
+    examples = {"uri": str(tmp_path / "f")}
+    sqlite_history.push("run-4", "cars", 4, ImageExampleGen__examples=examples, WarmStart__model=restored)
+    found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
+    assert [(use.version, use.through) for use in found.uses] == [(1, None), (4, 3)]
+
+
+def test_versions_of_two_workspaces_with_one_number_are_told_apart(sqlite_history: History, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    other = History(sqlite_history.store, "/elsewhere/serving")
+    for history, folder, content in ((sqlite_history, "e", b"picture"), (other, "f", b"other")):
+        write_manifest(tmp_path / folder, image_file(content, "b.jpg", "train"))
+        history.push("run", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / folder)})
+    assert len(file_uses(sqlite_history.store, tmp_path / "a.jpg").uses) == 1
+
+
+def test_a_version_that_a_rollback_published_is_shown_with_what_was_rolled_back_and_why(
+    sqlite_history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    serving = f"{sqlite_history.serving}/cars"
+    for version in (1, 2, 3):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model/saved_model.pb").write_text(f"model {version}")
+        publish(str(tmp_path / "model"), serving, ["sky"], {})
+        sqlite_history.push(f"run-{version}", "cars", version)
+    roll_back(serving, 2, "misses [kerbs]")
+    places = ("cars", tmp_path, None, [])
+    shown = {as_json: io.StringIO() for as_json in (True, False)}
+    for as_json, output in shown.items():
+        with redirect_stdout(output):
+            lineage_command(4, *places, as_json=as_json)
+    found = json.loads(shown[True].getvalue())
+    assert (found["version"], found["run_id"]) == (2, "run-2")
+    restoration = found["restoration"]
+    assert (restoration["version"], restoration["restored_from"], restoration["rollback_of"]) == (4, 2, 3)
+    assert restoration["reason"] == "misses [kerbs]"
+    text = shown[False].getvalue()
+    assert text.startswith("cars version 4, which is version 2 again: ")
+    assert "by the rollback of version 3 (misses [kerbs])" in text
+    assert trace(sqlite_history, 2).restoration is None
+
+
 def test_versions_whose_examples_are_gone_are_said_to_be_unknown(sqlite_history: History, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "gone")})
     found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
     assert (found.uses, found.unknown) == ([], ["cars/1"])
     assert "cars/1: not known" in printed(uses_tree(found))
+    assert "no other pushed version came from it" in printed(uses_tree(found))
+    with pytest.raises(WorkspaceError, match="no version used this path; not known of: cars/1"):
+        file_uses(sqlite_history.store, tmp_path / "absent.jpg")
 
 
 def test_the_tree_reads_from_the_version_down_to_the_stages(sqlite_history: History) -> None:
@@ -253,3 +325,8 @@ def test_a_workspace_in_which_nothing_ran_has_no_lineage(tmp_path: Path) -> None
     with pytest.raises(WorkspaceError, match="nothing has run in this workspace yet"):
         existing_store(Workspace(tmp_path), MetadataConfig())
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "backups/metadata-000001.sqlite").touch()
+    with pytest.raises(DamagedMetadata, match=r"metadata\.sqlite is gone; .*doctor --restore"):
+        existing_store(Workspace(tmp_path), MetadataConfig())
+    assert not (tmp_path / "metadata.sqlite").exists()

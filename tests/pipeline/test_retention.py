@@ -43,8 +43,10 @@ class Story:
         self.history = History(self.store, str(self.workspace.serving))
         self._runs = 0
 
-    def run(self, *cached: str, version: int | None = None, status: str = "succeeded") -> str:
-        """A run that took `cached` stages over, and pushed a version; its id."""
+    def run(
+        self, *cached: str, version: int | None = None, served: int | None = None, status: str = "succeeded"
+    ) -> str:
+        """A run that took `cached` stages over, found a version served, and pushed one; its id."""
         self._runs += 1
         run_id = f"run-{self._runs:03}"
         executions = len(self.store.get_executions())
@@ -62,6 +64,8 @@ class Story:
                 "pushed_destination": f"{self.workspace.serving}/tiny/{version}",
             }
             self._publish(version)
+        if served is not None:
+            values["ServedModel__model"] |= {"present": 1, "version": served}
         self.history.run(run_id, cached, **values)
         folder = self.workspace.start_run(run_id)
         summary = Summary.model_validate({"run_id": run_id, "status": status, "config": {}})
@@ -169,6 +173,22 @@ def test_what_stands_behind_a_version_that_a_rollback_restored_stays(story: Stor
     assert [version.version for version in published(serving)] == [3]
     assert story.runs == ["run-001", "run-003"]
     assert story.makers("Trainer") == ["run-001"] * 2 + ["run-003"] * 2
+
+
+def test_a_copy_of_a_version_goes_with_the_version(story: Story):
+    serving = str(story.workspace.serving / "tiny")
+    story.run(version=1)
+    story.run(version=2, served=1)
+    story.clean(keep_runs=2)
+    assert story.makers("ServedModel") == ["run-001", "run-002"]
+
+    assert prune(serving, 1) == [1]
+    story.clean(keep_runs=2)
+
+    assert story.runs == ["run-001", "run-002"]
+    assert story.makers("ServedModel") == ["run-001"]
+    push = find_push(pushes(story.store), 2, "tiny", story.workspace.serving)
+    assert "ServedModel" in {stage.name for stage in lineage(story.store, push).stages}
 
 
 def test_old_runs_go_by_age_too_but_never_the_newest(story: Story):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from components.serving_directory import prune, publish, published, served
-from components.version_marks import pinned, withdrawn
+from components.version_marks import pin, pinned, withdrawn
 from data.errors import WorkspaceError
-from pipeline.rollback import choose_serving_dir, find_version, first_version, readmit, roll_back
+from pipeline.rollback import choose_serving_dir, find_version, readmit, restored_version, roll_back, unpin_command
 from tests.pipeline.conftest import command_line
 
 
@@ -92,13 +92,26 @@ def test_a_readmitted_model_is_withdrawn_no_more(serving: Path):
     assert withdrawn(str(serving / "tiny")) == {}
 
 
-def test_the_first_version_of_a_restored_model_is_known(serving: Path):
-    roll_back(str(serving / "tiny"), None)
+def test_a_version_that_a_rollback_published_is_known_with_its_reason(serving: Path):
+    restored = roll_back(str(serving / "tiny"), None, "blurred")
 
-    assert [first_version(serving, None, version) for version in (1, 2, 3, 4, 5)] == [1, 2, 3, 1, 5]
+    found = [restored_version(serving, None, version) for version in (1, 2, 3, 4, 5)]
+    assert found == [None, None, None, restored, None]
+    record = restored.record
+    assert (record.first_version, record.rollback_of, record.rollback_reason) == (1, 3, "blurred")
     push(serving, "D", name="other")
-    assert first_version(serving, "other", 1) == 1
-    assert first_version(serving, "tiny", 4) == 1
+    assert restored_version(serving, "other", 1) is None
+    assert restored_version(serving, "tiny", 4) == restored
+
+
+def test_what_is_not_pinned_is_not_unpinned(serving: Path):
+    pin(str(serving / "tiny"), 2)
+
+    with pytest.raises(WorkspaceError, match="tiny: version 77 is not pinned; pinned versions: 2$"):
+        unpin_command(str(serving), None, 77)
+    unpin_command(str(serving), None, 2)
+    with pytest.raises(WorkspaceError, match="tiny: version 2 is not pinned; pinned versions: none$"):
+        unpin_command(str(serving), None, 2)
 
 
 def test_the_model_is_named_where_there_are_several(serving: Path):

@@ -91,11 +91,15 @@ def test_a_whole_database_is_counted(tmp_path: Path):
 def test_no_database_yet_is_well(tmp_path: Path):
     assert workspace.check_metadata(tmp_path / "metadata.sqlite").status == "ok"
 
+    (tmp_path / "metadata.sqlite").touch()  # as a run leaves it that was killed while making it
+    assert workspace.check_metadata(tmp_path / "metadata.sqlite").status == "ok"
+
 
 @pytest.mark.parametrize("content", [b"this is not a database, but it is long enough " * 50, b""])
 def test_something_else_in_the_databases_place_fails(tmp_path: Path, content: bytes):
     database = tmp_path / "metadata.sqlite"
     database.write_bytes(content)
+    Workspace(tmp_path).start_run("20260101-000000-000")
 
     check = workspace.check_metadata(database)
 

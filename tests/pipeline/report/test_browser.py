@@ -83,7 +83,10 @@ def pages(page: Callable[..., str], folder: Path, tmp_path: Path, model: Path) -
     workspace, earlier = Workspace(tmp_path), tmp_path / "runs" / "20251231-000000-000"
     (earlier / "artifacts").mkdir(parents=True)
     (earlier / CONFIG_FILE).write_text('{"evaluation": {"min_mean_iou": 0.4}}')
-    page(summary := make_summary(**BLESSED, error=EVIL), origin=Tree("demo version 7"))
+    page(
+        summary := make_summary(**BLESSED, error=EVIL),
+        origin=Tree(f"demo version 7, served from /{'a-long-folder-' * 9}"),
+    )
     (folder / SUMMARY_FILE).write_text(summary.model_dump_json())
     reverse = tmp_path / "reverse"
     reverse.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data.errors import WorkspaceError
+from data.errors import ConfigError, WorkspaceError
 from local_runner import app
 from pipeline.commands import index_command, report_command
 from pipeline.summary import SUMMARY_FILE
@@ -27,7 +27,13 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.mark.parametrize(
     ("run", "compare", "file"),
-    [(None, None, f"{NEW}/report.html"), (OLD, None, f"{OLD}/report.html"), (None, OLD, f"{NEW}/compare-{OLD}.html")],
+    [
+        (None, None, f"{NEW}/report.html"),
+        (OLD, None, f"{OLD}/report.html"),
+        ("latest", None, f"{NEW}/report.html"),
+        (None, OLD, f"{NEW}/compare-{OLD}.html"),
+        (OLD, "latest", f"{OLD}/compare-{NEW}.html"),
+    ],
 )
 def test_pages_are_written_and_named(
     workspace: Workspace, capsys: pytest.CaptureFixture[str], run: str | None, compare: str | None, file: str
@@ -35,6 +41,13 @@ def test_pages_are_written_and_named(
     report_command(run, compare, workspace.root, verbose=True)
     path = workspace.runs / file
     assert path.is_file() and str(path) in capsys.readouterr().out
+
+
+def test_a_run_is_not_compared_with_itself_nor_with_one_without_a_name(workspace: Workspace):
+    with pytest.raises(ConfigError, match=f"{NEW} cannot be compared with itself"):
+        report_command(None, "latest", workspace.root, verbose=True)
+    with pytest.raises(WorkspaceError, match="there is no run ''"):
+        report_command(None, "", workspace.root, verbose=True)
 
 
 def test_the_index_is_written_and_named(workspace: Workspace, capsys: pytest.CaptureFixture[str]):

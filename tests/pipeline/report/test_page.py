@@ -206,6 +206,12 @@ def test_models_for_other_targets_stand_beside_the_saved_model(page: WritePage):
     assert "segmenter 0.7500 +0.0000 7 yes feature_extractor 0.5000 -0.2500 \N{EN DASH} no: mean IoU 0.5000" in text
 
 
+def test_the_model_card_is_linked_where_there_is_one(page: WritePage, folder: Path):
+    assert "Model card" not in page(make_summary(**BLESSED))
+    (folder / "model_card.html").touch()
+    assert 'Model card: <a href="model_card.html">' in page(make_summary(**BLESSED))
+
+
 def test_trials_of_a_search_stand_in_a_table_the_best_first(page: WritePage):
     part = page(make_summary(**BLESSED)).split("Hyperparameter search")[1].split("</section>")[0]
     assert "The bayesian search made 2 trials of at most" in part and "1,200 steps" in part
