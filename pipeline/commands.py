@@ -124,14 +124,15 @@ def lineage_command(
     """`lineage`: what stands behind a version, or which versions came from a file."""
     places = Workspace(workspace.absolute())
     with quietly(verbose=False):
-        from pipeline.lineage import file_uses, find_push, lineage, pushes, restoration
+        from pipeline.file_uses import file_uses, with_restored
+        from pipeline.lineage import find_push, lineage, pushes, restoration
         from pipeline.lineage_tree import lineage_tree, uses_tree
         from pipeline.metadata_store import existing_store, recorded_config
         from pipeline.rollback import restored_version
 
         store = existing_store(places, metadata_section(config_path, overrides) or recorded_config(places))
         if isinstance(of, Path):
-            uses = file_uses(store, of)
+            uses = with_restored(file_uses(store, of), places.serving)
             text, tree = uses.model_dump_json(), uses_tree(uses)
         else:
             again = restored_version(places.serving, model, of)

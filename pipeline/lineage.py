@@ -1,24 +1,21 @@
-"""`lineage`: what stands behind a pushed version, from ML Metadata; and which versions came from a file.
+"""`lineage VERSION`: what stands behind a pushed version, from ML Metadata.
 
-`Lineage` and `FileUse` are stable interfaces; other tools may rely on their JSON. Imports nothing of TFX.
+`Lineage` is a stable interface; other tools may rely on its JSON. Imports nothing of TFX.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from pydantic import BaseModel
 
-from components.files import file_system
 from components.serving_directory import Published
 from data.errors import WorkspaceError
-from data.manifest import ImageFile, digests, read_manifest
-from data.spans import has_pattern, parse_pattern
-from pipeline.provenance import REASONS, Provenance, Step, properties
+from pipeline.provenance import REASONS, Provenance, Step, ingests, json_object, properties, served_version
 
 SCHEMA_VERSION = 1
 
@@ -124,31 +121,6 @@ class Lineage(BaseModel):
     """Where a version was asked for that a rollback published: all else is of the version that it restored."""
 
 
-class FileUse(BaseModel):
-    """A pushed version that came from a file."""
-
-    model: str
-    version: int
-    split: Literal["train", "val", "test"]
-    """train: it was fitted to the file; val: selected by it; test: judged on it."""
-    key: str
-    """Path of the file in the dataset, as it was then."""
-    matched_by: Literal["content", "path"]
-    """'path': only the path is the same; the content was another."""
-    through: int | None = None
-    """The version from whose weights training started, and of which all this holds; None: it holds of this version."""
-
-
-class FileUses(BaseModel):
-    """Which pushed versions came from a file."""
-
-    schema_version: int = SCHEMA_VERSION
-    file: str
-    uses: list[FileUse]
-    unknown: list[str]
-    """`model/version` of those whose examples hold no manifest, or are gone."""
-
-
 class Push(NamedTuple):
     """One version, as ML Metadata knows it."""
 
@@ -204,7 +176,7 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
     (candidate,) = pusher.inputs["model"]
     trained_from = list(provenance.behind(candidate))
     made = [artifact for step in trained_from for artifact in step.made]
-    ingested = [step for step in trained_from if _ingests(step, provenance)]
+    ingested = [step for step in trained_from if ingests(step, provenance)]
     checks = _checks(provenance, [artifact for step in ingested for artifact in step.made], before=pusher)
     checked = [artifact for step in checks for artifact in step.made]
     stages = sorted({step.execution.id: step for step in (*steps, *checks)}.items())
@@ -228,7 +200,7 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         data_schema=described_artifacts(made, "Schema"),
         transform_graph=described_artifacts(made, "TransformGraph"),
         hyperparameters=_hyperparameters(trained_from[0]),
-        started_from=_served_version(trained_from[0], "base_model", provenance),
+        started_from=served_version(trained_from[0], "base_model", provenance),
         trained_model=described_artifacts([candidate], "Model"),
         evaluation=_evaluation(pusher, provenance),
         stages=list(described.values()),
@@ -239,84 +211,6 @@ def restoration(version: Published) -> Restoration:
     """What the record of a version that a rollback published says."""
     values = version.record.model_dump(include={"restored_from", "rollback_of", "published_at"})
     return Restoration(version=version.version, path=version.path, reason=version.record.rollback_reason, **values)
-
-
-def file_uses(store: MetadataStore, file: Path) -> FileUses:
-    """Which pushed versions came from an image file, by its content, or else by its path in the dataset.
-
-    Raises:
-        WorkspaceError: It is a folder; or it is not there, and no version used its path.
-    """
-    if file.is_dir():
-        raise WorkspaceError(f"{file}: is a folder; name one picture")
-    known = pushes(store)
-    provenance = Provenance(store, [push.artifact_id for push in known])
-    wanted = digests(file.read_bytes()) if file.exists() else set()
-    found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
-    uses: dict[str, list[FileUse]] = {}
-    unknown = []
-    for push in known:
-        own: list[FileUse] = []
-        for step in provenance.behind(push.artifact_id):
-            if not _ingests(step, provenance):
-                continue
-            if step.execution.id not in found:
-                found[step.execution.id] = _search(step, provenance, file.absolute(), wanted)
-            matches = found[step.execution.id]
-            if matches is None:
-                unknown.append(f"{push.model}/{push.version}")
-            own += [_use(push, entry, how) for entry, how in matches or []]
-        uses[push.path] = own or _inherited(push, uses, provenance)
-    every = [use for found in uses.values() for use in found]
-    if not every and not file.exists():
-        unclear = f"; not known of: {', '.join(unknown)}" if unknown else ""
-        raise WorkspaceError(f"{file}: no such file, and no version used this path{unclear}")
-    return FileUses(file=str(file), uses=every, unknown=unknown)
-
-
-def _inherited(push: Push, uses: Mapping[str, list[FileUse]], provenance: Provenance) -> list[FileUse]:
-    """What a version has of a file because its training started from another version, which learned from the file."""
-    pusher = provenance.maker(push.artifact_id)
-    trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
-    start = _served_version(trainer, "base_model", provenance) if trainer else None
-    if trainer is None or start is None:
-        return []
-    # Where a rollback had published it, its files stand under the version that it restored.
-    first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", start)
-    learned = [use for use in uses.get(str(PurePosixPath(push.path).with_name(str(first))), []) if use.split != "test"]
-    return [use.model_copy(update={"version": push.version, "through": start}) for use in learned]
-
-
-def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileUse:
-    return FileUse.model_validate(
-        {"model": push.model, "version": push.version, "split": entry.split, "key": entry.key, "matched_by": how}
-    )
-
-
-def _search(
-    step: Step, provenance: Provenance, file: Path, wanted: set[str]
-) -> list[tuple[ImageFile, Literal["content", "path"]]] | None:
-    """The entries of an ingestion that are the file; None where it left no manifest."""
-    path = str(_json(properties(step.execution).get("config"))["path"])
-    root = parse_pattern(path).root if has_pattern(path) else path
-    below = str(file.relative_to(root)) if file.is_relative_to(root) else None
-    found: list[tuple[ImageFile, Literal["content", "path"]]] = []
-    for examples in step.outputs["examples"]:
-        uri = provenance.artifacts[examples].uri
-        try:
-            for entry in read_manifest(uri, file_system(uri)):
-                if entry.sha256 in wanted:
-                    found.append((entry, "content"))
-                elif entry.key == below:
-                    found.append((entry, "path"))
-        except FileNotFoundError:
-            return None
-    return found
-
-
-def _ingests(step: Step, provenance: Provenance) -> bool:
-    """Whether a step makes examples out of files, not out of other examples."""
-    return "examples" in step.outputs and not provenance.all_of(step.read, "Examples")
 
 
 def _checks(provenance: Provenance, ingested: list[int], before: Step) -> list[Step]:
@@ -337,7 +231,7 @@ def _data(step: Step, provenance: Provenance) -> DataLineage:
     examples = _describe(provenance.artifacts[step.outputs["examples"][0]])
     fingerprint = examples.properties.get("input_fingerprint")
     return DataLineage(
-        config=_json(properties(step.execution).get("config")),
+        config=json_object(properties(step.execution).get("config")),
         spans=json.loads(examples.properties.get("spans", "[]")),
         replayed=json.loads(examples.properties.get("replayed", "{}")),
         fingerprint=None if fingerprint is None else str(fingerprint),
@@ -356,8 +250,8 @@ def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
     served: int | None = None
     if evaluator is not None:
         evaluations = provenance.all_of(evaluator.outputs.get("evaluation", []), "ModelEvaluation")
-        config = _json(properties(evaluator.execution).get("config"))
-        served = _served_version(evaluator, "baseline_model", provenance)
+        config = json_object(properties(evaluator.execution).get("config"))
+        served = served_version(evaluator, "baseline_model", provenance)
     return EvaluationLineage(
         blessed=bool(blessing["blessed"]),
         reasons=json.loads(_property(evaluations, REASONS, "[]")),
@@ -368,19 +262,12 @@ def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
     )
 
 
-def _served_version(step: Step, key: str, provenance: Provenance) -> int | None:
-    """The version of the copy of the served model that a step was given; None if it was given none."""
-    (copy,) = step.inputs.get(key, [None])
-    values = {} if copy is None else properties(provenance.artifacts[copy])
-    return int(values["version"]) if values.get("present") else None
-
-
 def _property(artifacts: list[metadata_store_pb2.Artifact], name: str, default: str) -> str:
     return str(next((properties(artifact).get(name, default) for artifact in artifacts), default))
 
 
 def _hyperparameters(trainer: Step) -> dict[str, Any]:
-    custom = _json(properties(trainer.execution).get("custom_config"))
+    custom = json_object(properties(trainer.execution).get("custom_config"))
     return {name: value for name, value in custom.items() if name not in ("code_hash", "checkpoints")}
 
 
@@ -392,7 +279,7 @@ def _describe(artifact: metadata_store_pb2.Artifact) -> ArtifactLineage:
 def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:
     contexts, values = _contexts(store, step), properties(step.execution)
     began, ended = step.execution.create_time_since_epoch, step.execution.last_update_time_since_epoch
-    custom_config = _json(values.get("custom_config"))
+    custom_config = json_object(values.get("custom_config"))
     code_hash = values.get("code_hash", custom_config.get("code_hash"))
     return StageLineage(
         name=contexts["node"].removeprefix(f"{contexts['pipeline']}."),
@@ -413,8 +300,3 @@ def _contexts(store: MetadataStore, step: Step) -> dict[str, str]:
 
 def _time(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _json(value: str | None) -> dict[str, Any]:
-    """An execution property that holds a JSON object; TFX writes 'null' for none."""
-    return (json.loads(value) or {}) if value else {}

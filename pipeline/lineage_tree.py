@@ -6,7 +6,8 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from pipeline.lineage import ArtifactLineage, FileUses, Lineage, Restoration, StageLineage
+from pipeline.file_uses import FileUses
+from pipeline.lineage import ArtifactLineage, Lineage, Restoration, StageLineage
 
 _MEANING = {"train": "trained on it", "val": "selected by it", "test": "judged on it"}
 
@@ -57,6 +58,9 @@ def uses_tree(found: FileUses) -> Tree:
     for use in found.uses:
         other = "" if use.matched_by == "content" else "; the path is the same, the content was another"
         through = "" if use.through is None else f"started from version {use.through}, which was "
+        through = (
+            through if use.restored_from is None else f"is version {use.restored_from} again, {through or 'which was '}"
+        )
         where = f"{through}{_MEANING[use.split]} (split {use.split}, as {use.key}{other})"
         root.add(escape(f"{use.model} version {use.version}: {where}"))
     if not found.uses:

@@ -4,6 +4,7 @@ A cached execution points at the outputs of the one that really ran; only the la
 not grow with the number of runs. Queries are made for whole levels, not for single nodes. Imports nothing of TFX.
 """
 
+import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -126,3 +127,20 @@ def _plain(value: metadata_store_pb2.Value) -> Any:
         return None
     plain = getattr(value, kind)
     return json_format.MessageToDict(plain) if kind in ("struct_value", "proto_value") else plain
+
+
+def ingests(step: Step, provenance: Provenance) -> bool:
+    """Whether a step makes examples out of files, not out of other examples."""
+    return "examples" in step.outputs and not provenance.all_of(step.read, "Examples")
+
+
+def served_version(step: Step, key: str, provenance: Provenance) -> int | None:
+    """The version of the copy of the served model that a step was given; None if it was given none."""
+    (copy,) = step.inputs.get(key, [None])
+    values = {} if copy is None else properties(provenance.artifacts[copy])
+    return int(values["version"]) if values.get("present") else None
+
+
+def json_object(value: str | None) -> dict[str, Any]:
+    """An execution property that holds a JSON object; TFX writes 'null' for none."""
+    return (json.loads(value) or {}) if value else {}

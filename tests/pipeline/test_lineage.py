@@ -17,7 +17,8 @@ from data.manifest import ImageFile, image_file, pack_part, part_name
 from pipeline.backup import DamagedMetadata
 from pipeline.commands import lineage_command
 from pipeline.config import MetadataConfig
-from pipeline.lineage import FileUse, Lineage, file_uses, find_push, lineage, pushes
+from pipeline.file_uses import FileUse, file_uses, with_restored
+from pipeline.lineage import Lineage, find_push, lineage, pushes
 from pipeline.lineage_tree import lineage_tree, uses_tree
 from pipeline.metadata_store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata_store import existing_store, metadata_config, open_store
@@ -330,3 +331,22 @@ def test_a_workspace_in_which_nothing_ran_has_no_lineage(tmp_path: Path) -> None
     with pytest.raises(DamagedMetadata, match=r"metadata\.sqlite is gone; .*doctor --restore"):
         existing_store(Workspace(tmp_path), MetadataConfig())
     assert not (tmp_path / "metadata.sqlite").exists()
+
+
+def test_a_version_that_a_rollback_published_has_the_files_of_the_one_that_it_restored(
+    sqlite_history: History, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    for version, content in enumerate((b"picture", b"other"), start=1):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model/saved_model.pb").write_text(f"model {version}")
+        publish(str(tmp_path / "model"), f"{sqlite_history.serving}/cars", ["sky"], {})
+        write_manifest(tmp_path / str(version), image_file(content, "a.jpg", "train"))
+        examples = {"uri": str(tmp_path / str(version))}
+        sqlite_history.push(f"run-{version}", "cars", version, ImageExampleGen__examples=examples)
+    roll_back(f"{sqlite_history.serving}/cars", 1, "")
+
+    found = with_restored(file_uses(sqlite_history.store, tmp_path / "a.jpg"), Path(sqlite_history.serving))
+
+    assert [(use.version, use.restored_from) for use in found.uses] == [(1, None), (3, 1)]
+    assert "cars version 3: is version 1 again, which was trained on it (split train" in printed(uses_tree(found))
