@@ -1,6 +1,8 @@
 """Fixtures that every test may use, and the rule that a skip is a failure where DEEPLAB_NO_SKIPS is set."""
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
@@ -9,6 +11,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.beam_servers"]
+
+# Background jobs of a shell, and what runs under nohup, ignore these, and so would all that a test starts.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How fast properties are tried says something of the machine, not of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -37,6 +37,7 @@ def run_pytest(folder: Path, source: str, **settings: str) -> str:
     (folder / "test_it.py").write_text(source)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    platform(reason): excused\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DEEPLAB", "PYTEST"))}
+    environment["PYTHONPATH"] = str(CONFTEST.parents[1])
     command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "test_it.py"]
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, env=environment | settings, check=False

@@ -32,7 +32,9 @@ def test_what_was_rolled_back_stays_so_until_it_is_readmitted(tiny_dataset: Path
     command("rollback", "--reason", "blurred", *workspace)
 
     assert served(str(tmp_path / "serving/tiny")).record.restored_from == 1
-    assert json.loads(command("lineage", "3", "--json", *workspace)) == lineage
+    again = json.loads(command("lineage", "3", "--json", *workspace))
+    assert (again["restoration"]["restored_from"], again["restoration"]["reason"]) == (1, "blurred")
+    assert {**again, "restoration": None} == lineage
     refused = run(**better)
     assert refused["blessed"] is True
     assert refused["baseline"]["version"] == 3

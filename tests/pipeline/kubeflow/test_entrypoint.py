@@ -272,7 +272,7 @@ def test_in_a_process_of_its_own_a_step_copies_the_served_model(launcher: Launch
     assert (baseline["metadata"]["present"], baseline["metadata"]["version"]) == (1, 1)
     copied = launcher.store / "bucket/root/ServedModel/model/Format-Serving"
     assert (copied / "saved_model.pb").read_bytes() == b"graph"
-    assert (copied / serving_directory.WARMUP_FILE).stat().st_size > 0
+    assert not (copied / serving_directory.EXTRA).exists()
 
 
 @pytest.fixture
