@@ -74,12 +74,13 @@ class Executor(base_executor.BaseExecutor):
 
 def stage_records(inputs: Mapping[str, list[Artifact]]) -> dict[str, StageRecord]:
     """Stage -> what is known of it: its outputs."""
-    stages: dict[str, StageRecord] = {}
+    outputs: dict[str, dict[str, list[Artifact]]] = {}
     for stage, output in READ:
         if found := inputs.get(_input(stage, output)):
-            known = stages.setdefault(stage, StageRecord(stage, state="", seconds=0.0, properties={}, outputs={}))
-            stages[stage] = StageRecord(stage, "", 0.0, {}, {**known.outputs, output: found})
-    return stages
+            outputs.setdefault(stage, {})[output] = found
+    return {
+        stage: StageRecord(stage, state="", seconds=0.0, properties={}, outputs=made) for stage, made in outputs.items()
+    }
 
 
 def show(file: Path, artifact: Path) -> None:
