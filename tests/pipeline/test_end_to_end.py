@@ -192,6 +192,7 @@ def test_lineage_finds_the_versions_that_came_from_a_picture_under_any_name(
         "key": key,
         "matched_by": "content",
         "through": None,
+        "restored_from": None,
     }
 
 
