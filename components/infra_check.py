@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import tensorflow as tf
+from absl import logging
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
@@ -23,6 +24,8 @@ from components.serving_directory import copy_tree
 
 BLESSED = "blessed"
 REASON = "reason"
+#: How often a model may come too late before it is refused. The first time, the machine may have stood still.
+ATTEMPTS = 2
 
 
 def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | None) -> str:
@@ -47,12 +50,16 @@ def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | 
         command = [sys.executable, "-m", "models.probe", local, requests, str(config.image_seconds), str(os.getpid())]
         root = str(Path(__file__).resolve().parents[1])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, timeout=config.load_seconds, env=environment, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return f"no answer within infra.load_seconds={config.load_seconds:g}"
+        for _ in range(ATTEMPTS):
+            try:
+                result = subprocess.run(
+                    command, capture_output=True, text=True, timeout=config.load_seconds, env=environment, check=False
+                )
+                break
+            except subprocess.TimeoutExpired:
+                logging.warning("no answer within infra.load_seconds=%g", config.load_seconds)
+        else:
+            return f"no answer within infra.load_seconds={config.load_seconds:g}, {ATTEMPTS} times"
     if result.returncode == 0:
         return ""
     lines = result.stderr.strip().splitlines() or ["it said nothing"]

@@ -31,16 +31,24 @@ def check(condition: bool, signature: str, what: str) -> None:
 
 
 def timed(signature: str, call: Callable[[], dict[str, tf.Tensor]], limit: float) -> dict[str, np.ndarray]:
-    """Calls twice, and holds the second call, for which the model is warm, to the limit in seconds."""
+    """Warms the model up with one call, and holds another to the limit in seconds.
+
+    One that takes longer is made once more: the machine may have been busy or stood still.
+    """
     try:
         call()
-        started = time.perf_counter()
-        answer = {name: value.numpy() for name, value in call().items()}
+        answer, seconds = _clocked(call)
+        if seconds > limit:
+            answer, seconds = _clocked(call)
     except (tf.errors.OpError, TypeError, ValueError) as error:
         raise Refused(f"signature {signature}: {str(error).splitlines()[0]}") from None
-    seconds = time.perf_counter() - started
     check(seconds <= limit, signature, f"took {seconds:.2f} s for one image, allowed are {limit:g} s")
     return answer
+
+
+def _clocked(call: Callable[[], dict[str, tf.Tensor]]) -> tuple[dict[str, np.ndarray], float]:
+    started = time.perf_counter()
+    return {name: value.numpy() for name, value in call().items()}, time.perf_counter() - started
 
 
 def probe(model_path: str, examples: list[bytes], limit: float) -> None:

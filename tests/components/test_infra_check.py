@@ -65,7 +65,24 @@ def test_a_model_that_answers_too_late_is_refused(model: Artifact, examples: Art
 def test_a_model_that_does_not_come_up_in_time_is_refused(model: Artifact, examples: Artifact, tmp_path: Path):
     blessed, reason = check(model, examples, InfraConfig(load_seconds=0.2), tmp_path)
 
-    assert (blessed, reason) == (False, "no answer within infra.load_seconds=0.2")
+    assert (blessed, reason) == (False, "no answer within infra.load_seconds=0.2, 2 times")
+
+
+def test_a_model_that_came_too_late_once_has_a_second_chance(
+    model: Artifact, examples: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As when the machine sleeps, or stands still, while the model is tried."""
+    calls = []
+
+    def run(command: list[str], timeout: float, **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        if len(calls) == 1:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("subprocess.run", run)
+    assert check(model, examples, ONE, tmp_path) == (True, "")
+    assert calls[0] == calls[1]
 
 
 def test_the_copy_lies_in_the_artifact_and_the_process_ends_with_this_one(

@@ -240,6 +240,13 @@ def test_a_converted_picture_is_found_by_the_file_that_it_came_from(sqlite_histo
     assert use.matched_by == "content"
 
 
+def publish_file(content: str, serving: str, folder: Path) -> None:
+    """Publishes what stands for a model."""
+    folder.mkdir(exist_ok=True)
+    (folder / "saved_model.pb").write_text(content)
+    publish(str(folder), serving, ["sky"], {})
+
+
 def test_what_cannot_be_judged_is_no_answer(sqlite_history: History, tmp_path: Path) -> None:
     write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
@@ -282,9 +289,7 @@ def test_a_version_that_a_rollback_published_is_shown_with_what_was_rolled_back_
     monkeypatch.setenv("COLUMNS", "300")
     serving = f"{sqlite_history.serving}/cars"
     for version in (1, 2, 3):
-        (tmp_path / "model").mkdir(exist_ok=True)
-        (tmp_path / "model/saved_model.pb").write_text(f"model {version}")
-        publish(str(tmp_path / "model"), serving, ["sky"], {})
+        publish_file(f"model {version}", serving, tmp_path / "model")
         sqlite_history.push(f"run-{version}", "cars", version)
     roll_back(serving, 2, "misses [kerbs]")
     places = ("cars", tmp_path, None, [])
@@ -338,9 +343,7 @@ def test_a_version_that_a_rollback_published_has_the_files_of_the_one_that_it_re
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"picture")
     for version, content in enumerate((b"picture", b"other"), start=1):
-        (tmp_path / "model").mkdir(exist_ok=True)
-        (tmp_path / "model/saved_model.pb").write_text(f"model {version}")
-        publish(str(tmp_path / "model"), f"{sqlite_history.serving}/cars", ["sky"], {})
+        publish_file(f"model {version}", f"{sqlite_history.serving}/cars", tmp_path / "model")
         write_manifest(tmp_path / str(version), image_file(content, "a.jpg", "train"))
         examples = {"uri": str(tmp_path / str(version))}
         sqlite_history.push(f"run-{version}", "cars", version, ImageExampleGen__examples=examples)

@@ -51,7 +51,8 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
         table.add_row(step.name, step.state, str(step.attempts or ""), f"{step.seconds:.1f}", escape(step.reason))
     console.print(table)
     console.print(f"logs: {run.logs}", markup=False, highlight=False, soft_wrap=True)
-    for page in store.rglob(f"{run.run_id}/{REPORTER}/*/record/{REPORT_FILE}"):
+    for record in [step.artifacts["record"] for step in run.steps if step.name == REPORTER and step.artifacts]:
+        page = run.store.path(record) / REPORT_FILE
         console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     if not run.succeeded:
         raise ProjectError(f"the run failed: {', '.join(s.name for s in run.steps if s.state in (FAILED, ERROR))}")

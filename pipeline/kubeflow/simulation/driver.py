@@ -60,6 +60,8 @@ class Step:
     seconds: float = 0.0
     attempts: int = 0
     reason: str = ""
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """Output -> URI, where there is one."""
 
 
 @dataclass
@@ -126,6 +128,7 @@ class SimulatedRun:
                 step.state = SUCCEEDED if self.dag(inside) else FAILED
             else:
                 scope.outputs[name] = self._container(step, task, component, given, retries)
+                step.artifacts = {key: artifact.uri for key, artifact in scope.outputs[name][1].items()}
         except DriverError as error:
             step.state, step.reason = ERROR, str(error)
         except StepFailed as error:

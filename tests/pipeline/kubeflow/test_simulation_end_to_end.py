@@ -54,6 +54,7 @@ def rehearse(config: Path, store: Path) -> dict[str, list[str]]:
     )
     logs = "".join(path.read_text(errors="replace")[-3000:] for path in store.rglob(".simulation/*/*/*.log"))
     assert result.returncode == 0, result.stdout + result.stderr + logs
+    assert Path(result.stdout.split("report: ")[1].strip()).is_file()
     return rows(result.stdout)
 
 
