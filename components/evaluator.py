@@ -20,6 +20,7 @@ from tfx_bsl.tfxio import tensor_adapter
 
 from components import baseline
 from components.config import EvaluationConfig
+from components.evaluation_batches import large_apart
 from components.evaluation_images import describe_images, images_evaluator, images_writer
 from components.evaluation_metrics import MEAN_IOU, SegmentationMetrics
 from components.evaluation_results import read_images, read_scores
@@ -110,7 +111,7 @@ def read_examples(
     adapter = tensor_adapter.TensorAdapterConfig(
         arrow_schema=tfxio.ArrowSchema(), tensor_representations=tfxio.TensorRepresentations()
     )
-    return pipeline | "Read" >> tfxio.BeamSource(), adapter
+    return pipeline | "Read" >> tfxio.BeamSource() | "LargeApart" >> beam.FlatMap(large_apart), adapter
 
 
 def evaluate(

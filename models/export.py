@@ -74,8 +74,6 @@ Asset = TypeVar("Asset", bound=Section)
 
 #: Images that an evaluation has under way: while one core counts the pixels of one, the others work at the next.
 _COMPARED_AT_ONCE = 3
-#: Pixels of an image above which it is one at a time: memory would be short sooner than the time would be long.
-_LARGE = 4_000_000
 
 _PIXELS_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8)
 
@@ -154,24 +152,17 @@ class InferenceModule(tf.Module):
         features = {key: tf.io.FixedLenFeature((), tf.string) for key in (IMAGE, MASK)}
         num_classes = self._protocol.num_classes
 
-        @tf.function
-        def compare(image: tf.Tensor, encoded_mask: tf.Tensor) -> Outputs:
-            mask = decode_mask(encoded_mask)
-            images = self._shrink(decode_image(image)[None])
+        def compare(serialized: tf.Tensor) -> Outputs:
+            example = tf.io.parse_single_example(serialized, features)
+            mask = decode_mask(example[MASK])
+            images = self._shrink(decode_image(example[IMAGE])[None])
             class_ids, confidences = self._protocol.classify(images, tf.shape(mask))
             counts = count_pixels(mask, class_ids[0], confidences[0], num_classes)
             return {name: tf.reshape(count, (-1,)) for name, count in counts.items()}
 
         zeros = vars(Counts.zeros(num_classes))
         specs = {name: tf.TensorSpec((zero.size,), tf.int64) for name, zero in zeros.items()}
-        parsed = tf.io.parse_example(examples, features)
-        pairs = (parsed[IMAGE], parsed[MASK])
-
-        def compared(at_once: int) -> Outputs:
-            return _each(lambda pair: compare(*pair), pairs, specs, at_once=at_once)
-
-        large = tf.reduce_any(_png_pixels(parsed[MASK]) > _LARGE)
-        return tf.cond(large, lambda: compared(1), lambda: compared(_COMPARED_AT_ONCE))
+        return _each(compare, examples, specs, at_once=_COMPARED_AT_ONCE)
 
     def _segment(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(batch, height, width, 3) uint8 images to class ids (batch, *size) uint8 and scores (batch,) float32."""
@@ -191,13 +182,7 @@ def _traced(
     return tf.function(function).get_concrete_function(tf.TensorSpec(spec.shape, spec.dtype, name=name))
 
 
-def _png_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    """(n,) PNG files -> how many pixels each has, from its header (PNG specification, 11.2.2)."""
-    sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
-    return tf.reduce_prod(tf.cast(sides, tf.int64), axis=1)
-
-
-def _each(function: Callable[[Any], Any], elements: Any, specs: Any, at_once: int = 1) -> Any:
+def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any, at_once: int = 1) -> Any:
     """Maps elements, whose sizes differ; more `at_once` than one take as much more memory.
 
     The network keeps every core busy by itself, so that only work beside it gains by that.

@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components import baseline
+from components import baseline, evaluation_batches
 from components.config import ClassThreshold, EvaluationConfig, SliceThreshold, ValidationConfig
 from components.evaluation_metrics import CountsCombiner
 from components.evaluation_results import ImageResult, Scores, read_images, read_scores
@@ -20,7 +20,7 @@ from components.evaluator import SegmentationEvaluator
 from components.schema import DataSchema
 from components.verdict import Verdict, read_verdict
 from data.errors import WorkspaceError
-from data.features import IGNORE_LABEL, IMAGE, KEY, MASK, SOURCE
+from data.features import HEIGHT, IGNORE_LABEL, IMAGE, KEY, MASK, SOURCE, WIDTH
 from data.labels import LabelMap
 from models import metrics
 from models.counts import CONFUSION
@@ -222,6 +222,20 @@ def test_a_worse_model_is_refused(
     assert found.scores.candidate[()].mean_iou < found.scores.baseline[()].mean_iou
     assert not found.verdict.blessed
     assert (Path(found.blessing.uri) / "NOT_BLESSED").exists()
+
+
+def test_large_images_are_judged_alone_and_count_as_before(
+    judged: Artifact, model: Artifact, labels: LabelMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = list(map(columns, read_split(judged, "test")))
+    sizes = [row[HEIGHT] * row[WIDTH] for row in rows]
+    monkeypatch.setattr(evaluation_batches, "LARGE", min(sizes))
+
+    found = evaluate(judged, model, None, EvaluationConfig(), labels, tmp_path)
+
+    assert 0 < sum(size > min(sizes) for size in sizes) < len(sizes)
+    assert [image.key for image in found.images] == sorted(row[KEY].decode() for row in rows)
+    assert_equal(found.scores.candidate[()], truth(judged, model, None, labels.num_classes))
 
 
 def test_without_a_baseline_the_floor_alone_decides(
