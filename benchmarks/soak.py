@@ -219,6 +219,7 @@ def main() -> None:
         parser.error(f"--runs {arguments.runs}: at least {WARM_UP + 2}")
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="soak-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the schedule ends, too
     wrong = judge(soak(folder, arguments.runs))
     if not arguments.folder:
         shutil.rmtree(folder)
