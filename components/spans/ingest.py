@@ -17,7 +17,7 @@ from components.files import file_system
 from components.fingerprint import fingerprint
 from components.spans.cache import SpanCache
 from components.spans.records import PICTURES, Role, SpanRecord, SpanState
-from components.spans.state import EVALUATION, WindowState
+from components.spans.state import WindowState
 from data import features
 from data.dataset import DataConfig
 from data.errors import DataError, IncompleteDataError
@@ -147,7 +147,7 @@ class Ingester:
 
     def _span_config(self, span: SpanState) -> DataConfig:
         plain: dict[str, Any] = {"path": span.folder, "spans": SpansConfig(), "evaluation": "fixed"}
-        if span.name == EVALUATION:
+        if span.apart:
             plain |= {"val_fraction": 0.0, "test_fraction": 1.0}  # Where it is not divided, all of it judges.
         return self._config.model_copy(update=plain)
 

@@ -87,19 +87,23 @@ class Merge:
     def repeated(self) -> float:
         """The share of the newest span's images that are in it twice, or in another span too.
 
-        What the newest span was before it was corrected may judge; that is no other span.
+        What judges may be a dataset apart, or what the newest span was before it was corrected; that is no other span.
         """
         return self._repeated / self._newest
 
     def images(self) -> Iterator[ImageFile]:
         """The images of the examples, in the order of their digests."""
         sources, newest = {source.folder: source for source in self._spans.all}, self._spans.newest
-        same = {folder for folder, source in sources.items() if source.span.number == newest.span.number}
-        former = same - {newest.folder}
+        same = {
+            folder
+            for folder, source in sources.items()
+            if source.span.apart or source.span.number == newest.span.number
+        }
+        no_other = same - {newest.folder}
         merged = heapq.merge(*map(_with_folder, sources.values()), key=_digest)
         for _, copies in groupby(merged, key=_digest):
             found = list(copies)
-            self._count_repeated(Counter(folder == newest.folder for folder, _ in found if folder not in former))
+            self._count_repeated(Counter(folder == newest.folder for folder, _ in found if folder not in no_other))
             yield from self._survivors(found)
 
     def dropped_of(self, folder: str) -> int:

@@ -28,6 +28,11 @@ class SpanState(BaseModel):
     fingerprint: str
 
     @property
+    def apart(self) -> bool:
+        """Whether it is a dataset apart that judges, and no span."""
+        return self.number < 0
+
+    @property
     def slug(self) -> str:
         """The name, fit to be part of a file name."""
         return self.name.replace("/", "_")

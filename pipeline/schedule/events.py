@@ -1,5 +1,6 @@
 """Events: what whoever watches over the schedule is told."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
@@ -37,36 +38,41 @@ class Event(BaseModel):
     seconds: float | None
 
 
-def events_of(run: ScheduledRun, before: ScheduledRun | None, pipeline: str, model: str) -> list[Event]:
+def events_of(
+    run: ScheduledRun, before: ScheduledRun | None, unseen: Sequence[int], pipeline: str, model: str
+) -> list[Event]:
     """What is to be told of a run that ended.
 
     Args:
         run: Ended.
         before: The last run before it that succeeded or failed.
+        unseen: Versions that are news although this run did not push them, lowest first.
         pipeline: Its name.
         model: The name that it is pushed under.
     """
-    kinds: list[Kind] = []
-    if run.succeeded and before is not None and before.result == "failed":
-        kinds.append("recovered")
-    if run.version is not None:
-        kinds.append("pushed")
-    if run.result == "refused" or run.result == "failed":  # noqa: PLR1714  # mypy narrows
-        kinds.append(run.result)
     fields = run.model_dump(include={"run_id", "version", "mean_iou", "reasons", "failure", "attempts", "seconds"})
-    # Where another run pushed, this one's candidate, and its score, are not what was pushed.
-    apart = {"pushed": {"mean_iou": None}, "refused": {"version": None}, "failed": {"version": None}}
-    if run.result == "pushed":
-        apart = {}
-    return [Event(kind=kind, pipeline=pipeline, model=model, **{**fields, **apart.get(kind, {})}) for kind in kinds]
+
+    def event(kind: Kind, **apart: float | None) -> Event:
+        return Event(kind=kind, pipeline=pipeline, model=model, **{**fields, **apart})
+
+    events = []
+    if run.succeeded and before is not None and before.result == "failed":
+        events.append(event("recovered"))
+    for version in sorted({*unseen, *([] if run.version is None else [run.version])}):
+        # Of what another run pushed, this one does not know the score, unless it came to the same model.
+        known = run.result == "pushed" and version == run.version
+        events.append(event("pushed", version=version, mean_iou=run.mean_iou if known else None))
+    if run.result == "refused" or run.result == "failed":  # noqa: PLR1714  # mypy narrows
+        events.append(event(run.result, version=None))
+    return events
 
 
-def pushed_version(serving: str) -> int | None:
-    """The newest version that a run pushed, not a rollback; None also where a record is damaged."""
+def pushed_versions(serving: str) -> list[int]:
+    """The versions that runs pushed, not rollbacks, lowest first; none also where a record is damaged."""
     try:
-        return max((found.version for found in published(serving) if found.record.rollback_of is None), default=None)
+        return sorted(found.version for found in published(serving) if found.record.rollback_of is None)
     except WorkspaceError:
-        return None
+        return []
 
 
 def served_version(serving: str) -> int | None:

@@ -21,7 +21,7 @@ from tenacity import (
 from data.errors import ProjectError
 from pipeline.config import Config
 from pipeline.schedule.config import LONGEST_BACKOFF
-from pipeline.schedule.events import Event, events_of, pushed_version
+from pipeline.schedule.events import Event, events_of, pushed_versions
 from pipeline.schedule.inputs import input_state
 from pipeline.schedule.lease import holder
 from pipeline.schedule.process import Ending, RunProcess
@@ -56,20 +56,24 @@ class Retraining:
 
     def run(self, run: ScheduledRun) -> ScheduledRun:
         """One run that has begun, from waiting to telling."""
-        before, clock = self._last_ended(), time.monotonic()
-        inputs = self._inputs() if self.watched else None
-        changes = self._attempts() if self._my_turn() else {"result": self._without_a_turn()}
-        changes |= {"ended": datetime.now(UTC), "seconds": round(time.monotonic() - clock, 3)}
-        pushed = pushed_version(str(self.workspace.serving / self.config.push.model_name))
-        run = with_version(run.model_copy(update=changes), pushed, self.state.told)
+        before, inputs = self._last_ended(), None
+        if self._my_turn():
+            clock = time.monotonic()
+            changes, inputs = self._attempts()
+            changes["seconds"] = round(time.monotonic() - clock, 3)
+        else:
+            changes = {"result": self._without_a_turn()}
+        run = run.model_copy(update={**changes, "ended": datetime.now(UTC)})
+        unseen = self._pushed_unseen(run)
+        run = with_unseen(run, unseen)
         if inputs is not None and (run.succeeded or (run.result == "failed" and not run.transient)):
             self.state.handled = inputs
         self.state.end(run)
         logger.info("run %d ended: %s%s", run.id, run.result, f": {run.failure.message}" if run.failure else "")
-        for event in events_of(run, before, self.config.name, self.config.push.model_name):
+        for event in events_of(run, before, unseen, self.config.name, self.config.push.model_name):
             self.tell(event)
-        if pushed is not None:
-            self.state.told = pushed
+        if run.version is not None:
+            self.state.told = run.version
         return run
 
     def due(self) -> str | None:
@@ -81,7 +85,15 @@ class Retraining:
         found = input_state(self.config, self.workspace)
         return found if found != self.state.handled else None
 
+    def _pushed_unseen(self, run: ScheduledRun) -> list[int]:
+        """The versions that are news although this run did not push them, lowest first."""
+        told = self.state.told
+        pushed = pushed_versions(str(self.workspace.serving / self.config.push.model_name))
+        return [version for version in pushed if told is not None and version > told and version != run.version]
+
     def _inputs(self) -> str | None:
+        if not self.watched:
+            return None
         with suppress(Exception):  # Whatever stands in the way of a look, the run itself will say.
             return input_state(self.config, self.workspace)
         return None
@@ -116,8 +128,18 @@ class Retraining:
     def _without_a_turn(self) -> Result:
         return "interrupted" if self.stop.is_set() else "skipped"
 
-    def _attempts(self) -> dict[str, object]:
-        """Runs the pipeline until it succeeds or nothing is left to try; what is to be recorded of it."""
+    def _attempts(self) -> tuple[dict[str, object], str | None]:
+        """Runs the pipeline until it succeeds or nothing is left to try.
+
+        Returns:
+            What is to be recorded of it, and the state of what the last attempt worked on if that is to be remembered.
+        """
+        inputs: list[str | None] = []
+
+        def attempt() -> Ending:
+            inputs.append(self._inputs())
+            return self.process.run()
+
         section = self.config.schedule
         retrying = Retrying(
             retry=retry_if_result(lambda ending: ending.transient and not self.stop.is_set()),
@@ -128,15 +150,16 @@ class Retraining:
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
         newest = self._newest_run()
-        ending: Ending = retrying(self.process.run)
+        ending: Ending = retrying(attempt)
         run_id = self._newest_run()
         summary = recorded(self.workspace.runs / str(run_id)) if run_id != newest else None
-        return {
+        changes = {
             "attempts": retrying.statistics["attempt_number"],
             "run_id": run_id if run_id != newest else None,
             **_measured(summary),
             **self._judged(ending, summary),
         }
+        return changes, inputs[-1]
 
     def _judged(self, ending: Ending, summary: Summary | None) -> dict[str, object]:
         if ending.status == 0:
@@ -183,18 +206,20 @@ def result_of(summary: Summary | None) -> Result:
     return "unchanged" if summary.pushed_version is not None or new in summary.cached else "refused"
 
 
-def with_version(run: ScheduledRun, pushed: int | None, told: int | None) -> ScheduledRun:
-    """The run, with the version that is news at its end where another run pushed that.
+def with_unseen(run: ScheduledRun, versions: list[int]) -> ScheduledRun:
+    """The run, with what is news at its end because other runs pushed it.
 
-    That run outlived a schedule which was killed, or a person started it.
+    Such a run outlived a schedule which was killed, or a person started it.
 
     Args:
         run: Ended.
-        pushed: The newest version that a run pushed, if any.
-        told: The one that was last told of; None if nobody can know.
+        versions: That they pushed, lowest first.
     """
-    if run.version is not None or pushed is None or told is None or pushed <= told:
+    if not versions:
         return run
     result = "pushed" if run.result == "unchanged" else run.result
-    reasons = [*run.reasons, f"version {pushed} was pushed by a run that the schedule did not see to its end"]
-    return run.model_copy(update={"version": pushed, "result": result, "reasons": reasons})
+    reasons = [
+        f"version {version} was pushed by a run that the schedule did not see to its end" for version in versions
+    ]
+    version = max(versions) if run.version is None else run.version
+    return run.model_copy(update={"version": version, "result": result, "reasons": [*run.reasons, *reasons]})

@@ -16,7 +16,7 @@ from prometheus_client import start_http_server
 
 from data.errors import ConfigError
 from pipeline.config import Config
-from pipeline.schedule.events import Event, pushed_version
+from pipeline.schedule.events import Event, pushed_versions
 from pipeline.schedule.metrics import registry
 from pipeline.schedule.notice import Webhook
 from pipeline.schedule.process import RunProcess
@@ -100,7 +100,7 @@ class Schedule:
         self._process = RunProcess(request.command, output, config.schedule.stop_seconds)
         self._missed = self._state.close_interrupted()
         if self._state.told is None:
-            self._state.told = pushed_version(self._serving) or 0
+            self._state.told = max(pushed_versions(self._serving), default=0)
         # Each in the order in which they come, and neither waits for the other.
         self._threads = {"default": ThreadPoolExecutor(1, "runs"), "notices": ThreadPoolExecutor(1, "notices")}
         self._scheduler = BackgroundScheduler(

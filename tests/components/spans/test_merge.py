@@ -94,6 +94,13 @@ def test_what_the_newest_span_was_before_it_was_corrected_is_no_other_span():
     assert merge.repeated == pytest.approx(1 / 3)
 
 
+def test_a_dataset_apart_that_judges_is_no_other_span():
+    merge, images = merged(span(1, train="ab"), evaluation=span(-1, "evaluation", test="b"))
+
+    assert kept(images) == {"1 train a", "-1 test b"}
+    assert (merge.repeated, merge.dropped_of("cache/1")) == (0.0, 1)
+
+
 def test_older_spans_lend_what_nobody_else_has_and_only_from_train():
     older = (span(1, "replay", train="abt", val="c", test="d"), span(2, "replay", train="aned", test="t"))
     merge, images = merged(span(3, train="n", val="v", test="j"), replay=older)

@@ -3,13 +3,14 @@
 import json
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from components.serving_directory import Record
 from pipeline.schedule.events import Event
 from pipeline.schedule.inputs import input_state
-from pipeline.schedule.process import RunProcess
+from pipeline.schedule.process import Ending, RunProcess
 from pipeline.schedule.retraining import Retraining, result_of
 from pipeline.schedule.state import ScheduledRun
 from pipeline.summary import Summary
@@ -134,6 +135,43 @@ def test_a_version_that_another_run_pushed_is_told_once(place: Place, step: obje
     del events[:]
     assert run(place, events).version is None
     assert "pushed" not in [event.kind for event in events]
+
+
+def test_each_version_is_told_where_a_run_pushes_after_one_that_was_not_seen_to_its_end(place: Place):
+    events: list[Event] = []
+    place.state.told = 4
+    serve(place, 5)
+    serve(place, 6)
+
+    ended = run(place, events)
+
+    assert (ended.result, ended.version, place.state.told) == ("pushed", 7, 7)
+    assert [(event.kind, event.version, event.mean_iou) for event in events] == [
+        ("pushed", 5, None),
+        ("pushed", 6, None),
+        ("pushed", 7, 0.625),
+    ]
+    assert [reason for reason in ended.reasons if "did not see to its end" in reason] == [
+        f"version {version} was pushed by a run that the schedule did not see to its end" for version in (5, 6)
+    ]
+
+
+def test_what_is_remembered_is_what_the_last_attempt_worked_on(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """As where the data are still being copied at first."""
+    place.script((75, 0, failure("data")), (0, 0, PUSHED))
+    job = retraining(place, [])
+    attempt = job.process.run
+
+    def run_process() -> Ending:
+        new = Path(place.config.data.path) / "new.jpg"
+        if not new.exists():
+            new.touch()
+        return attempt()
+
+    monkeypatch.setattr(job.process, "run", run_process)
+
+    assert job.run(job.begin("data")).attempts == 2
+    assert place.state.handled == input_state(place.config, place.workspace)
 
 
 def test_a_rollback_is_no_push(place: Place):

@@ -136,7 +136,7 @@ def test_an_event_for_which_no_time_was_left_is_logged(place: Place, caplog: pyt
     schedule = Schedule(place.config, place.workspace, Request(place.command))
     notices, gate = schedule._threads["notices"], threading.Event()
     notices.submit(gate.wait)
-    for event in events_of(ScheduledRun(id=1, cause="cron", started=datetime.now(UTC), version=3), None, "p", "m"):
+    for event in events_of(ScheduledRun(id=1, cause="cron", started=datetime.now(UTC), version=3), None, [], "p", "m"):
         schedule._tell(event)
 
     notices.shutdown(wait=False, cancel_futures=True)
