@@ -18,7 +18,7 @@ from components import serving_directory
 from components.artifacts import DESTINATION, PUSHED
 from components.config import OnLabelChange
 from components.drivers import StateDriver
-from data.errors import DataError
+from data.errors import DataError, WorkspaceError
 from data.labels import LabelMap
 
 PRESENT = "present"
@@ -26,6 +26,8 @@ VERSION = "version"
 FIRST_VERSION = "first_version"
 FINGERPRINT = "served_fingerprint"
 HIGHEST = "highest_pushed_version"
+#: What was served when the run looked, comparable or not; 0 is none.
+SERVED = "served_version"
 
 
 class Driver(StateDriver):
@@ -94,11 +96,16 @@ class Executor(base_executor.BaseExecutor):
         labels = LabelMap.model_validate_json(exec_properties["label_map"])
         present = served is not None and comparable(served, labels, exec_properties["on_label_change"])
         copy_served(served if present else None, model)
+        model.set_int_custom_property(SERVED, served.version if served else 0)
         model.set_int_custom_property(HIGHEST, int(exec_properties[HIGHEST]))
 
 
 def copy_served(served: serving_directory.Published | None, model: types.Artifact) -> None:
-    """Fills a Model artifact with a served version; None marks it as absent."""
+    """Fills a Model artifact with a served version; None marks it as absent.
+
+    Raises:
+        WorkspaceError: What is served is not what was published.
+    """
     model.set_int_custom_property(PRESENT, int(served is not None))
     if served is not None:
         model.set_int_custom_property(VERSION, served.version)
@@ -106,6 +113,11 @@ def copy_served(served: serving_directory.Published | None, model: types.Artifac
         # Without what was pushed beside the model: it is not compared, and some of it holds test pictures.
         target = path_utils.serving_model_dir(model.uri)
         serving_directory.copy_tree(served.path, target, but=serving_directory.EXTRA)
+        if serving_directory.model_fingerprint(target) != served.record.model_fingerprint:
+            raise WorkspaceError(
+                f"{served.path}: the files of served version {served.version} are not those that were published; "
+                "restore them, remove the folder, or go back to another version with `local_runner.py rollback`"
+            )
 
 
 class ServedModelSpec(ComponentSpec):

@@ -17,6 +17,7 @@ from components.config import PushConfig
 from components.requests import encoded_images, test_examples
 from components.serving_directory import EXTRA, WARMUP_FILE
 from components.target_record import TargetRecord, pushed_files
+from data.errors import WorkspaceBusy
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, SERVING_SIGNATURE
 
@@ -50,6 +51,10 @@ def rolled_back(withdrawal: version_marks.Withdrawal) -> str:
     when = f"{withdrawal.withdrawn_at:%Y-%m-%d %H:%M} UTC"
     why = f" ({withdrawal.reason})" if withdrawal.reason else ""
     return f"version {withdrawal.version}, which is this model, was rolled back on {when}{why}"
+
+
+def _version(number: int) -> str:
+    return f"version {number}" if number else "nothing"
 
 
 def target_files(folder: str, uri: str, record: TargetRecord) -> dict[str, bytes]:
@@ -95,6 +100,12 @@ def ModelPusher(
     if withdrawal:
         pushed_model.set_string_custom_property(REASON, rolled_back(withdrawal))
         return
+    judged_against = served_model.get_int_custom_property(baseline.SERVED)
+    if (served.version if served else 0) != judged_against:
+        raise WorkspaceBusy(
+            f"{serving_dir}: {_version(served.version if served else 0)} is served now, but the model was judged when "
+            f"{_version(judged_against)} was; run again to judge it against that"
+        )
     images = list(encoded_images(test_examples(examples, push.warmup_requests)))
     extra = {WARMUP_FILE: warmup_log(push.model_name, images)}
     if lite:

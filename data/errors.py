@@ -7,7 +7,7 @@ ProjectError
 ├── TrainingError the training cannot go on: it diverged, its checkpoint is damaged
 ├── MetadataError the ML Metadata store cannot be opened
 └── WorkspaceError   the workspace: unwritable, nothing pushed yet
-    └── WorkspaceBusy   another run is under way
+    └── WorkspaceBusy   another run is under way, or something else changed what is served
 """
 
 #: Exit status of a command whose failure another try may heal: EX_TEMPFAIL of sysexits.h.
@@ -50,6 +50,6 @@ class WorkspaceError(ProjectError):
 
 
 class WorkspaceBusy(WorkspaceError):
-    """Another run is under way, and one at a time is allowed."""
+    """Something else is at work in the workspace, or was meanwhile; another try may help."""
 
     transient = True

@@ -17,7 +17,7 @@ from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
 from components import example_gen, infra_check, serving_directory
-from components.baseline import HIGHEST
+from components.baseline import HIGHEST, SERVED
 from components.config import PushConfig
 from components.drivers import StateDriver
 from components.files import file_system
@@ -78,14 +78,18 @@ def run_pusher(
     infra_reason: str = "",
     config: PushConfig = PushConfig(model_name="tiny", warmup_requests=0),  # noqa: B008
     highest: int = 0,
+    judged_against: int | None = None,
     **targets: Artifact,
 ) -> Artifact:
     """Lets ModelPusher judge a model, with what was made of it for other targets; what it says it pushed.
 
-    `highest` is the highest version that was pushed before, as ServedModel tells it.
+    `highest` is the highest version that was pushed before, and `judged_against` the one that was served then (None: is
+    served now), as ServedModel tells them.
     """
     served = artifact(standard_artifacts.Model, folder / "served")
     served.set_int_custom_property(HIGHEST, highest)
+    now = serving_directory.served(str(folder / "serving/tiny"))
+    served.set_int_custom_property(SERVED, (now.version if now else 0) if judged_against is None else judged_against)
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
     blessing.set_int_custom_property("blessed", int(blessed))
     infra = artifact(standard_artifacts.InfraBlessing, folder / "infra")

@@ -11,10 +11,10 @@ from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
 from components.artifacts import DESTINATION, PUSHED
-from components.baseline import FINGERPRINT, HIGHEST, VERSION, Driver, ServedModel, is_present
+from components.baseline import FINGERPRINT, HIGHEST, SERVED, VERSION, Driver, ServedModel, is_present
 from components.config import OnLabelChange
 from components.serving_directory import model_fingerprint, publish
-from data.errors import DataError
+from data.errors import DataError, WorkspaceError
 from data.labels import ClassLabel, LabelMap
 from tests.components.conftest import artifact, run_node
 
@@ -53,6 +53,19 @@ def test_the_newest_version_is_copied_into_the_artifact(serving: Path, tmp_path:
     assert Path(copied, "variables/data").read_bytes() == b"new"
     assert Path(copied, "saved_model.pb").read_bytes() == b"graph"
     assert model_fingerprint(copied) == model_fingerprint(str(serving / "2"))
+
+
+def test_a_served_model_that_is_not_what_was_published_is_named_before_anything_is_compared(
+    serving: Path, tmp_path: Path
+):
+    (serving / "2/variables/data").write_bytes(b"ne")
+    with pytest.raises(WorkspaceError, match="2: the files of served version 2 are not those that were published"):
+        baseline(serving, LABELS, "refuse", tmp_path / "out")
+
+
+def test_what_was_served_is_told_even_where_it_cannot_be_compared(serving: Path, tmp_path: Path):
+    assert baseline(serving, renamed("sky", "car"), "floor", tmp_path / "a").get_int_custom_property(SERVED) == 2
+    assert baseline(tmp_path / "none", LABELS, "floor", tmp_path / "b").get_int_custom_property(SERVED) == 0
 
 
 def test_other_label_values_for_the_same_classes_are_comparable(serving: Path, tmp_path: Path):

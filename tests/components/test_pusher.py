@@ -13,7 +13,7 @@ from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
 from components.config import PushConfig
 from components.serving_directory import model_fingerprint, published, served
 from components.version_marks import readmit, withdraw
-from data.errors import WorkspaceError
+from data.errors import WorkspaceBusy, WorkspaceError
 from data.labels import LabelMap
 from models.export import IMAGE_BYTES, MASK_BYTES, load_label_map
 from tests.components.conftest import columns, copy_model, read_split, run_pusher, saved_model
@@ -104,6 +104,18 @@ def test_an_older_model_may_be_pushed_again_where_another_is_served(push, model:
 
     assert properties(push()) == (1, "")
     assert served(str(tmp_path / "serving/tiny")).version == 3
+
+
+def test_a_model_that_was_judged_against_what_is_served_no_more_is_not_pushed(push, model: Artifact, tmp_path: Path):
+    """As where a person rolls back while a run is under way."""
+    push()
+    other = other_model(model, tmp_path / "other")
+    with pytest.raises(WorkspaceBusy, match=r"version 1 is served now, but the model was judged when nothing was; run"):
+        push(other, judged_against=0)
+    shutil.rmtree(tmp_path / "serving")
+    with pytest.raises(WorkspaceBusy, match="nothing is served now, but the model was judged when version 1 was"):
+        push(other, judged_against=1)
+    assert not (tmp_path / "serving").exists()
 
 
 def test_numbers_go_on_where_the_serving_directory_was_removed(push, tmp_path: Path):
