@@ -122,9 +122,9 @@ def _checks(subject: Subject, served_version: int | None) -> Iterator[Check]:
 
 
 def intervals(images: Sequence[ImageResult], config: IntervalConfig) -> MeanIouIntervals | None:
-    """Confidence intervals from the images; None where none of them has a labelled pixel."""
+    """Confidence intervals from the images; None where fewer than two of them have a labelled pixel."""
     scores = [image.candidate for image in images]
-    if all(math.isnan(score.mean_iou) for score in scores):
+    if sum(not math.isnan(score.mean_iou) for score in scores) < 2:
         return None
     served = [image.baseline for image in images if image.baseline is not None]
     num_classes = 1 + max(int(score.cells[:, :2].max(initial=0)) for score in (*scores, *served))
@@ -139,7 +139,7 @@ def intervals(images: Sequence[ImageResult], config: IntervalConfig) -> MeanIouI
         level=config.level,
         seed=config.seed,
     )
-    return MeanIouIntervals(**found._asdict())
+    return MeanIouIntervals(**found._asdict()) if found else None
 
 
 def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:

@@ -34,7 +34,7 @@ def class_totals(confusion: ArrayLike) -> NDArray[np.int64]:
 
 def mean_iou_intervals(
     candidate: ArrayLike, baseline: ArrayLike | None, *, resamples: int, level: float, seed: int
-) -> Intervals:
+) -> Intervals | None:
     """Intervals from the totals of each image.
 
     A class that is absent from a draw is left out of that draw's mean, as it would be from a test set without it.
@@ -45,7 +45,12 @@ def mean_iou_intervals(
         resamples: number of draws.
         level: share of the draws that an interval holds, in (0, 1).
         seed: of the draws: the same seed, order and images give the same intervals.
+
+    Returns:
+        None if there are fewer than two images: every draw is the same then, which says nothing of other images.
     """
+    if len(np.asarray(candidate)) < 2:
+        return None
     models = [np.asarray(totals, np.float64) for totals in (candidate, baseline) if totals is not None]
     draws = np.concatenate(list(_draws(models, resamples, np.random.default_rng(seed))), axis=1)  # (models, resamples)
 

@@ -91,7 +91,7 @@ def _labelled_alike(pair: Shared, classes: int) -> bool:
 
 
 def change_interval(shared: Sequence[Shared], run: RunRecord) -> Interval | None:
-    """Confidence interval of the difference in mean IoU on the shared images; None where there are none."""
+    """Confidence interval of the difference in mean IoU on the shared images; None for fewer than two."""
     if not shared:
         return None
     config = interval_config(run.summary)
@@ -99,7 +99,8 @@ def change_interval(shared: Sequence[Shared], run: RunRecord) -> Interval | None
     ours, theirs = (
         np.stack([class_totals(pair[side].candidate.confusion(classes)) for pair in shared]) for side in (0, 1)
     )
-    return mean_iou_intervals(ours, theirs, resamples=config.resamples, level=config.level, seed=config.seed).change
+    found = mean_iou_intervals(ours, theirs, resamples=config.resamples, level=config.level, seed=config.seed)
+    return found.change if found else None
 
 
 def figures(ours: RunRecord, theirs: RunRecord, shared: Sequence[Shared]) -> list[Figure]:

@@ -3,6 +3,7 @@
 An SQLite database in the workspace: each change is there whole or not at all.
 """
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from data.errors import WorkspaceError
+from data.section import first_problem
 from pipeline.summary import Failure
 
 Cause = Literal["cron", "missed", "data", "once"]
@@ -82,6 +84,8 @@ class State:
 
     def __init__(self, path: Path):
         self._path = path
+        if path.exists() and not os.access(path, os.W_OK):
+            return  # Who may only read can look at what there is.
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             database.executescript(_TABLES)
@@ -91,9 +95,10 @@ class State:
         try:
             with closing(sqlite3.connect(self._path, timeout=30)) as database:
                 yield database
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValidationError) as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else error
             raise WorkspaceError(
-                f"{self._path} cannot be used: {error}; if it is damaged, stop the schedule, move the file away and "
+                f"{self._path} cannot be used: {problem}; if it is damaged, stop the schedule, move the file away and "
                 "start it again: only its history is lost"
             ) from error
 
@@ -122,13 +127,13 @@ class State:
 
     def last(self, number: int) -> list[ScheduledRun]:
         """The last runs, newest first."""
-        with self._transaction() as database:
+        with self._open() as database:
             rows = database.execute("SELECT entry FROM runs ORDER BY id DESC LIMIT ?", (number,)).fetchall()
-        return [ScheduledRun.model_validate_json(entry) for (entry,) in rows]
+            return [ScheduledRun.model_validate_json(entry) for (entry,) in rows]
 
     def counts(self) -> Counter[str]:
         """Result -> runs that ever had it."""
-        with self._transaction() as database:
+        with self._open() as database:
             return Counter(dict(database.execute("SELECT result, number FROM counts").fetchall()))
 
     def close_interrupted(self) -> bool:
@@ -175,7 +180,7 @@ class State:
         self._set_fact("told", str(version))
 
     def _fact(self, name: str) -> str | None:
-        with self._transaction() as database:
+        with self._open() as database:
             row = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 

@@ -138,6 +138,12 @@ def test_a_split_of_void_is_refused_and_has_no_intervals():
     assert found.intervals is None
 
 
+def test_one_labelled_image_beside_one_of_void_has_no_intervals():
+    matrix = confusion(90, 80)
+    images = [image("a", matrix), image("b", np.zeros_like(matrix))]
+    assert judge(Scores({(): scores(matrix)}, {}), images, EvaluationConfig(), None).intervals is None
+
+
 def test_the_verdict_holds_paired_intervals_of_the_images():
     images = [image(str(n), confusion(90 - n, 80 + n), confusion(80 - n, 70 + n)) for n in range(10)]
     found = judge(Scores(CANDIDATE, SERVED), images, EvaluationConfig(), 3).intervals

@@ -60,6 +60,10 @@ def test_equal_images_leave_no_doubt():
     assert mean_iou_intervals(found, None, **SETTINGS).candidate == pytest.approx((score, score))
 
 
+def test_a_single_image_says_nothing_of_others():
+    assert mean_iou_intervals(totals(matrices(1, seed=4)), None, **SETTINGS) is None
+
+
 def test_the_interval_holds_the_score_and_narrows_with_more_images():
     few, many = matrices(10, seed=5), matrices(400, seed=5)
     widths = []

@@ -110,6 +110,7 @@ def test_the_interval_of_the_difference_is_of_the_shared_images(ours: RunRecord,
     assert 0.0 <= lower < upper <= 1.0
     assert change_interval(shared_images(ours, ours), ours) == (0.0, 0.0)
     assert change_interval([], ours) is None
+    assert change_interval(shared_images(ours, theirs)[:1], ours) is None
 
 
 def test_the_images_that_differ_most_show_both_predictions(ours: RunRecord, theirs: RunRecord):

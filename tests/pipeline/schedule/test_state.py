@@ -1,6 +1,10 @@
+import os
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -52,6 +56,36 @@ def test_many_threads_may_write(tmp_path: Path):
         runs = list(threads.map(lambda _: state.begin("data", NOW), range(24)))
 
     assert sorted(run.id for run in runs) == list(range(1, 25))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which root alone may")
+def test_another_user_may_look():
+    """As an administrator does into the workspace of the service's own user."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        state = State(Path(folder) / "state.sqlite")
+        state.begin("cron", NOW)
+        child = os.fork()
+        if not child:
+            seen = False
+            try:
+                os.setuid(65534)
+                again = State(Path(folder) / "state.sqlite")
+                seen = [run.result for run in again.last(5)] == ["running"] and again.plan is None
+            finally:
+                os._exit(0 if seen else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_entry_of_another_version_is_named_with_what_to_do(tmp_path: Path):
+    state = State(tmp_path / "state.sqlite")
+    run = state.begin("cron", NOW)
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as database, database:
+        entry = run.model_dump_json().replace('"running"', '"postponed"')
+        database.execute("UPDATE runs SET entry = ?", (entry,))
+
+    with pytest.raises(WorkspaceError, match="cannot be used: result: Input should be .* move the file away"):
+        state.last(5)
 
 
 def test_a_damaged_state_says_what_to_do(tmp_path: Path):
