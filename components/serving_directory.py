@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.files import file_system, is_local
 from components.serving_lock import changing
 from components.version_marks import pinned, withdrawn
-from components.writing import create, flush
+from components.writing import create, flush, naming
 from data.errors import WorkspaceError
 from data.section import first_problem
 
@@ -72,6 +72,17 @@ class Published(NamedTuple):
     record: Record
 
 
+class Damaged(NamedTuple):
+    """A version that was published, and whose record is damaged or may not be read."""
+
+    version: int
+    path: str
+    error: str
+
+
+Version = Published | Damaged
+
+
 def _read(path: str) -> bytes:
     with file_system(path).open(path) as file:
         return file.read()
@@ -83,23 +94,21 @@ def _walk(folder: str) -> Iterator[str]:
         yield name
 
 
-def published(serving_dir: str) -> list[Published]:
-    """All complete versions, oldest first. Half-written ones and other files are not seen.
-
-    Raises:
-        WorkspaceError: The record of a version is damaged.
-    """
+def versions(serving_dir: str) -> list[Version]:
+    """All versions that were published, oldest first. Half-written ones and other files are not seen."""
     files = file_system(serving_dir)
-    versions = []
+    found: list[Version] = []
     for name in files.list(serving_dir):
         if name.isdecimal():
             path = files.join(serving_dir, name)
             try:
-                versions.append(Published(int(name), path, _read_record(files.join(path, RECORD))))
+                found.append(Published(int(name), path, _read_record(files.join(path, RECORD))))
+            except WorkspaceError as error:
+                found.append(Damaged(int(name), path, str(error)))
             except (FileNotFoundError, NotADirectoryError):
                 if not files.exists(path):  # Pruned since the listing, which may lack the versions that came instead.
-                    return published(serving_dir)
-    return sorted(versions)
+                    return versions(serving_dir)
+    return sorted(found, key=lambda version: version.version)
 
 
 def _read_record(path: str) -> Record:
@@ -110,11 +119,43 @@ def _read_record(path: str) -> Record:
             f"{path}: damaged record of a published version: {first_problem(error)}. Restore the file, or remove the "
             "version's folder"
         ) from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise WorkspaceError(f"{path}: the record of a published version cannot be read: {error.strerror}") from None
+
+
+def readable(version: Version) -> Published:
+    """A version whose record can be read.
+
+    Raises:
+        WorkspaceError: It is damaged; names the file.
+    """
+    if isinstance(version, Damaged):
+        raise WorkspaceError(version.error)
+    return version
+
+
+def published(serving_dir: str) -> list[Published]:
+    """All complete versions, oldest first; without those whose record is damaged."""
+    return [version for version in versions(serving_dir) if isinstance(version, Published)]
+
+
+def all_published(serving_dir: str) -> list[Published]:
+    """All complete versions, oldest first, for those who must not miss any.
+
+    Raises:
+        WorkspaceError: The record of a version is damaged.
+    """
+    return [readable(version) for version in versions(serving_dir)]
 
 
 def served(serving_dir: str) -> Published | None:
-    """The version that a server would pick: the highest complete one."""
-    return max(published(serving_dir), default=None)
+    """The version that a server would pick: the highest complete one.
+
+    Raises:
+        WorkspaceError: Its record is damaged. Those of earlier versions do not count.
+    """
+    found = versions(serving_dir)
+    return readable(found[-1]) if found else None
 
 
 def state(serving_dir: str) -> str:
@@ -229,18 +270,17 @@ def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
     staging = tempfile.mkdtemp(prefix=_STAGING, dir=parent)
     try:
         os.chmod(staging, 0o755)  # noqa: S103  # mkdtemp made it private; a server under another account reads it
-        copy_tree(model, staging)
-        for name, content in extra.items():
-            path = Path(staging, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        _flush_tree(staging)
-        _rename_to_new(staging, target)
-        flush(parent)
-    except BaseException as error:
+        with naming(target):
+            copy_tree(model, staging)
+            for name, content in extra.items():
+                path = Path(staging, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            _flush_tree(staging)
+            _rename_to_new(staging, target)
+            flush(parent)
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = target  # That of a write does not say where.
         raise
 
 

@@ -1,6 +1,8 @@
 """Writing to local disks and object stores so that a killed process leaves nothing half written."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,11 +25,28 @@ def write_small(path: str, content: bytes) -> None:
             file.write(content)
         return
     new = f"{path}.new"
-    with create(new) as file:
-        file.write(content)
-    flush(new)
-    os.replace(new, path)
+    try:
+        with naming(path):
+            with create(new) as file:
+                file.write(content)
+            flush(new)
+            os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):  # It may not be there, and what went wrong before is what counts.
+            os.unlink(new)
+        raise
     flush(Path(path).parent)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Gives an error the name of a file or folder where it has none, as that of a write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = path
+        raise
 
 
 def create(path: str) -> BinaryIO:

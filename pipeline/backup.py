@@ -42,6 +42,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
+def is_closed(error: sqlite3.Error) -> bool:
+    """Whether this user may not open the database, or not write what opening it takes."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM"))
+
+
 def _verdict(connection: sqlite3.Connection, check: str) -> None:
     found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
     if found != "ok":
@@ -84,6 +89,7 @@ def require_whole(workspace: Workspace) -> bool:
     Raises:
         MetadataError: Another program holds the database.
         DamagedMetadata: It is damaged, or empty although there were runs.
+        WorkspaceError: This user may not open it.
     """
     database = workspace.metadata
     if not database.exists():
@@ -97,6 +103,8 @@ def require_whole(workspace: Workspace) -> bool:
             return False
         if is_busy(error):
             raise _held(database) from None
+        if is_closed(error):
+            raise WorkspaceError(f"ML Metadata: {database} cannot be opened by this user: {error}") from None
         raise DamagedMetadata(f"ML Metadata: {database} is damaged: {error}; {remedy(workspace)}") from None
     return True
 
@@ -108,7 +116,7 @@ def _held(database: Path) -> MetadataError:
 def remedy(workspace: Workspace) -> str:
     """What to do about a damaged database."""
     if backups(workspace):
-        return "`python local_runner.py doctor --restore` puts the newest good backup back"
+        return f"`python local_runner.py doctor --restore {workspace.option}` puts the newest good backup back"
     return f"move {workspace.metadata} away and run again; the cache and history start anew, models and reports stay"
 
 

@@ -108,6 +108,8 @@ def status_command(workspace: Path, last: int, *, as_json: bool) -> None:
     console.print(table)
     for name, versions in status.serving.items():
         console.print(f"model {name}: serves version {versions[-1]}; kept: {', '.join(map(str, versions))}")
+    for error in status.damaged:
+        console.print(error, markup=False, soft_wrap=True)
     if status.running:
         console.print(f"running now: {status.running}")
 

@@ -11,7 +11,7 @@ from ml_metadata.metadata_store import MetadataStore
 from pydantic import BaseModel
 
 from components.files import file_system
-from components.serving_directory import published
+from components.serving_directory import all_published
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, digests, read_manifest
 from data.spans import has_pattern, parse_pattern
@@ -84,7 +84,7 @@ def with_restored(found: FileUses, serving: Path) -> FileUses:
     again = [
         use.model_copy(update={"version": version.version, "restored_from": use.version})
         for folder in sorted(serving.glob("*"))
-        for version in published(str(folder))
+        for version in all_published(str(folder))
         for use in found.uses
         if (use.model, use.version) == (folder.name, version.record.restored_from)
     ]

@@ -13,6 +13,7 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from pydantic import BaseModel
 
+from components.files import file_system
 from components.serving_directory import Published
 from data.errors import WorkspaceError
 from pipeline.provenance import REASONS, Provenance, Step, ingests, json_object, properties, served_version
@@ -30,6 +31,8 @@ class ArtifactLineage(BaseModel):
     """In ML Metadata."""
     type: str
     uri: str
+    removed: bool
+    """Whether retention has removed its files."""
     properties: dict[str, Any]
 
 
@@ -99,9 +102,12 @@ class Lineage(BaseModel):
     version: int
     path: str
     """Where it was pushed to."""
+    removed: bool
+    """Whether nothing is there any more, as after `push.keep` newer versions."""
     pipeline: str
     run_id: str
     pushed_at: datetime
+    """When ML Metadata were told."""
     tfx_version: str
     data: list[DataLineage]
     statistics: list[ArtifactLineage]
@@ -190,9 +196,10 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         model=push.model,
         version=push.version,
         path=push.path,
+        removed=not file_system(push.path).exists(push.path),
         pipeline=_contexts(store, pusher)["pipeline"],
         run_id=described[pusher.execution.id].run_id,
-        pushed_at=_time(pushed.last_update_time_since_epoch),
+        pushed_at=_time(pushed.create_time_since_epoch),  # The last update may be its removal.
         tfx_version=str(properties(pushed).get("tfx_version", "")),
         data=[_data(step, provenance) for step in ingested],
         statistics=described_artifacts(checked, "ExampleStatistics"),
@@ -273,7 +280,8 @@ def _hyperparameters(trainer: Step) -> dict[str, Any]:
 
 def _describe(artifact: metadata_store_pb2.Artifact) -> ArtifactLineage:
     values = {name: value for name, value in properties(artifact).items() if name not in _UNINTERESTING}
-    return ArtifactLineage(id=artifact.id, type=artifact.type, uri=artifact.uri, properties=values)
+    removed = artifact.state == metadata_store_pb2.Artifact.DELETED
+    return ArtifactLineage(id=artifact.id, type=artifact.type, uri=artifact.uri, removed=removed, properties=values)
 
 
 def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:

@@ -41,9 +41,14 @@ def lineage_tree(found: Lineage) -> Tree:
 def _title(found: Lineage) -> str:
     restored = found.restoration
     if restored is None:
-        return f"[bold]{escape(found.model)} version {found.version}[/bold]: {escape(found.path)}"
+        place = _place(found.path, removed=found.removed)
+        return f"[bold]{escape(found.model)} version {found.version}[/bold]: {place}"
     again = f"version {restored.version}[/bold], which is version {found.version} again"
     return f"[bold]{escape(found.model)} {again}: {escape(restored.path)}"
+
+
+def _place(path: str, *, removed: bool) -> str:
+    return f"{escape(path)} (removed)" if removed else escape(path)
 
 
 def _rollback(restored: Restoration) -> str:
@@ -73,7 +78,7 @@ def uses_tree(found: FileUses) -> Tree:
 
 def _add_artifacts(parent: Tree, name: str, artifacts: Iterable[ArtifactLineage]) -> None:
     for artifact in artifacts:
-        branch = parent.add(escape(f"{name}: {artifact.uri}"))
+        branch = parent.add(f"{name}: {_place(artifact.uri, removed=artifact.removed)}")
         _add_values(branch, artifact.properties)
 
 

@@ -6,6 +6,7 @@ Imports quickly: nothing of TFX.
 import json
 import os
 import socket
+from pathlib import Path
 
 from ml_metadata import errors
 from ml_metadata.metadata_store import MetadataStore
@@ -99,9 +100,8 @@ def open_store(connection: metadata_store_pb2.ConnectionConfig) -> MetadataStore
         if is_server:
             raise MetadataError(_refused(connection.mysql, str(error))) from None
         path = connection.sqlite.filename_uri
-        raise MetadataError(
-            f"ML Metadata: {path} cannot be opened: {error}; `python local_runner.py doctor` examines it"
-        ) from None
+        doctor = f"python local_runner.py doctor {Workspace(Path(path).parent).option}"
+        raise MetadataError(f"ML Metadata: {path} cannot be opened: {error}; `{doctor}` examines it") from None
 
 
 def server_name(server: metadata_store_pb2.MySQLDatabaseConfig) -> str:

@@ -12,7 +12,7 @@ from components.writing import create
 from pipeline.config import Config
 from pipeline.pages import markdown_page, render_markdown
 from pipeline.records import StageRecord
-from pipeline.report.scores import ClassScore, class_scores
+from pipeline.report.scores import ClassScore, class_scores, interval_config, overall
 from pipeline.summary import MetricsSummary, Summary
 
 MARKDOWN_FILE = "model_card.md"
@@ -52,6 +52,9 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
         metrics=metrics,
         config=config,
         name=name,
+        scores=overall(metrics, None),
+        level=f"{100 * interval_config(summary).level:g}",
+        judged=judged_images(summary),
         classes=classes,
         meaning=MEANING,
         spans=", ".join(map(str, spans)),
@@ -63,10 +66,15 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
     )
 
 
+def judged_images(summary: Summary) -> int:
+    """Images of the test split."""
+    return summary.data.images.get("test", 0) if summary.data else 0
+
+
 def found_limits(summary: Summary, metrics: MetricsSummary, classes: list[ClassScore]) -> list[str]:
     """What the scores themselves say against the model, one line each."""
     mean = metrics.mean_iou
-    judged = summary.data.images.get("test", 0) if summary.data else 0
+    judged = judged_images(summary)
     limits = [
         f"class {score.name}: IoU {score.iou:.2f}, far below the mean of {mean:.2f}"
         for score in classes

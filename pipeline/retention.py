@@ -18,7 +18,7 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from components.baseline import PRESENT, VERSION
-from components.serving_directory import published
+from components.serving_directory import all_published
 from data.errors import WorkspaceError
 from pipeline.config import RetentionConfig
 from pipeline.lineage import Lineage, Push, find_push, lineage, pushes
@@ -83,7 +83,7 @@ def _behind_versions(workspace: Workspace, store: MetadataStore) -> Iterator[Lin
     """The lineage of every version in the serving directory that ML Metadata knows."""
     known: list[Push] = pushes(store)
     for folder in workspace.serving.glob("*"):
-        for version in {version.record.first_version for version in published(str(folder))}:
+        for version in {version.record.first_version for version in all_published(str(folder))}:
             try:
                 push = find_push(known, version, folder.name, workspace.serving)
             except WorkspaceError:  # Metadata that were lost since know nothing of it, and have nothing to keep.
@@ -93,7 +93,7 @@ def _behind_versions(workspace: Workspace, store: MetadataStore) -> Iterator[Lin
 
 def _copies_of_removed_versions(artifacts: Iterable[metadata_store_pb2.Artifact], workspace: Workspace) -> set[int]:
     """Ids of what ServedModel and WarmStart copied from versions that are not in the serving directory any more."""
-    versions = {version.version for folder in workspace.serving.glob("*") for version in published(str(folder))}
+    versions = {version.version for folder in workspace.serving.glob("*") for version in all_published(str(folder))}
     return {artifact.id for artifact in artifacts if _copied_version(artifact) not in (None, *versions)}
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from components import version_marks
 from components.files import file_system
-from components.serving_directory import Published, published, republish
+from components.serving_directory import Published, published, readable, republish, versions
 from data.errors import WorkspaceError
 
 
@@ -25,9 +25,9 @@ def choose_serving_dir(serving: str, model: str | None) -> str:
         WorkspaceError: Nothing is pushed under that name, or several models are and none is named.
     """
     files = file_system(serving)
-    names = sorted(name for name in files.list(serving) if published(files.join(serving, name)))
+    names = sorted(name for name in files.list(serving) if versions(files.join(serving, name)))
     known = ", ".join(names)
-    if not names and published(serving):
+    if not names and versions(serving):
         above = serving.rstrip("/").rpartition("/")[0] or "/"
         raise WorkspaceError(f"{serving}: holds the versions of one model; give the folder above it: {above}")
     if not names:
@@ -43,14 +43,14 @@ def find_version(serving_dir: str, version: int) -> Published:
     """One version.
 
     Raises:
-        WorkspaceError: It is not there.
+        WorkspaceError: It is not there, or its record is damaged.
     """
-    versions = published(serving_dir)
-    found = next((candidate for candidate in versions if candidate.version == version), None)
+    known = versions(serving_dir)
+    found = next((candidate for candidate in known if candidate.version == version), None)
     if found is None:
-        there = ", ".join(str(candidate.version) for candidate in versions)
+        there = ", ".join(str(candidate.version) for candidate in known)
         raise WorkspaceError(f"{serving_dir}: there is no version {version}; there is: {there}")
-    return found
+    return readable(found)
 
 
 def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
@@ -66,7 +66,7 @@ def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
     Raises:
         WorkspaceError: There is no such version, it is what is served, or it is damaged.
     """
-    served = published(serving_dir)[-1]
+    served = readable(versions(serving_dir)[-1])
     target = _default_target(serving_dir, served) if to is None else find_version(serving_dir, to)
     fingerprint = served.record.model_fingerprint
     if target.record.model_fingerprint == fingerprint:

@@ -79,7 +79,7 @@ def run(
         error = raised
     with _recording(folder, error):
         summary = record(run_id, config, workspace, folder, error)
-    _keep_house(config, workspace, folder, succeeded=error is None)
+    keep_house(config, workspace, folder, succeeded=error is None)
     if error is not None and summary.failure is not None:
         transient = error.transient if isinstance(error, ProjectError) else True
         raise RunFailed(summary.failure, folder, transient=transient) from error
@@ -106,22 +106,28 @@ def _prepare_metadata(config: Config, workspace: Workspace) -> None:
     skip_used_ids(workspace)
 
 
-def _keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
+def keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
     """Removes what is superseded, lists the runs, backs the metadata up.
 
-    An error of that goes to the run's log and fails no run.
+    An error of one of these goes to the log in the run's folder; it fails no run, and keeps none of the others.
     """
-    try:
+    with _noting(folder, "old runs were not removed"):
         store = open_store(metadata_config(workspace, config.metadata))
         superseded(workspace, store, config.retention).remove(store)
+    with _noting(folder, "runs/index.html was not written"):
         write_index(workspace)
-        if succeeded and config.metadata.backend == "sqlite":
+    if succeeded and config.metadata.backend == "sqlite":
+        with _noting(folder, "the metadata were not backed up"):
             back_up(workspace, config.retention.keep_backups)
+
+
+@contextmanager
+def _noting(folder: Path, failure: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # noqa: BLE001  # whatever it is, what was trained and pushed stands
         with suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-            log.write(
-                "old runs were not removed, runs/index.html was not written, or the metadata were not backed up:\n"
-            )
+            log.write(f"{failure}:\n")
             traceback.print_exception(error, file=log)
 
 

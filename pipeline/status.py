@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from components.serving_directory import published
+from components.serving_directory import Damaged, Published, versions
 from data.errors import WorkspaceError
 from pipeline.summary import Summary, read_summary
 from pipeline.workspace import Workspace, run_folders
@@ -29,6 +29,8 @@ class Status(BaseModel):
     """Newest first."""
     serving: dict[str, list[int]]
     """Model name -> complete versions, oldest first."""
+    damaged: list[str] = []
+    """What is wrong with the records of versions that are therefore not among them."""
     running: str = ""
     """Who holds the workspace now; empty if nobody."""
 
@@ -42,10 +44,12 @@ def read_status(workspace: Workspace, last: int) -> Status:
     if not workspace.root.is_dir():
         raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
     models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
-    serving = {name: [v.version for v in published(str(workspace.serving / name))] for name in models}
+    found = {name: versions(str(workspace.serving / name)) for name in models}
+    serving = {name: [v.version for v in known if isinstance(v, Published)] for name, known in found.items()}
     return Status(
         runs=[run_status(folder) for folder in run_folders(workspace.runs)[:last]],
-        serving={name: versions for name, versions in serving.items() if versions},
+        serving={name: complete for name, complete in serving.items() if complete},
+        damaged=[v.error for known in found.values() for v in known if isinstance(v, Damaged)],
         running=workspace.holder(),
     )
 

@@ -1,6 +1,8 @@
 """The workspace: the folder where a local pipeline keeps everything, and the lock that one run at a time holds."""
 
+import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ class Workspace:
     """Paths below one folder."""
 
     root: Path
+
+    @property
+    def option(self) -> str:
+        """What names it on a command line."""
+        return f"--workspace {shlex.quote(str(self.root))}"
 
     @property
     def metadata(self) -> Path:
@@ -191,11 +198,15 @@ class OwnedLock:
             self._lock.release()
 
     def holder(self) -> str:
-        """Who holds the lock now; empty if nobody does."""
-        if not self.path.exists():
+        """Who holds the lock now; empty if nobody does. Writes nothing, so that whoever may read may ask."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
             return ""
         try:
-            with self._lock.acquire(timeout=0):
-                return ""
-        except Timeout:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+        finally:
+            os.close(descriptor)
+        return ""

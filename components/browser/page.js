@@ -81,6 +81,12 @@ function listClasses(classIds, record) {
   }));
 }
 
+/** Takes the picture, its mask and its classes off the page. */
+function clear() {
+  [pictureCanvas, maskCanvas].forEach((canvas) => { canvas.width = canvas.height = 0; });
+  classList.replaceChildren();
+}
+
 /** Draws a bitmap or video frame, segments it and shows the classes over it. */
 async function show(source, width, height, segmenter) {
   if (!segmenter) throw new Error("No model is loaded; choose another one.");
@@ -160,6 +166,7 @@ async function main() {
   };
   const chooseModel = async () => {
     await camera.stop();
+    clear(); // what it shows is of the model before
     tell("busy", "Loading the model");
     segmenter?.model.delete();
     segmenter = null;
@@ -170,6 +177,8 @@ async function main() {
     await camera.stop();
     const [file] = fileInput.files;
     if (!file) return;
+    picture = null;
+    clear();
     tell("busy", "Reading the picture");
     picture = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
     await segmentPicture();

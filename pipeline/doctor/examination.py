@@ -1,5 +1,7 @@
 """All checks of a machine and a workspace, in the order in which they are shown."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from pipeline.doctor.machine import (
     probe_imports,
 )
 from pipeline.doctor.workspace import (
+    AS_OWNER,
     check_disk,
     check_filesystem,
     check_metadata,
@@ -47,12 +50,20 @@ def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig |
         check_disk(workspace),
         check_writable(workspace),
         *(
-            [check_filesystem(workspace), check_metadata(workspace / "metadata.sqlite")]
+            [check_filesystem(workspace), examine("ML Metadata", check_metadata, workspace / "metadata.sqlite")]
             if metadata is None or metadata.backend == "sqlite"
             else [check_metadata_server(workspace, metadata)]
         ),
-        *([check_schedule(workspace)] if (workspace / "schedule").is_dir() else []),
+        *([examine("Schedule", check_schedule, workspace)] if os.path.isdir(workspace / "schedule") else []),
     ]
+
+
+def examine(name: str, check: Callable[[Path], Check], path: Path) -> Check:
+    """A check of a file or folder, or that it is closed to this user."""
+    try:
+        return check(path)
+    except OSError as error:
+        return Check(name, "fail", f"{error.filename}: {error.strerror}", AS_OWNER)
 
 
 def has_failures(checks: list[Check]) -> bool:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.backup import backups, count_executions, is_busy, is_new, remedy
+from pipeline.backup import backups, count_executions, is_busy, is_closed, is_new, remedy
 from pipeline.doctor.check import GIB, Check
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.config import MetadataConfig
+    from pipeline.schedule.state import Plan, ScheduledRun
 
 #: Artifacts hold a copy of the pictures as read and one as transformed, beside models and checkpoints.
 DISK_FAIL, DISK_WARN = 1 * GIB, 5 * GIB
@@ -45,6 +46,10 @@ NETWORK_FUSE = {
 }
 
 
+#: Where the workspace is somebody else's.
+AS_OWNER = "run this as its owner, or name another folder with --workspace"
+
+
 def nearest_existing(path: Path) -> Path:
     """The path, or its nearest ancestor that is there."""
     return next(place for place in (path, *path.parents) if os.path.exists(place))
@@ -68,8 +73,7 @@ def check_writable(workspace: Path) -> Check:
         with tempfile.TemporaryFile(dir=place):
             return Check("Workspace", "ok", f"{place} is writable")
     except OSError as error:
-        remedy = "name a folder that you may write to with --workspace"
-        return Check("Workspace", "fail", f"{place} cannot be written to: {error.strerror}", remedy)
+        return Check("Workspace", "fail", f"{place} cannot be written to: {error.strerror}", AS_OWNER)
 
 
 def mounts(table: Path) -> Iterator[tuple[Path, str]]:
@@ -110,6 +114,8 @@ def check_metadata(database: Path) -> Check:
         if is_busy(error):
             wait = "wait for the run in this workspace to end, or end the program that holds it"
             return Check("ML Metadata", "warn", f"{database} is in use", wait)
+        if is_closed(error):
+            return Check("ML Metadata", "fail", f"{database} cannot be opened by this user: {error}", AS_OWNER)
         return Check("ML Metadata", "fail", f"{database} is damaged: {error}", remedy(workspace))
     copies = f"; {len(kept)} backups, the newest {kept[-1].name}" if kept else ""
     return Check("ML Metadata", "ok", f"{executions} executions recorded{copies}")
@@ -135,15 +141,27 @@ def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
     places = Workspace(workspace)
     try:
         holder, state = schedule_lock(places).holder(), schedule_state(places)
-        plan, runs = state.plan, state.last(1)
+        plan, last = state.plan, next(iter(state.last(1)), None)
     except WorkspaceError as error:
         return Check("Schedule", "fail", *str(error).split("; ", 1))
-    last = f"; the last run ended as {runs[0].result}" if runs else ""
-    planned = plan.next_run if plan else None
-    if planned and planned < (now or datetime.now(UTC)) and not holder:
-        detail = f"no schedule runs, and the run of {planned:%Y-%m-%d %H:%M %Z} was due{last}"
-        return Check("Schedule", "warn", detail, "start it again: `python local_runner.py schedule ...`")
-    if runs and runs[0].result == "failed":
-        failed = "`python local_runner.py schedule --status` says why"
-        return Check("Schedule", "warn", f"{holder or 'no schedule runs'}{last}", failed)
-    return Check("Schedule", "ok", f"{holder or 'no schedule runs'}{last}")
+    if not holder and (undone := _undone(plan, last, now or datetime.now(UTC))):
+        again = f"start it again: `python local_runner.py schedule ... {places.option}`"
+        return Check("Schedule", "warn", f"{undone}{_ended(last)}", again)
+    detail = f"{holder or 'no schedule runs'}{_ended(last)}"
+    if last and last.result == "failed":
+        failed = f"`python local_runner.py schedule --status {places.option}` says why"
+        return Check("Schedule", "warn", detail, failed)
+    return Check("Schedule", "ok", detail)
+
+
+def _undone(plan: "Plan | None", last: "ScheduledRun | None", now: datetime) -> str:
+    """What a schedule that is gone left undone, or leaves undone now; empty if nothing."""
+    if last and last.result == "running":
+        return f"the schedule's process is gone, and run {last.id} was interrupted"
+    if plan and plan.next_run and plan.next_run < now:
+        return f"no schedule runs, and the run of {plan.next_run:%Y-%m-%d %H:%M %Z} was due"
+    return "no schedule runs, and nobody watches for new data" if plan and plan.watch else ""
+
+
+def _ended(last: "ScheduledRun | None") -> str:
+    return f"; the last run ended as {last.result}" if last and last.result != "running" else ""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.evaluation_results import ImageResult
+from components.writing import write_small
 from data.errors import ConfigError
 from data.masks import VOID_COLOR
 from models.bootstrap import Interval, class_totals, mean_iou_intervals
@@ -71,7 +72,7 @@ def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
         void_color=css_color(VOID_COLOR),
     )
     path = ours.folder / f"compare-{theirs.summary.run_id}.html"
-    path.write_text(page, encoding="utf-8")
+    write_small(str(path), page.encode())
     return path
 
 

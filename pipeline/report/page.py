@@ -21,6 +21,7 @@ from tfx.dsl.io import fileio
 from components.example_gen import read_bad
 from components.search_space import short
 from components.trainer import RESULT_FILE, TENSORBOARD
+from components.writing import write_small
 from data.errors import WorkspaceError
 from data.masks import VOID_COLOR
 from models.training import TrainingResult
@@ -98,7 +99,7 @@ def write_report(run: RunRecord) -> Path:
         **(score_values(summary, summary.metrics) if summary.metrics else {}),
     )
     path = folder / REPORT_FILE
-    path.write_text(page, encoding="utf-8")
+    write_small(str(path), page.encode())
     return path
 
 

@@ -68,11 +68,8 @@ def events_of(
 
 
 def pushed_versions(serving: str) -> list[int]:
-    """The versions that runs pushed, not rollbacks, lowest first; none also where a record is damaged."""
-    try:
-        return sorted(found.version for found in published(serving) if found.record.rollback_of is None)
-    except WorkspaceError:
-        return []
+    """The versions that runs pushed, not rollbacks, lowest first; without those whose record is damaged."""
+    return sorted(found.version for found in published(serving) if found.record.rollback_of is None)
 
 
 def served_version(serving: str) -> int | None:

@@ -84,7 +84,7 @@ class State:
 
     def __init__(self, path: Path):
         self._path = path
-        if path.exists() and not os.access(path, os.W_OK):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
             return  # Who may only read can look at what there is.
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:

@@ -5,6 +5,7 @@ place; here elements of BYTES tensors are base64, as with `content_type: base64`
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from pipeline.serving.tensors import Tensor, from_base64, require_shape, to_arra
 
 _DATATYPES = {tf.string: "BYTES", tf.uint8: "UINT8", tf.int64: "INT64", tf.float32: "FP32"}
 _SIGNATURE = "signature_name"
+#: With it, a body is JSON and then raw tensors: the protocol's extension for binary data.
+_BINARY = "Inference-Header-Content-Length"
 
 
 class InferenceInput(BaseModel):
@@ -43,6 +46,18 @@ class InferenceRequest(BaseModel):
     parameters: dict[str, str | float | bool] = {}
     inputs: list[InferenceInput] = Field(min_length=1)
     outputs: list[InferenceOutput] = []
+
+
+def require_json(headers: Mapping[str, str]) -> None:
+    """Refuses a request whose body holds more than JSON.
+
+    Raises:
+        RequestError: Its headers, whose names are compared without case, say so.
+    """
+    if _BINARY in headers:
+        raise RequestError(
+            f"{_BINARY}: binary tensor data are not supported; send all data in the JSON, BYTES as base64"
+        )
 
 
 def infer(body: bytes, model: LoadedModel) -> bytes:

@@ -56,6 +56,7 @@ def open_inference_routes(service: Service) -> APIRouter:
     @routes.post("/models/{name}/infer")
     @routes.post("/models/{name}/versions/{version:int}/infer")
     async def infer(request: Request) -> Response:
+        open_inference.require_json(request.headers)
         return await service.answer(request, open_inference.infer)
 
     return routes
@@ -72,10 +73,12 @@ def probe_routes(service: Service) -> APIRouter:
     """Liveness and readiness, which orchestrators ask without a token."""
     routes = APIRouter(prefix="/v2")
 
+    @routes.head("/health/live")
     @routes.get("/health/live")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
+    @routes.head("/health/ready")
     @routes.get("/health/ready")
     async def ready() -> JSONResponse:
         return JSONResponse({"ready": service.ready}, _status(service.ready))
@@ -108,6 +111,7 @@ def page_routes(service: Service) -> APIRouter:
     """The page where a person tries the model. It holds nothing that a token would protect."""
     routes = APIRouter()
 
+    @routes.head("/")
     @routes.get("/")
     async def page() -> HTMLResponse:
         return HTMLResponse(

@@ -46,8 +46,9 @@ class Service:
         Raises:
             RequestError: It is missing or wrong.
         """
-        given = request.headers.get("authorization", "")
-        if self.token and not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.encode(), self.token.encode())
+        if self.token and not (right and scheme.lower() == "bearer"):
             raise RequestError("needs the header 'Authorization: Bearer TOKEN'", HTTPStatus.UNAUTHORIZED)
 
     async def answer(self, request: Request, compute: Compute) -> Response:

@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,18 @@ def _numbers(values: Any, tensor: Tensor) -> np.ndarray:
         raise RequestError(f"{tensor.name}: lists of different lengths; an array has one length a dimension") from None
     dtype = np.dtype(tensor.dtype.as_numpy_dtype)
     limits = np.iinfo(dtype)
-    if array.size and array.dtype.kind not in "iu":
+    if array.size and (array.dtype.kind not in "iu" or _hold_truth_values(values, array.ndim)):
         raise RequestError(f"{tensor.name}: holds other things than whole numbers; the signature takes {dtype.name}")
     if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
         raise RequestError(
             f"{tensor.name}: holds {array.min()} to {array.max()}; {dtype.name} allows {limits.min} to {limits.max}"
         )
     return array.astype(dtype)
+
+
+def _hold_truth_values(values: Any, dimensions: int) -> bool:
+    """Whether nested lists hold true or false, which NumPy takes for 1 and 0 among numbers."""
+    flat = iter([values])
+    for _ in range(dimensions):
+        flat = chain.from_iterable(flat)
+    return bool in map(type, flat)

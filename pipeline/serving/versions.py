@@ -2,13 +2,14 @@
 
 import gc
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from components.serving_directory import Published, published
+from components.serving_directory import Damaged, Published, Version, versions
 from data.errors import ProjectError
 from pipeline.serving.errors import RequestError
 from pipeline.serving.model import LoadedModel
@@ -27,7 +28,7 @@ class VersionStatus(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    published: Published
+    found: Version
     error: str
     retry_at: float
 
@@ -36,7 +37,8 @@ class Versions:
     """The versions of one model, of which the highest that loads is served.
 
     A version is loaded and has answered its warm-up requests before it takes the place of the one in use; requests
-    under way keep the model that they began with. One that fails is left out, and tried again later.
+    under way keep the model that they began with. One that fails is left out, and tried again later; one whose record
+    is damaged, when the record is whole again.
 
     Args:
         name: The model's.
@@ -67,14 +69,16 @@ class Versions:
         """The model that a request asks for.
 
         Raises:
-            RequestError: Another model or version is served, or none yet.
+            RequestError: Another model or version is served, or none yet: that passes, unlike the others.
         """
         current = self._current
+        if name == self.name and current is None:
+            raise RequestError(f"no version of model {name} is loaded yet", HTTPStatus.SERVICE_UNAVAILABLE)
         if name == self.name and current and version in (None, current.version):
             return current
         asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        there = f"; served is {self.name}, version {current.version}" if current else "; no version is loaded yet"
-        raise RequestError(f"Servable not found for request: {asked}{there}", HTTPStatus.NOT_FOUND)
+        there = f"{self.name}, version {current.version}" if current else self.name
+        raise RequestError(f"Servable not found for request: {asked}; served is {there}", HTTPStatus.NOT_FOUND)
 
     def statuses_of(self, name: str, version: int | None) -> list[VersionStatus]:
         """Every version in use, being loaded or failed, or the one asked for; the newest first.
@@ -91,11 +95,14 @@ class Versions:
 
     def _statuses(self) -> list[VersionStatus]:
         current, loading, failures = self._current, self._loading, list(self._failures.values())
-        found = [VersionStatus(current.version, "AVAILABLE")] if current else []
+        found = {
+            failure.found.version: VersionStatus(failure.found.version, "END", failure.error) for failure in failures
+        }
         if loading is not None:
-            found.append(VersionStatus(loading, "LOADING"))
-        found += [VersionStatus(failure.published.version, "END", failure.error) for failure in failures]
-        return sorted(found, reverse=True)
+            found[loading] = VersionStatus(loading, "LOADING")
+        if current:
+            found[current.version] = VersionStatus(current.version, "AVAILABLE")
+        return sorted(found.values(), reverse=True)
 
     def follow(self, stop: threading.Event, poll_seconds: float) -> None:
         """Looks at the serving directory again and again, until told to stop."""
@@ -107,19 +114,31 @@ class Versions:
             stop.wait(poll_seconds)
 
     def poll(self) -> None:
-        """Looks at the serving directory once, and loads the highest version unless it is in use.
-
-        Raises:
-            WorkspaceError: The record of a version is damaged; what is served goes on being served.
-        """
-        found = published(self._directory)
-        self._failures = {number: failure for number, failure in self._failures.items() if failure.published in found}
+        """Looks at the serving directory once, and loads the highest version unless it is in use."""
+        found = versions(self._directory)
+        self._failures = {number: failure for number, failure in self._failures.items() if failure.found in found}
+        for version in found:
+            if isinstance(version, Damaged) and version.version not in self._failures:
+                self._leave_out(version, version.error, math.inf)
         for candidate in reversed(found):
-            if self._current and candidate == self._current.published:
+            if self._in_use(candidate):
                 return
             failure = self._failures.get(candidate.version)
-            if (failure is None or time.monotonic() >= failure.retry_at) and self._try(candidate):
+            due = failure is None or time.monotonic() >= failure.retry_at
+            if isinstance(candidate, Published) and due and self._try(candidate):
                 return
+
+    def _in_use(self, candidate: Version) -> bool:
+        """Also where its record was damaged since it was loaded: what is served goes on being served."""
+        if self._current is None:
+            return False
+        same = candidate.version == self._current.version
+        return same if isinstance(candidate, Damaged) else candidate == self._current.published
+
+    def _leave_out(self, version: Version, error: str, retry_at: float) -> None:
+        _LOG.error("version %d cannot be served: %s", version.version, error)
+        self._failures[version.version] = _Failure(version, error, retry_at)
+        self._on_load(False)
 
     def _try(self, candidate: Published) -> bool:
         self._loading = candidate.version
@@ -128,10 +147,7 @@ class Versions:
             model = self._load(candidate)
         except Exception as error:  # noqa: BLE001 - a broken SavedModel raises nearly anything; serving goes on.
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            _LOG.error("version %d cannot be served: %s", candidate.version, reason)
-            retry_at = time.monotonic() + self._retry_seconds
-            self._failures[candidate.version] = _Failure(candidate, reason, retry_at)
-            self._on_load(False)
+            self._leave_out(candidate, reason, time.monotonic() + self._retry_seconds)
             return False
         else:
             self._failures.pop(candidate.version, None)

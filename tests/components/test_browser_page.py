@@ -183,6 +183,24 @@ def test_a_huge_picture_is_shrunk_before_its_pixels_are_read(browser: Chrome, ad
     assert width / height == pytest.approx(5000 / 4000, abs=0.001)
 
 
+def test_a_file_that_is_no_picture_takes_the_picture_before_off_the_page(browser: Chrome, address: str, tmp_path: Path):
+    Image.new("RGB", (WIDTH, HEIGHT), "gray").save(tmp_path / "picture.png")
+    (tmp_path / "no.png").write_text("no picture")
+    browser.get(address)
+    wait_for(browser, "ready", "failed")
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "picture.png"))
+    WebDriverWait(browser, 60).until(lambda _: " ms" in wait_for(browser, "ready", "failed"))
+    shown = [browser.find_element(By.ID, name) for name in ("picture", "mask", "classes")]
+    assert all(element.size["height"] > 0 for element in shown)
+
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "no.png"))
+
+    assert wait_for(browser, "failed")
+    assert [element.size["height"] for element in shown] == [0, 0, 0]
+    browser.execute_script("document.getElementById('model').dispatchEvent(new Event('change'))")
+    assert "choose a picture" in wait_for(browser, "ready")
+
+
 def test_the_camera_is_segmented_until_it_is_stopped(browser: Chrome, address: str):
     browser.get(address)
     wait_for(browser, "ready", "failed")

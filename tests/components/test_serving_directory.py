@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from components import serving_directory
-from components.serving_directory import model_fingerprint, prune, publish, published, republish, served, state
+from components.serving_directory import (
+    all_published,
+    model_fingerprint,
+    prune,
+    publish,
+    published,
+    republish,
+    served,
+    state,
+    versions,
+)
 from components.serving_lock import LOCK, changing
 from components.version_marks import pin, unpin, withdraw
 from data.errors import WorkspaceBusy, WorkspaceError
@@ -115,6 +125,29 @@ def test_a_damaged_record_is_named_with_what_to_do(
     message = str(caught.value)
     assert message.startswith(f"{record}: damaged record of a published version: {what}")
     assert message.endswith("Restore the file, or remove the version's folder")
+
+
+def test_a_damaged_record_of_an_earlier_version_stops_nobody_but_those_who_must_miss_none(model: Path, tmp_path: Path):
+    serving = tmp_path / "serving"
+    first, second = push(model, serving), push(model, serving)
+    record = Path(first.path, "PUBLISHED")
+    record.write_text("{")
+
+    assert served(str(serving)) == second and published(str(serving)) == [second]
+    assert [version.version for version in versions(str(serving))] == [1, 2]
+    with pytest.raises(WorkspaceError, match=f"{record}: damaged record"):
+        all_published(str(serving))
+    third = push(model, serving)
+    assert prune(str(serving), 1) == [2] and published(str(serving)) == [third] and record.exists()
+
+
+def test_a_record_that_cannot_be_read_is_named(model: Path, tmp_path: Path):
+    record = Path(push(model, tmp_path / "serving").path, "PUBLISHED")
+    record.unlink()
+    record.mkdir()
+
+    with pytest.raises(WorkspaceError, match=f"{record}: the record of a published version cannot be read: Is a dir"):
+        served(str(tmp_path / "serving"))
 
 
 def test_a_version_that_another_process_published_meanwhile_is_not_overwritten(

@@ -1,8 +1,11 @@
 """A workspace in which the whole pipeline has run once, on a few tiny images, started as a person starts it."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,28 @@ def command_line(*arguments: str, timeout: float = 900) -> subprocess.CompletedP
 def run_arguments(workspace: Path, settings: list[str], *more: str) -> list[str]:
     """The arguments of a `run`."""
     return ["run", "--workspace", str(workspace), *(part for s in settings for part in ("--set", s)), *more]
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that every user can reach, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        Path(folder).chmod(0o755)
+
+
+@contextmanager
+def as_no_root() -> Iterator[None]:
+    """This process without root's right to read and write whatever it likes."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ def test_a_damaged_database_stops_a_run_with_what_to_do(workspace: Workspace):
     assert not DamagedMetadata.transient
     (workspace.backups).mkdir()
     (workspace.backups / "metadata-000001.sqlite").touch()
-    with pytest.raises(DamagedMetadata, match="doctor --restore` puts the newest good backup back"):
+    with pytest.raises(DamagedMetadata, match=f"doctor --restore {workspace.option}` puts the newest good backup back"):
         require_whole(workspace)
 
 
@@ -178,7 +178,7 @@ def test_lost_metadata_come_back_from_a_backup(workspace: Workspace):
     check = check_metadata(workspace.metadata)
     assert (check.status, check.remedy) == (
         "fail",
-        "`python local_runner.py doctor --restore` puts the newest good backup back",
+        f"`python local_runner.py doctor --restore {workspace.option}` puts the newest good backup back",
     )
 
     assert restore(workspace) == (workspace.backups / "metadata-000001.sqlite", None)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from components.serving_directory import publish
+from components.serving_directory import prune, publish
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, image_file, pack_part, part_name
 from pipeline.backup import DamagedMetadata
@@ -23,6 +24,7 @@ from pipeline.lineage_tree import lineage_tree, uses_tree
 from pipeline.metadata_store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata_store import existing_store, metadata_config, open_store
 from pipeline.provenance import REASONS, Provenance
+from pipeline.retention import Superseded
 from pipeline.rollback import roll_back
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
@@ -325,6 +327,28 @@ def test_the_tree_reads_from_the_version_down_to_the_stages(sqlite_history: Hist
     text = printed(lineage_tree(trace(sqlite_history, 1)))
     for line in ("cars version 1", "span-4", "/e/[1]", "training: steps=6", "blessed", "Trainer: code hash of Trainer"):
         assert line in text
+
+
+def test_what_retention_removed_is_said_to_be_gone_and_changes_no_time(sqlite_history: History, tmp_path: Path) -> None:
+    for version in (1, 2):
+        publish_file(f"model {version}", f"{sqlite_history.serving}/cars", tmp_path / "model")
+        sqlite_history.push(f"run-{version}", "cars", version)
+    before = trace(sqlite_history, 1)
+    assert not before.removed and "(removed)" not in printed(lineage_tree(before))
+
+    time.sleep(0.01)  # ML Metadata count milliseconds.
+    prune(f"{sqlite_history.serving}/cars", 1)
+    gone = sqlite_history.store.get_artifacts_by_id(
+        [before.trained_model[0].id, pushes(sqlite_history.store)[0].artifact_id]
+    )
+    Superseded([], gone, []).remove(sqlite_history.store)
+    after = trace(sqlite_history, 1)
+
+    assert after.pushed_at == before.pushed_at
+    assert after.removed and after.trained_model[0].removed and not after.data[0].examples.removed
+    lines = [line for line in printed(lineage_tree(after)).splitlines() if line.endswith("(removed)")]
+    assert [line.split(": ")[0].lstrip("├─ ") for line in lines] == ["cars version 1", "trained model"]
+    assert not trace(sqlite_history, 2).removed
 
 
 def test_a_workspace_in_which_nothing_ran_has_no_lineage(tmp_path: Path) -> None:

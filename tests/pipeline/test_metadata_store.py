@@ -64,7 +64,9 @@ def test_a_server_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
 
 def test_a_database_that_is_none_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "metadata.sqlite").write_bytes(b"this is no database, and never was one" * 100)
-    with pytest.raises(MetadataError, match=r"metadata\.sqlite cannot be opened: .*`python local_runner.py doctor`"):
+    with pytest.raises(
+        MetadataError, match=r"metadata\.sqlite cannot be opened: .*`python local_runner.py doctor --workspace "
+    ):
         connect(MetadataConfig(), tmp_path)
 
 

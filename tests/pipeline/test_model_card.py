@@ -75,15 +75,31 @@ def test_the_card_has_data_scores_and_origin(card: str):
         assert line in card.splitlines()
     table = rows(card)
     assert ["mean IoU", "0.7571"] in table
+    assert ["mean class accuracy", "0.9000"] in table
+    assert ["mean boundary IoU", "0.3000"] in table
+    assert ["mean IoU in the trimap", "0.4000"] in table
+    assert ["calibration error; lower is better", "0.0500"] in table
+    assert ["mean IoU, 95 % confidence interval over 4 test images", "0.7100 to 0.7900"] in table
     assert ["mean IoU of version 6, served before", "0.7000"] in table
-    assert ["sky", "0.8000", "66.67 %"] in table
-    assert ["void deck", "none", "0.00 %"] in table
+    assert ["class", "IoU", "Dice", "boundary IoU", "share of the labelled pixels"] in table
+    assert ["sky", "0.8000", "0.8750", "0.1250", "66.67 %"] in table
+    assert ["void deck", "none", "0.8750", "0.1250", "0.00 %"] in table
     assert ["source:c", "none"] in table
     assert ["float16", "0.7499", "3.25", "5", "pushed"] in table
     assert ["segmenter", "0.7500", "7", "pushed"] in table
     assert [r"feature\_extractor", "0.5000", "", "left out: mean IoU 0.5000"] in table
     (int8,) = (row for row in table if row[0] == "int8")
     assert "left out: mean IoU 0.5000" in int8[4]
+
+
+def test_a_record_of_an_earlier_version_gives_the_scores_that_it_has(tmp_path: Path):
+    metrics = METRICS.model_copy(update={"scores": None, "mean_iou_interval": None})
+
+    write_model_card(make_summary(metrics=metrics), STAGES, tmp_path)
+
+    table = rows((tmp_path / MARKDOWN_FILE).read_text())
+    assert ["pixel accuracy", "0.8667"] in table and ["sky", "0.8000", "66.67 %"] in table
+    assert not any("class accuracy" in row[0] or "interval" in row[0] for row in table)
 
 
 def test_weaknesses_are_named():

@@ -19,13 +19,14 @@ from components.serving_directory import prune, publish, published
 from components.version_marks import pin
 from data.errors import WorkspaceError
 from data.labels import ClassLabel, LabelMap
-from pipeline.config import MetadataConfig, RetentionConfig
+from pipeline.config import MetadataConfig, RetentionConfig, parse_config
 from pipeline.lineage import find_push, lineage, pushes
 from pipeline.local import run_pipeline
 from pipeline.metadata_store import metadata_config, open_store
 from pipeline.records import read_run
 from pipeline.retention import superseded
 from pipeline.rollback import roll_back
+from pipeline.runs import LOG_FILE, keep_house
 from pipeline.summary import SUMMARY_FILE, Summary
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
@@ -291,6 +292,21 @@ def test_damaged_records_or_an_empty_workspace_remove_nothing(story: Story):
 
     assert story.runs == ["run-001", "run-002"]
     assert story.makers("Trainer") == ["run-001"] * 2 + ["run-002"] * 2
+
+
+def test_what_keeps_old_runs_from_being_removed_keeps_neither_index_nor_backup(story: Story):
+    for version in (1, 2):
+        run_id = story.run(version=version)
+    (story.workspace.serving / "tiny/1/PUBLISHED").write_text("{")
+    config = parse_config({"data": {"path": "none"}, "retention": {"keep_runs": 1}}, "test")
+    folder = story.workspace.run_folder(run_id)
+
+    keep_house(config, story.workspace, folder, succeeded=True)
+
+    log = (folder / LOG_FILE).read_text()
+    assert log.startswith("old runs were not removed:\n") and "damaged record" in log and "not written" not in log
+    assert story.runs == ["index.html", "run-001", "run-002"]
+    assert [path.name for path in story.workspace.backups.iterdir()] == ["metadata-000001.sqlite"]
 
 
 def test_an_interrupted_removal_is_finished_the_next_time(story: Story, monkeypatch: pytest.MonkeyPatch):

@@ -153,3 +153,20 @@ def test_the_commands_say_what_they_did(serving: Path):
     assert "of version 3 may be pushed again" in command_line("readmit", "3", *workspace).stdout
     again = command_line("readmit", "3", *workspace)
     assert (again.returncode, again.stderr) == (1, f"error: {serving / 'tiny'}: version 3 was not rolled back\n")
+
+
+def test_a_damaged_record_of_another_version_stops_no_rollback(serving: Path):
+    record = serving / "tiny/2/PUBLISHED"
+    record.write_text("{")
+
+    with pytest.raises(WorkspaceError, match=f"{record}: damaged record"):
+        roll_back(choose_serving_dir(str(serving), None), to=2)
+    assert roll_back(choose_serving_dir(str(serving), None), None).record.restored_from == 1
+
+
+def test_what_is_rolled_back_must_be_known(serving: Path):
+    record = serving / "tiny/3/PUBLISHED"
+    record.write_text("{")
+
+    with pytest.raises(WorkspaceError, match=f"{record}: damaged record"):
+        roll_back(choose_serving_dir(str(serving), None), None)

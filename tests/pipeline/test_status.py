@@ -10,6 +10,7 @@ import pytest
 
 from components.serving_directory import publish
 from data.errors import WorkspaceError
+from pipeline.commands import status_command
 from pipeline.status import RunStatus, Status, read_status
 from pipeline.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
 from pipeline.workspace import Workspace
@@ -126,12 +127,21 @@ def test_every_model_is_listed_with_its_complete_versions(workspace: Workspace, 
     assert list(serving) == ["cells", "roads"]
 
 
-def test_a_damaged_record_of_a_version_is_an_error_that_names_it(workspace: Workspace, tmp_path: Path):
-    serve(workspace, "roads", 1, tmp_path / "model")
-    (workspace.serving / "roads/1/PUBLISHED").write_text("{")
+def test_a_damaged_record_of_a_version_is_named_and_hides_nothing_else(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    serve(workspace, "roads", 2, tmp_path / "model")
+    record = workspace.serving / "roads/1/PUBLISHED"
+    record.write_text("{")
 
-    with pytest.raises(WorkspaceError, match=r"serving/roads/1/PUBLISHED: damaged record"):
-        read_status(workspace, 10)
+    status = read_status(workspace, 10)
+
+    assert status.serving == {"roads": [2]}
+    (error,) = status.damaged
+    assert error.startswith(f"{record}: damaged record of a published version")
+    status_command(workspace.root, 10, as_json=False)
+    shown = capsys.readouterr().out
+    assert "model roads: serves version 2; kept: 2\n" in shown and f"{error}\n" in shown
 
 
 def test_a_run_under_way_is_named(workspace: Workspace):

@@ -9,6 +9,7 @@ import pytest
 
 from data.errors import WorkspaceError
 from pipeline.workspace import Workspace
+from tests.pipeline.conftest import as_no_root
 
 HOLD = """
 import sys, time
@@ -43,6 +44,24 @@ def test_a_killed_run_leaves_the_workspace_free(tmp_path: Path, other_process: s
     with Workspace(tmp_path).locked():
         pass
     assert Workspace(tmp_path).holder() == ""
+
+
+def test_who_may_only_read_is_told_who_runs_and_that_nothing_can_be_written(reachable: Path) -> None:
+    workspace = Workspace(reachable)
+    with workspace.locked():
+        pass
+    reachable.chmod(0o555)
+    (reachable / ".lock").chmod(0o444)
+
+    with as_no_root():
+        assert workspace.holder() == ""
+        with pytest.raises(WorkspaceError, match="cannot be written to: Permission denied"), workspace.locked():
+            pass
+
+
+def test_a_workspace_is_named_as_a_shell_takes_it(tmp_path: Path) -> None:
+    assert Workspace(Path("/data/workspace")).option == "--workspace /data/workspace"
+    assert Workspace(Path("/my data/w")).option == "--workspace '/my data/w'"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

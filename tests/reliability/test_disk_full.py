@@ -86,6 +86,9 @@ def test_pins_stay_as_they_are_where_there_is_no_room_for_more(tmp_path: Path, s
         pin(str(serving), 2)
 
     assert pinned(str(serving)) == {1}
+    assert names(serving) == ["1", "2", "3", "pins.json"]
+    told = command_line("pin", "2", "--serving", str(serving.parent))
+    assert (told.returncode, told.stderr) == (TEMPORARY, f"error: {serving}/pins.json: No space left on device\n")
     filler.unlink()
     assert prune(str(serving), 1) == [2]
 

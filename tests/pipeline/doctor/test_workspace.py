@@ -11,11 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.backup import back_up
-from pipeline.doctor import workspace
+from data.errors import WorkspaceError
+from pipeline.backup import back_up, require_whole
+from pipeline.doctor import examination, workspace
 from pipeline.schedule.scheduler import schedule_lock, schedule_state
 from pipeline.schedule.state import Plan
 from pipeline.workspace import Workspace
+from tests.pipeline.conftest import as_no_root
 
 #: Is killed in the middle of a transaction that it has begun to write to disk.
 KILLED_WRITER = """
@@ -146,7 +148,7 @@ def test_backups_are_counted_and_offered_where_the_database_is_damaged(tmp_path:
 
     assert (check.status, check.remedy) == (
         "fail",
-        "`python local_runner.py doctor --restore` puts the newest good backup back",
+        f"`python local_runner.py doctor --restore --workspace {tmp_path}` puts the newest good backup back",
     )
 
 
@@ -160,11 +162,36 @@ def test_what_a_killed_run_had_begun_to_write_is_not_called_damage(tmp_path: Pat
     assert workspace.check_metadata(database) == workspace.Check("ML Metadata", "ok", "200 executions recorded")
 
 
-def schedule(workspace: Path, next_run: datetime, *results: str) -> None:
+def test_a_database_that_is_closed_to_this_user_is_not_called_damaged(reachable: Path):
+    database = reachable / "metadata.sqlite"
+    write_database(database)
+    database.chmod(0)
+
+    with as_no_root():
+        check = workspace.check_metadata(database)
+        with pytest.raises(WorkspaceError, match="cannot be opened by this user: unable to open database file"):
+            require_whole(Workspace(reachable))
+
+    assert (check.status, check.remedy) == ("fail", workspace.AS_OWNER)
+    assert check.detail == f"{database} cannot be opened by this user: unable to open database file"
+
+
+def test_a_workspace_that_is_closed_to_this_user_is_a_finding(reachable: Path):
+    reachable.chmod(0)
+    with as_no_root():
+        check = examination.examine("ML Metadata", workspace.check_metadata, reachable / "metadata.sqlite")
+
+    assert (check.name, check.status, check.remedy) == ("ML Metadata", "fail", workspace.AS_OWNER)
+    assert check.detail.startswith(str(reachable)) and check.detail.endswith(": Permission denied")
+
+
+def schedule(workspace: Path, next_run: datetime | None, *results: str, watch: bool = False) -> None:
     state = schedule_state(Workspace(workspace))
-    state.plan = Plan(cron="0 3 * * *", timezone="UTC", watch=False, next_run=next_run)
+    state.plan = Plan(cron=None if watch else "0 3 * * *", timezone="UTC", watch=watch, next_run=next_run)
     for result in results:
-        state.end(state.begin("cron", next_run).model_copy(update={"result": result}))
+        run = state.begin("cron", next_run or datetime.now(UTC))
+        if result != "running":  # A schedule that is killed writes nothing more.
+            state.end(run.model_copy(update={"result": result}))
 
 
 def test_a_schedule_that_does_not_run_is_told_once_a_run_was_due(tmp_path: Path):
@@ -182,6 +209,28 @@ def test_a_schedule_that_does_not_run_is_told_once_a_run_was_due(tmp_path: Path)
     with schedule_lock(Workspace(tmp_path)).held():
         alive = workspace.check_schedule(tmp_path, now=due + timedelta(minutes=1))
     assert (alive.status, alive.detail) == ("ok", f"process {os.getpid()}; the last run ended as pushed")
+
+
+def test_a_schedule_that_was_killed_in_a_run_is_told_at_once(tmp_path: Path):
+    schedule(tmp_path, None, "pushed", "running", watch=True)
+
+    check = workspace.check_schedule(tmp_path)
+
+    assert (check.status, check.detail) == ("warn", "the schedule's process is gone, and run 2 was interrupted")
+    assert check.remedy == f"start it again: `python local_runner.py schedule ... --workspace {tmp_path}`"
+    with schedule_lock(Workspace(tmp_path)).held():
+        assert workspace.check_schedule(tmp_path) == workspace.Check("Schedule", "ok", f"process {os.getpid()}")
+
+
+def test_a_schedule_that_should_watch_and_is_gone_is_told(tmp_path: Path):
+    schedule(tmp_path, None, "pushed", watch=True)
+
+    check = workspace.check_schedule(tmp_path)
+
+    assert (check.status, check.detail) == (
+        "warn",
+        "no schedule runs, and nobody watches for new data; the last run ended as pushed",
+    )
 
 
 def test_a_schedule_whose_last_run_failed_or_whose_state_is_damaged_is_told(tmp_path: Path):

@@ -13,7 +13,17 @@ from pipeline.report.index import write_index
 from pipeline.report.page import RunRecord
 from pipeline.summary import SUMMARY_FILE, Summary
 from pipeline.workspace import CONFIG_FILE, Workspace
-from tests.pipeline.report.hand_made import BLESSED, EVIL, make_summary, save_model, write_artifacts, write_results
+from tests.pipeline.report.hand_made import (
+    BLESSED,
+    EVIL,
+    HUB,
+    LITE,
+    make_metrics,
+    make_summary,
+    save_model,
+    write_artifacts,
+    write_results,
+)
 from tests.pipeline.report.test_compare import REVERSED
 
 #: Every text's contrast with what is behind it, by WCAG 2.1; those below 4.5.
@@ -51,6 +61,23 @@ found.push(...all("table").filter((table) => !table.querySelector("th")));
 found.push(...all("input, .wide").filter((element) => !element.getAttribute("aria-label")));
 found.push(...all("svg, .bar").filter((element) => !element.getAttribute("aria-label")));
 return found.map((element) => element.outerHTML.slice(0, 200));
+"""
+
+
+#: Words of a table that stand in more than one line.
+BROKEN_WORDS = """
+const found = [], range = document.createRange();
+for (const cell of document.querySelectorAll("#targets ~ .wide :is(th, td)")) {
+  for (const text of cell.childNodes) {
+    if (text.nodeType !== 3) continue;
+    for (const word of text.data.matchAll(/[^\\s-]+/g)) {
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) found.push(word[0]);
+    }
+  }
+}
+return found;
 """
 
 
@@ -115,6 +142,23 @@ def test_pages_show_themselves_without_complaint_on_a_phone(pages: dict[str, Pat
         open_page(browser, file, 1200)
         screenshot(browser, tmp_path / f"{name}.png")
     assert len(list(tmp_path.glob("*.png"))) == 6
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 1280])
+def test_long_names_make_no_page_wider_than_its_window_and_break_no_word_of_the_targets(
+    page: Callable[..., str], folder: Path, browser: Chrome, tmp_path: Path, width: int
+):
+    metrics = make_metrics("traffic_sign_and_its_pole_(background)")
+    names = [{"name": name} for name in metrics.iou]
+    summary = make_summary(**BLESSED | {"metrics": metrics, "baseline": None}, lite=LITE, hub=HUB)
+    summary.config["data"]["label_map"]["classes"] = names
+    page(summary, stages={})
+
+    open_page(browser, folder / "report.html", width)
+
+    screenshot(browser, tmp_path / f"{width}.png")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(BROKEN_WORDS) == []
 
 
 def test_pages_tell_those_who_do_not_see_them_everything(pages: dict[str, Path], browser: Chrome):

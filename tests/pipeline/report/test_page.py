@@ -106,9 +106,10 @@ def test_nothing_is_fetched_from_elsewhere(page: WritePage):
 
 
 def test_every_cell_of_the_matrix_tells_its_numbers(page: WritePage):
-    titles = re.findall(r'<td class="(?:hit|miss)[^>]*title="([^"]*)"', page(make_summary(**BLESSED)))
-    assert len(titles) == 9
-    assert unescape(titles[1]) == f"sky taken for {EVIL}: 20.0 %, 2 pixels"
+    cells = re.findall(r'<td class="(?:hit|miss)[^>]*title="([^"]*)">([^<]*)<', page(make_summary(**BLESSED)))
+    assert len(cells) == 9
+    assert (unescape(cells[1][0]), cells[1][1]) == (f"sky taken for {EVIL}: 20.0 %, 2 pixels", "20.0")
+    assert {(title.partition(":")[2], text) for title, text in cells[6:]} == {(" no labelled pixel", "\N{EN DASH}")}
 
 
 def test_a_matrix_of_many_classes_is_left_to_the_summary(page: WritePage):

@@ -1,3 +1,4 @@
+import configparser
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,8 @@ from data.errors import TEMPORARY
 
 ROOT = Path(__file__).resolve().parents[3]
 UNIT = ROOT / "deploy" / "systemd" / "deeplab-schedule.service"
-MANIFESTS = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "cronjob.yaml").read_text()))
+CRONJOB = ROOT / "deploy" / "kubernetes" / "cronjob.yaml"
+MANIFESTS = list(yaml.safe_load_all(CRONJOB.read_text()))
 
 
 @pytest.mark.platform("systemd-analyze is a part of Linux distributions with systemd")
@@ -33,6 +35,27 @@ def test_systemd_takes_the_unit(tmp_path: Path):
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: manifest["kind"])
 def test_kubernetes_takes_the_manifest(manifest: dict[str, Any]):
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_unit_that_fails_at_once_is_given_up():
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(UNIT.read_text())
+    limits, minutes = unit["Unit"], unit["Unit"]["StartLimitIntervalSec"].removesuffix("min")
+
+    assert int(limits["StartLimitBurst"]) * unit["Service"].getint("RestartSec") < 60 * int(minutes)
+
+
+def test_what_the_manifest_takes_for_there_is_told_of_in_its_head():
+    head = [line for line in CRONJOB.read_text().splitlines() if line.startswith("#")]
+    claims = {manifest["metadata"]["name"] for manifest in MANIFESTS if manifest["kind"] == "PersistentVolumeClaim"}
+    job = next(manifest for manifest in MANIFESTS if manifest["kind"] == "CronJob")["spec"]["jobTemplate"]["spec"]
+    pod = job["template"]["spec"]
+    claimed = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    maps = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+
+    for name in (claimed - claims) | maps | {pod["containers"][0]["image"]}:
+        assert any(name in line for line in head), name
 
 
 def test_a_run_that_the_schedule_gave_up_is_not_begun_again_and_a_lost_pod_is():

@@ -1,16 +1,15 @@
-import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from data.errors import WorkspaceError
 from pipeline.schedule import state as module
 from pipeline.schedule.state import Plan, State
+from tests.pipeline.conftest import as_no_root
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
 
@@ -58,23 +57,17 @@ def test_many_threads_may_write(tmp_path: Path):
     assert sorted(run.id for run in runs) == list(range(1, 25))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which root alone may")
-def test_another_user_may_look():
+def test_another_user_may_look(reachable: Path):
     """As an administrator does into the workspace of the service's own user."""
-    with TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        state = State(Path(folder) / "state.sqlite")
-        state.begin("cron", NOW)
-        child = os.fork()
-        if not child:
-            seen = False
-            try:
-                os.setuid(65534)
-                again = State(Path(folder) / "state.sqlite")
-                seen = [run.result for run in again.last(5)] == ["running"] and again.plan is None
-            finally:
-                os._exit(0 if seen else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    path = reachable / "state.sqlite"
+    State(path).begin("cron", NOW)
+    path.chmod(0o444)
+    with as_no_root():
+        state = State(path)
+        assert [run.result for run in state.last(5)] == ["running"]
+        assert state.plan is None
+        with pytest.raises(WorkspaceError, match="attempt to write a readonly database"):
+            state.begin("cron", NOW)
 
 
 def test_an_entry_of_another_version_is_named_with_what_to_do(tmp_path: Path):

@@ -124,6 +124,8 @@ def test_a_malformed_predict_request_is_refused_with_a_reason(model: FakeModel, 
         ([[[[1, 2, -1]]]], "pixels: holds -1 to 2; uint8 allows 0 to 255"),
         ([[[[1, 2, 0.5]]]], "pixels: holds other things than whole numbers"),
         ([[[[1, 2, True], [1, 2, 3]], "x"]], "pixels: "),
+        ([[[[4, 5, 6], [True, 2, 3]]]], "pixels: holds other things than whole numbers"),
+        ([[[[4, 5, 6], [7, 8, False]]]], "pixels: holds other things than whole numbers"),
         ([[[[1, 2, 3], [1, 2]]]], "pixels: lists of different lengths"),
         ([[[[1, 2]]]], r"pixels: has shape \[1, 1, 1, 2\]; the signature takes \[-1, -1, -1, 3\], not empty"),
         ([[[1, 2, 3]]], r"pixels: has shape \[1, 1, 3\]"),
@@ -182,6 +184,15 @@ def test_tensor_data_come_flat_or_nested(model: FakeModel, data: list[Any]):
         ({"data": [1], "shape": [1], "datatype": "UINT8"}, "inputs: has pixels; the signature takes image_bytes"),
         ({"data": [b64(b"x")], "shape": [1], "outputs": [{"name": "logits"}]}, "outputs: 'logits' is not among mask"),
         ({"data": [b64(b"x")], "shape": [1], "inputs": []}, "inputs: List should have at least 1 item"),
+        (
+            {
+                "data": [True, 2, 3],
+                "shape": [1, 1, 1, 3],
+                "datatype": "UINT8",
+                "parameters": {"signature_name": "predict_pixels"},
+            },
+            "pixels: holds other things than whole numbers",
+        ),
     ],
 )
 def test_a_malformed_inference_request_is_refused_with_a_reason(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import shutil
 import signal
 import socket
@@ -189,6 +190,26 @@ def test_without_the_token_only_probes_and_the_page_answer(protected: Server, he
             assert stranger.get(path).status_code == 401
         refused = stranger.post(PREDICT, json=rows(IMAGES[0]))
         assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_of_the_token_is_written_in_any_case(protected: Server, scheme: str):
+    assert protected.client.get("/v2", headers={"Authorization": f"{scheme} secret"}).status_code == 200
+
+
+def test_binary_tensor_data_are_refused_by_name(protected: Server):
+    body = json.dumps(tensors(IMAGES[0])).encode()
+    headers = {"Inference-Header-Content-Length": str(len(body))}
+    refused = protected.client.post(INFER, content=body + bytes(4), headers=headers)
+    assert refused.status_code == 400
+    assert "Inference-Header-Content-Length: binary tensor data are not supported" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/health/live", "/v2/health/ready"])
+def test_a_load_balancer_may_ask_for_the_head_alone(protected: Server, path: str):
+    head = protected.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == protected.client.get(path).headers["content-type"]
 
 
 def test_requests_are_counted_by_route_and_code(protected: Server):
@@ -478,6 +499,9 @@ def following(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("following")
     directory = ServingDirectory(folder / "serving", saved_model)
     directory.push()
+    damaged = folder / "serving/tiny/0"
+    damaged.mkdir()
+    (damaged / "PUBLISHED").write_text("{")
     with running(directory.root, folder / "log", poll_seconds=0.1, drain_seconds=1, workers=1, queue=2) as server:
         yield server, directory
 
@@ -491,6 +515,7 @@ def test_pushes_a_broken_version_and_a_rollback_cost_no_request(
     (broken / "variables" / "variables.index").write_bytes(b"damaged")
     with Load(server.client) as load:
         server.until(lambda: load.answered_by("1"))
+        assert server.states() == {"1": "AVAILABLE", "0": "END"}
         directory.push(other)
         server.until(lambda: load.answered_by("2"))
         directory.push(broken)

@@ -10,7 +10,6 @@ from google.protobuf import json_format
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
 
 from components.serving_directory import Published, publish
-from data.errors import WorkspaceError
 from pipeline.serving import tf_serving, versions
 from pipeline.serving.errors import RequestError
 from pipeline.serving.versions import Versions
@@ -59,8 +58,15 @@ def states(found: Versions) -> dict[int, str]:
 def test_nothing_is_served_before_the_first_push(found: Versions, loader: Loader):
     found.poll()
     assert served(found) is None and loader.asked == []
-    with pytest.raises(RequestError, match=r"Servable not found for request: Latest\(tiny\); no version is loaded yet"):
-        found.model("tiny", None)
+    for version in (None, 1):
+        with pytest.raises(RequestError, match="no version of model tiny is loaded yet") as caught:
+            found.model("tiny", version)
+        assert caught.value.status == 503
+    with pytest.raises(
+        RequestError, match=r"Servable not found for request: Latest\(other\); served is tiny"
+    ) as caught:
+        found.model("other", None)
+    assert caught.value.status == 404
     with pytest.raises(RequestError, match="Could not find any versions of model tiny"):
         found.statuses_of("tiny", None)
 
@@ -152,13 +158,49 @@ def test_a_version_that_was_replaced_under_its_number_is_loaded_anew(
     assert loader.asked == [1, 1]
 
 
-def test_a_damaged_record_stops_nothing_that_is_served(found: Versions, push: Callable[[], Published]):
+@pytest.mark.parametrize("damaged", [1, 3])
+def test_a_damaged_record_is_left_out_and_shown_while_the_others_are_followed(
+    found: Versions, loader: Loader, push: Callable[[], Published], damaged: int
+):
+    paths = {version.version: version.path for version in (push(), push(), push())}
+    record = Path(paths[damaged], "PUBLISHED")
+    whole = record.read_text()
+    record.write_text(whole[:20])
+
+    found.poll(), found.poll()
+
+    newest = max({1, 2, 3} - {damaged})
+    assert served(found) == newest and loader.asked == [newest]
+    assert states(found) == {newest: "AVAILABLE", damaged: "END"}
+    assert found.statuses_of("tiny", damaged)[0].error.startswith(f"{record}: damaged record of a published version")
     push()
     found.poll()
-    Path(push().path, "PUBLISHED").write_text("{")
-    with pytest.raises(WorkspaceError, match="damaged record"):
-        found.poll()
-    assert served(found) == 1
+    assert states(found) == {4: "AVAILABLE", damaged: "END"} and loader.results == [False, True, True]
+    record.write_text(whole)
+    found.poll()
+    assert states(found) == {4: "AVAILABLE"}
+
+
+def test_a_version_in_use_stays_when_its_record_is_damaged(
+    found: Versions, loader: Loader, push: Callable[[], Published]
+):
+    push()
+    second = push()
+    found.poll()
+    Path(second.path, "PUBLISHED").write_text("{")
+    found.poll()
+    assert served(found) == 2 and loader.asked == [2] and states(found) == {2: "AVAILABLE"}
+
+
+def test_a_version_whose_record_is_whole_again_is_loaded_at_once(found: Versions, push: Callable[[], Published]):
+    record = Path(push().path, "PUBLISHED")
+    whole = record.read_text()
+    record.write_text("{")
+    found.poll()
+    assert served(found) is None and states(found) == {1: "END"}
+    record.write_text(whole)
+    found.poll()
+    assert states(found) == {1: "AVAILABLE"}
 
 
 def test_states_are_those_of_tensorflow_serving(found: Versions, loader: Loader, push: Callable[[], Published]):
