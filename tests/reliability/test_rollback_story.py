@@ -1,12 +1,16 @@
 """A version is rolled back; the pipeline, which still thinks well of its model, does not push it again by itself."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from components.serving_directory import served
-from tests.pipeline.conftest import command_line, overrides, run_arguments
+from data.errors import TEMPORARY
+from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
+from tests.pipeline.schedule.conftest import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -47,3 +51,19 @@ def test_what_was_rolled_back_stays_so_until_it_is_readmitted(tiny_dataset: Path
     readmitted = run(**better)
     assert readmitted["pushed_version"] == 4
     assert "Trainer" in readmitted["cached"]
+
+    # A rollback while a run is under way: what that run was judged against is served no more.
+    other = {**better, "training.learning_rate": "0.003"}
+    judgements = tmp_path / "artifacts/SegmentationEvaluator/evaluation"
+    judged = set(judgements.iterdir())
+    arguments = [sys.executable, "local_runner.py", *run_arguments(tmp_path, overrides(tiny_dataset, **other))]
+    output = tmp_path / "output.txt"
+    with output.open("w") as file, subprocess.Popen(arguments, cwd=ROOT, stdout=file, stderr=file) as under_way:
+        wait_for(lambda: set(judgements.iterdir()) - judged or under_way.poll() is not None, "the model is judged")
+        command("rollback", "--to", "1", *workspace)
+    assert (under_way.returncode, served(str(tmp_path / "serving/tiny")).version) == (TEMPORARY, 5)
+    assert "version 5 is served now, but the model was judged when version 4 was; run again" in output.read_text()
+
+    repeated = run(**other)
+    assert (repeated["baseline"]["version"], repeated["pushed_version"]) == (5, 6)
+    assert "Trainer" in repeated["cached"]
