@@ -73,7 +73,7 @@ class Retraining:
         for event in events_of(run, before, unseen, self.config.name, self.config.push.model_name):
             self.tell(event)
         if run.version is not None:
-            self.state.told = run.version
+            self.state.told = max([run.version, *unseen])
         return run
 
     def due(self) -> str | None:
