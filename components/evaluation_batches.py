@@ -1,6 +1,7 @@
 """How many images the model gets at once when it is judged."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -14,9 +15,6 @@ LARGE = 4_000_000
 def large_apart(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cuts a batch of examples so that each image of more than `LARGE` pixels stands alone; keeps the order."""
     height, width = (batch.column(name).flatten().to_numpy() for name in (HEIGHT, WIDTH))
-    begin = 0
-    for row in (height * width > LARGE).nonzero()[0]:
-        yield from (batch.slice(start, end - start) for start, end in ((begin, row), (row, row + 1)) if start < end)
-        begin = row + 1
-    if begin < batch.num_rows:
-        yield batch.slice(begin)
+    around = (edge for row in (height * width > LARGE).nonzero()[0] for edge in (row, row + 1))
+    for start, end in pairwise(sorted({0, *around, batch.num_rows})):
+        yield batch.slice(start, end - start)

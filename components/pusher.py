@@ -100,10 +100,10 @@ def ModelPusher(
     if withdrawal:
         pushed_model.set_string_custom_property(REASON, rolled_back(withdrawal))
         return
-    judged_against = served_model.get_int_custom_property(baseline.SERVED)
-    if (served.version if served else 0) != judged_against:
+    now, judged_against = served.version if served else 0, served_model.get_int_custom_property(baseline.SERVED)
+    if now != judged_against:
         raise WorkspaceBusy(
-            f"{serving_dir}: {_version(served.version if served else 0)} is served now, but the model was judged when "
+            f"{serving_dir}: {_version(now)} is served now, but the model was judged when "
             f"{_version(judged_against)} was; run again to judge it against that"
         )
     images = list(encoded_images(test_examples(examples, push.warmup_requests)))

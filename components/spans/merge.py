@@ -94,12 +94,11 @@ class Merge:
     def images(self) -> Iterator[ImageFile]:
         """The images of the examples, in the order of their digests."""
         sources, newest = {source.folder: source for source in self._spans.all}, self._spans.newest
-        same = {
+        no_other = {
             folder
             for folder, source in sources.items()
-            if source.span.apart or source.span.number == newest.span.number
+            if folder != newest.folder and (source.span.apart or source.span.number == newest.span.number)
         }
-        no_other = same - {newest.folder}
         merged = heapq.merge(*map(_with_folder, sources.values()), key=_digest)
         for _, copies in groupby(merged, key=_digest):
             found = list(copies)
