@@ -87,12 +87,11 @@ def bare(examples: Artifact, call: Callable[..., dict[str, tf.Tensor]], batch_si
 
 def compared(examples: Artifact, call: Callable[..., dict[str, tf.Tensor]]) -> None:
     """The model's own comparison of its predictions with the labels, without Beam."""
-    for record in test_examples(examples, 10**9):
-        call(**{EXAMPLES: tf.constant([record])})
+    call(**{EXAMPLES: tf.constant(test_examples(examples, 10**9))})
 
 
-def judged(examples: Artifact, model: Artifact, labels: LabelMap, folder: Path) -> None:
-    """A run of the Evaluator without a served model."""
+def judged(examples: Artifact, count: int, model: Artifact, labels: LabelMap, folder: Path) -> None:
+    """A run of the Evaluator without a served model, on `count` examples."""
     served = artifact(standard_artifacts.Model, folder / "served")
     served.set_int_custom_property(baseline.PRESENT, 0)
     schema = artifact(standard_artifacts.Schema, folder / "schema")
@@ -108,7 +107,6 @@ def judged(examples: Artifact, model: Artifact, labels: LabelMap, folder: Path) 
         outputs,
         {"config": EvaluationConfig().model_dump_json(), "label_map": labels.model_dump_json()},
     )
-    count = len(test_examples(examples, 10**9))
     if len(read_images(outputs["evaluation"][0].uri)) != count:
         raise SystemExit(f"the Evaluator did not judge all of {count} images")
 
@@ -147,8 +145,8 @@ def main() -> None:
         measures = {
             **{bare_name(size): partial(bare, whole, pixels, size) for size in BATCHES},
             "signature `evaluate` alone": lambda: compared(whole, evaluate),
-            "Evaluator": lambda: judged(whole, model, labels, folder / f"run{next(numbers)}"),
-            "Evaluator on one image": lambda: judged(single, model, labels, folder / f"run{next(numbers)}"),
+            "Evaluator": lambda: judged(whole, len(records), model, labels, folder / f"run{next(numbers)}"),
+            "Evaluator on one image": lambda: judged(single, 1, model, labels, folder / f"run{next(numbers)}"),
         }
         bare(single, pixels, 1)
         compared(single, evaluate)

@@ -20,7 +20,7 @@ from tfx_bsl.tfxio import tensor_adapter
 
 from components import baseline
 from components.config import EvaluationConfig
-from components.evaluation_batches import large_apart
+from components.evaluation_batches import examples_by_name, large_apart
 from components.evaluation_images import describe_images, images_evaluator, images_writer
 from components.evaluation_metrics import MEAN_IOU, SegmentationMetrics
 from components.evaluation_results import read_images, read_scores
@@ -125,14 +125,14 @@ def evaluate(
     """Adds to a Beam pipeline what writes an evaluation artifact, but for the verdict."""
     batches, adapter = examples
     shared = models[0] if len(models) == 1 else models
-    *extractors, slices = tfma.default_extractors(
+    columns, *extractors, slices = tfma.default_extractors(
         eval_shared_model=shared, eval_config=eval_config, tensor_adapter_config=adapter
     )
     metrics = tfma.default_evaluators(eval_shared_model=shared, eval_config=eval_config)
     _ = batches | "Evaluate" >> tfma.ExtractEvaluateAndWriteResults(
         eval_shared_model=shared,
         eval_config=eval_config,
-        extractors=[*extractors, describe_images(config), slices],
+        extractors=[columns, examples_by_name(), *extractors, describe_images(config), slices],
         evaluators=[*metrics, images_evaluator(labels.num_classes)],
         writers=[
             *tfma.default_writers(uri, eval_shared_model=shared, eval_config=eval_config),
