@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from data.lettering import Font, drawable, font
 
 #: Sides of a cell in pixels: with a number in it, and, from more than so many classes on, without.
 NUMBERED, PLAIN = 36, 12
@@ -30,16 +30,17 @@ def confusion_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> NDArra
         (side, side, 3) uint8 RGB.
     """
     cell = NUMBERED if len(names) <= MOST_NUMBERED else PLAIN
-    font = ImageFont.load_default(size=min(13, cell - 1))
-    margin = 2 * GAP + round(max(font.getlength(text) for text in (*names, *CAPTION)))
+    letters = font(min(13, cell - 1))
+    names = [drawable(name, letters) for name in names]
+    margin = 2 * GAP + round(max(letters.getlength(text) for text in (*names, *CAPTION)))
     side = margin + cell * len(names)
     picture = Image.new("RGB", (side, side), "white")
-    picture.paste(_written(names, cell, margin, font, "rm"), (0, margin))
-    picture.paste(_written(names, cell, margin, font, "lm").transpose(Image.Transpose.ROTATE_90), (margin, 0))
+    picture.paste(_written(names, cell, margin, letters, "rm"), (0, margin))
+    picture.paste(_written(names, cell, margin, letters, "lm").transpose(Image.Transpose.ROTATE_90), (margin, 0))
     draw = ImageDraw.Draw(picture)
-    draw.multiline_text((GAP, GAP), "\n".join(CAPTION), "black", font)
+    draw.multiline_text((GAP, GAP), "\n".join(CAPTION), "black", letters)
     for (row, column), share in np.ndenumerate(_shares(matrix)):
-        _draw_cell(draw, (margin + column * cell, margin + row * cell), cell, share, font)
+        _draw_cell(draw, (margin + column * cell, margin + row * cell), cell, share, letters)
     return np.asarray(picture)
 
 

@@ -3,9 +3,9 @@
 `FileUses` is a stable interface; other tools may rely on its JSON. Imports nothing of TFX.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ml_metadata.metadata_store import MetadataStore
 from pydantic import BaseModel
@@ -43,7 +43,9 @@ class FileUses(BaseModel):
     file: str
     uses: list[FileUse]
     unknown: list[str]
-    """`model/version` of those whose examples hold no manifest, or are gone."""
+    """`model/version` of those whose examples hold no manifest, or are gone; and of those that started from these."""
+    removed: list[str] = []
+    """Those of `unknown` that are not in the serving directory any more."""
 
 
 def file_uses(store: MetadataStore, file: Path) -> FileUses:
@@ -59,49 +61,90 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
     wanted = digests(file.read_bytes()) if file.exists() else set()
     found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
     uses: dict[str, list[FileUse]] = {}
-    unknown = []
+    unknown: dict[str, Push] = {}
     for push in known:
-        own: list[FileUse] = []
-        for step in provenance.behind(push.artifact_id):
-            if not ingests(step, provenance):
-                continue
+        ingested = [step for step in provenance.behind(push.artifact_id) if ingests(step, provenance)]
+        for step in ingested:
             if step.execution.id not in found:
                 found[step.execution.id] = _search(step, provenance, file.absolute(), wanted)
-            matches = found[step.execution.id]
-            if matches is None:
-                unknown.append(f"{push.model}/{push.version}")
-            own += [_use(push, entry, how) for entry, how in matches or []]
-        uses[push.path] = own or _inherited(push, uses, provenance)
+        matches = [found[step.execution.id] for step in ingested]
+        own = [_use(push, entry, how) for entries in matches for entry, how in entries or []]
+        start = _start(push, provenance)
+        # Nor is it known of a start whose push is not on record, as after ML Metadata were lost.
+        if None in matches or (start is not None and (start.path in unknown or start.path not in uses)):
+            unknown[push.path] = push
+        uses[push.path] = own or _inherited(push, start, uses)
     every = [use for found in uses.values() for use in found]
     if not every and not file.exists():
-        unclear = f"; not known of: {', '.join(unknown)}" if unknown else ""
+        unclear = f"; not known of: {', '.join(_names(unknown.values()))}" if unknown else ""
         raise WorkspaceError(f"{file}: no such file, and no version used this path{unclear}")
-    return FileUses(file=str(file), uses=every, unknown=unknown)
+    return FileUses(file=str(file), uses=every, unknown=_names(unknown.values()), removed=_removed(unknown.values()))
 
 
 def with_restored(found: FileUses, serving: Path) -> FileUses:
     """The same, and what rollbacks published of these versions again; of those that are there still."""
-    again = [
-        use.model_copy(update={"version": version.version, "restored_from": use.version})
+    restored = [
+        (folder.name, version)
         for folder in sorted(serving.glob("*"))
         for version in all_published(str(folder))
-        for use in found.uses
-        if (use.model, use.version) == (folder.name, version.record.restored_from)
+        if version.record.restored_from is not None
     ]
-    return found.model_copy(update={"uses": [*found.uses, *again]})
+    uses = [
+        use.model_copy(update={"version": version.version, "restored_from": use.version})
+        for model, version in restored
+        for use in found.uses
+        if (use.model, use.version) == (model, version.record.restored_from)
+    ]
+    unknown = [
+        f"{model}/{version.version}"
+        for model, version in restored
+        if f"{model}/{version.record.restored_from}" in found.unknown
+    ]
+    return found.model_copy(
+        update={
+            "uses": [*found.uses, *uses],
+            "unknown": [*found.unknown, *unknown],
+            "removed": [name for name in found.removed if name not in unknown],
+        }
+    )
 
 
-def _inherited(push: Push, uses: Mapping[str, list[FileUse]], provenance: Provenance) -> list[FileUse]:
-    """What a version has of a file because its training started from another version, which learned from the file."""
+class _Start(NamedTuple):
+    """The version from whose weights a training started."""
+
+    version: int
+    path: str
+    """Where it was first pushed to: after a rollback, that of the version that was restored."""
+
+
+def _start(push: Push, provenance: Provenance) -> _Start | None:
     pusher = provenance.maker(push.artifact_id)
     trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
-    start = served_version(trainer, "base_model", provenance) if trainer else None
-    if trainer is None or start is None:
-        return []
+    version = served_version(trainer, "base_model", provenance) if trainer else None
+    if trainer is None or version is None:
+        return None
     # Where a rollback had published it, its files stand under the version that it restored.
-    first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", start)
-    learned = [use for use in uses.get(str(PurePosixPath(push.path).with_name(str(first))), []) if use.split != "test"]
-    return [use.model_copy(update={"version": push.version, "through": start}) for use in learned]
+    first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", version)
+    return _Start(version, str(PurePosixPath(push.path).with_name(str(first))))
+
+
+def _inherited(push: Push, start: _Start | None, uses: Mapping[str, list[FileUse]]) -> list[FileUse]:
+    """What a version has of a file because its training started from another version, which learned from the file."""
+    if start is None:
+        return []
+    learned = [use for use in uses.get(start.path, []) if use.split != "test"]
+    return [use.model_copy(update={"version": push.version, "through": start.version}) for use in learned]
+
+
+def _removed(known: Iterable[Push]) -> list[str]:
+    """Names that no version which is still there has: several workspaces may share a store."""
+    there = {push: not push.removed for push in known}
+    kept = _names(push for push, is_there in there.items() if is_there)
+    return [name for name in _names(there) if name not in kept]
+
+
+def _names(known: Iterable[Push]) -> list[str]:
+    return [f"{push.model}/{push.version}" for push in known]
 
 
 def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileUse:

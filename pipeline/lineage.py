@@ -135,6 +135,11 @@ class Push(NamedTuple):
     path: str
     artifact_id: int
 
+    @property
+    def removed(self) -> bool:
+        """Whether nothing is there any more, as after `push.keep` newer versions."""
+        return not file_system(self.path).exists(self.path)
+
 
 def pushes(store: MetadataStore) -> list[Push]:
     """All versions that were ever pushed, oldest first.
@@ -196,7 +201,7 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         model=push.model,
         version=push.version,
         path=push.path,
-        removed=not file_system(push.path).exists(push.path),
+        removed=push.removed,
         pipeline=_contexts(store, pusher)["pipeline"],
         run_id=described[pusher.execution.id].run_id,
         pushed_at=_time(pushed.create_time_since_epoch),  # The last update may be its removal.

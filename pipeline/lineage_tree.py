@@ -10,6 +10,7 @@ from pipeline.file_uses import FileUses
 from pipeline.lineage import ArtifactLineage, Lineage, Restoration, StageLineage
 
 _MEANING = {"train": "trained on it", "val": "selected by it", "test": "judged on it"}
+_WHY_UNKNOWN = "its examples, or those of a version that it started from, hold no list of files or are gone"
 
 
 def lineage_tree(found: Lineage) -> Tree:
@@ -69,11 +70,25 @@ def uses_tree(found: FileUses) -> Tree:
         where = f"{through}{_MEANING[use.split]} (split {use.split}, as {use.key}{other})"
         root.add(escape(f"{use.model} version {use.version}: {where}"))
     if not found.uses:
-        root.add(f"no {'other ' if found.unknown else ''}pushed version came from it")
+        root.add(_none_came(found))
         root.add("only pictures are searched: of a mask or an annotation, ask for its picture")
-    for version in found.unknown:
-        root.add(escape(f"{version}: not known; its examples hold no list of files, or are gone"))
+    for version in _unclear(found):
+        root.add(escape(f"{version}: not known; {_WHY_UNKNOWN}"))
+    if found.removed:
+        root.add(escape(f"not known of versions that are removed: {', '.join(found.removed)}"))
     return root
+
+
+def _none_came(found: FileUses) -> str:
+    """No more than is known: of versions that are removed it may not be, and then it no longer matters."""
+    if _unclear(found):
+        return "no other pushed version came from it"
+    return "no pushed version that is still there came from it" if found.removed else "no pushed version came from it"
+
+
+def _unclear(found: FileUses) -> list[str]:
+    """The versions that are still there and may have come from a file."""
+    return [version for version in found.unknown if version not in found.removed]
 
 
 def _add_artifacts(parent: Tree, name: str, artifacts: Iterable[ArtifactLineage]) -> None:

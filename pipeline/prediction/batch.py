@@ -13,8 +13,9 @@ from apache_beam.utils.shared import Shared
 
 from components.writing import read_small, write_small
 from data.errors import DataError, WorkspaceError
-from pipeline.prediction.journal import JOURNAL_FOLDER, shard_of
+from pipeline.prediction.journal import shard_of
 from pipeline.prediction.listing import NOTHING_THERE, list_pictures, names_output
+from pipeline.prediction.outputs import JOURNAL_FOLDER
 from pipeline.prediction.own_outputs import OwnOutputs
 from pipeline.prediction.pictures import Picture
 from pipeline.prediction.predictor import Predictor, Task, load_model

@@ -12,10 +12,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.files import is_local
 from components.writing import read_small, write_small
-from pipeline.prediction.outputs import ENDINGS, MASK_ENDING, OVERLAY_ENDING, OVERLAY_VIDEO_ENDING, PROBABILITY_ENDING
+from pipeline.prediction.outputs import (
+    ENDINGS,
+    JOURNAL_FOLDER,
+    MASK_ENDING,
+    OVERLAY_ENDING,
+    OVERLAY_VIDEO_ENDING,
+    PROBABILITY_ENDING,
+)
 from pipeline.prediction.pictures import Picture, State
-
-JOURNAL_FOLDER = "predictions"
 
 #: An object store cannot append: there a shard is written anew after so many lines, and at the end.
 FLUSH_AFTER = 64

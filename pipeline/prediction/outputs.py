@@ -1,6 +1,7 @@
 """What is written: for each picture an indexed mask and an overlay, for all of them a legend.
 
-One definition for all who predict, so that the same picture gives the same bytes.
+One definition for all who predict, so that the same picture gives the same bytes. Each output says in its first bytes
+that it is one (`MARK`): what a killed process wrote, but did not record, can be told from a file of somebody's own.
 """
 
 import io
@@ -10,10 +11,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
-from components.writing import create, remove
+from components.files import file_system, is_local
+from components.writing import create, remove, write_small
 from data.errors import WorkspaceError
 from data.labels import Color
+from data.lettering import drawable, font
 from data.masks import overlay, palette
 
 LEGEND_FILE = "legend.png"
@@ -23,6 +27,15 @@ OVERLAY_ENDING = "_overlay.png"
 PROBABILITY_ENDING = "_probability.png"
 OVERLAY_VIDEO_ENDING = ".webm"
 ENDINGS = (MASK_ENDING, OVERLAY_ENDING, PROBABILITY_ENDING, OVERLAY_VIDEO_ENDING)
+
+#: Holds a line for each picture; a folder that has it is one of outputs.
+JOURNAL_FOLDER = "predictions"
+_ABOUT_FILE = "README.txt"
+_ABOUT = b"What became of each picture: docs/prediction.md. Without these lines all is predicted anew.\n"
+
+#: Who made a picture or video: the text "Software" of a PNG, the title of a WebM.
+MARK = "deeplab-tfx predict"
+_MARK_WITHIN = 1024  # bytes
 
 #: Rows of an overlay that are made at once: the arithmetic takes 24 times the memory of a picture's bytes.
 BAND = 512
@@ -49,14 +62,41 @@ def encode_outputs(
     images = {MASK_ENDING: indexed, OVERLAY_ENDING: Image.fromarray(laid)}
     if confidences is not None:
         images[PROBABILITY_ENDING] = Image.fromarray(confidences)
-    return {ending: png(image) for ending, image in images.items()}
+    return {ending: _marked(image) for ending, image in images.items()}
 
 
-def png(image: Image.Image, **options: int) -> bytes:
+def png(image: Image.Image, **options: int | PngInfo) -> bytes:
     """An image as PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG", **options)
     return stream.getvalue()
+
+
+def _marked(image: Image.Image) -> bytes:
+    """As `png`, with the mark."""
+    info = PngInfo()
+    info.add_text("Software", MARK)
+    return png(image, pnginfo=info)
+
+
+def is_foreign(path: str) -> bool:
+    """Whether there is a local file that is no output of this command. An empty one is what a killed process leaves.
+
+    In object stores nobody looks file by file, which would take as long as writing: `prepare_folder` does it once.
+    """
+    if not is_local(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_MARK_WITHIN)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    return bool(head) and MARK.encode() not in head
+
+
+def not_ours(path: str) -> str:
+    """What is said of a foreign file."""
+    return f"{path} is there already, and predict did not write it: move it, or take another --out"
 
 
 def write_output(path: str, content: bytes) -> None:
@@ -75,15 +115,33 @@ def prepare_folder(out: str, names: Sequence[str]) -> None:
     """Makes the folder of the outputs and writes what explains them.
 
     Raises:
-        WorkspaceError: Nothing can be written there.
+        WorkspaceError: Nothing can be written there, or it would take the place of somebody's own files.
     """
     colors = palette(len(names))
     listing = [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(names)]
+    explanations = {
+        LEGEND_FILE: _marked(draw_legend(names, colors)),
+        CLASSES_FILE: json.dumps(listing, indent=2).encode(),
+    }
     try:
-        write_output(os.path.join(out, LEGEND_FILE), png(draw_legend(names, colors)))
-        write_output(os.path.join(out, CLASSES_FILE), json.dumps(listing, indent=2).encode())
+        if path := _in_the_way(out, explanations):
+            raise WorkspaceError(not_ours(path))
+        # First of all: by this a run that goes on, or looks for pictures meanwhile, knows the folder.
+        write_small(os.path.join(out, JOURNAL_FOLDER, _ABOUT_FILE), _ABOUT)
+        for name, content in explanations.items():
+            write_output(os.path.join(out, name), content)
     except OSError as error:
         raise unwritable(out, error) from None
+
+
+def _in_the_way(out: str, explanations: Iterable[str]) -> str | None:
+    """A file for which outputs must not begin here: one of the same name, or any at all in an object store."""
+    files = file_system(out)
+    if files.exists(os.path.join(out, JOURNAL_FOLDER)):
+        return None
+    if is_local(out):
+        return next(filter(is_foreign, (os.path.join(out, name) for name in explanations)), None)
+    return next((os.path.join(out, name) for name, _, _ in files.stats(out)), None)
 
 
 def unwritable(out: str, error: OSError) -> WorkspaceError:
@@ -92,14 +150,14 @@ def unwritable(out: str, error: OSError) -> WorkspaceError:
 
 
 def draw_legend(names: Sequence[str], colors: Sequence[Color]) -> Image.Image:
-    """A picture of the classes: a square of the colour and the name, one class a row."""
-    row, margin = 24, 6
-    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    width = max(int(probe.textlength(name)) for name in names)
-    legend = Image.new("RGB", (row + width + 3 * margin, row * len(names) + margin), "white")
+    """A picture of the classes: a square of the colour, the id and the name, one class a row."""
+    row, margin, letters = 24, 6, font(13)
+    labels = [f"{number}  {drawable(name, letters)}" for number, name in enumerate(names)]
+    width = round(max(letters.getlength(label) for label in labels))
+    legend = Image.new("RGB", (row + width + 3 * margin, row * len(labels) + margin), "white")
     pen = ImageDraw.Draw(legend)
-    for number, name in enumerate(names):
+    for number, label in enumerate(labels):
         top = number * row + margin
         pen.rectangle((margin, top, row, top + row - margin), fill=colors[number], outline="black")
-        pen.text((row + 2 * margin, top + 3), name, fill="black")
+        pen.text((row + 2 * margin, top + 1), label, "black", letters)
     return legend

@@ -16,7 +16,7 @@ from PIL import Image
 from components.files import file_system
 from components.writing import create
 from pipeline.prediction.journal import Prediction
-from pipeline.prediction.outputs import OVERLAY_ENDING, OVERLAY_VIDEO_ENDING
+from pipeline.prediction.outputs import MARK, OVERLAY_ENDING, OVERLAY_VIDEO_ENDING
 from pipeline.prediction.pictures import Picture
 from pipeline.prediction.video import Frame, frames, library
 
@@ -62,6 +62,7 @@ def write_overlay_video(
 
 def _encode(overlays: Iterable[tuple[float, np.ndarray]], size: tuple[int, ...], file: IO[bytes]) -> None:
     with library().open(file, "w", format="webm") as container:
+        container.metadata["title"] = MARK
         stream = container.add_stream(CODEC, time_base=TICK, options=SETTINGS)
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"

@@ -5,8 +5,8 @@ import posixpath
 from collections.abc import Iterable
 
 from components.files import file_system, is_local
-from pipeline.prediction.journal import JOURNAL_FOLDER, Journal
-from pipeline.prediction.outputs import CLASSES_FILE, LEGEND_FILE
+from pipeline.prediction.journal import Journal
+from pipeline.prediction.outputs import CLASSES_FILE, JOURNAL_FOLDER, LEGEND_FILE
 
 
 class OwnOutputs:

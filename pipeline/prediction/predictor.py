@@ -16,7 +16,16 @@ from data.errors import DataError
 from data.images import read_image
 from models.export import Segmenter, load_segmenter
 from pipeline.prediction.journal import Journal, Prediction
-from pipeline.prediction.outputs import encode_outputs, prepare_folder, remove_outputs, unwritable, write_output
+from pipeline.prediction.outputs import (
+    OVERLAY_VIDEO_ENDING,
+    encode_outputs,
+    is_foreign,
+    not_ours,
+    prepare_folder,
+    remove_outputs,
+    unwritable,
+    write_output,
+)
 from pipeline.prediction.overlay_video import joined_overlays, write_overlay_video
 from pipeline.prediction.pictures import Picture
 
@@ -133,10 +142,14 @@ class Predictor:
         """
         joined = joined_overlays(video)
         prediction, last = self._prediction(joined).model_copy(update={"joined": True}), self._journal.last(joined)
+        made = last.endings if last else ()
+        path = os.path.join(self._task.out, prediction.name + OVERLAY_VIDEO_ENDING)
         with self._recording():
-            if not write_overlay_video(video, every, self._task.out, prediction.name, self.find):
+            if not made and is_foreign(path):
+                prediction = prediction.model_copy(update={"error": not_ours(path)})
+            elif not write_overlay_video(video, every, self._task.out, prediction.name, self.find):
                 prediction = prediction.model_copy(update={"error": "no frame has an overlay"})
-                remove_outputs(self._task.out, prediction.name, last.endings if last else ())
+                remove_outputs(self._task.out, prediction.name, made)
             if prediction != last:
                 self._journal.add(joined, prediction)
 
@@ -208,12 +221,17 @@ class Predictor:
     def _save(self, name: str, outputs: dict[str, bytes], stale: tuple[str, ...]) -> str:
         """Makes these the only outputs of one picture; why that cannot be, where the name is to blame.
 
-        Only what the journal knows is removed: a file of that name may be somebody's own where there is no prediction.
+        Only what the journal knows or what has the mark is replaced, and only what the journal knows is removed: other
+        files of that name are somebody's own.
         """
         written: list[str] = []
+        paths = {ending: os.path.join(self._task.out, name + ending) for ending in outputs}
         try:
+            for ending in set(paths).difference(stale):
+                if is_foreign(paths[ending]):
+                    return not_ours(paths[ending])
             for ending, content in outputs.items():
-                write_output(os.path.join(self._task.out, name + ending), content)
+                write_output(paths[ending], content)
                 written.append(ending)
             remove_outputs(self._task.out, name, set(stale).difference(written))
         except OSError as error:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from components.files import file_system
 from data.errors import ConfigError, DataError
+from pipeline.prediction.matroska import missing_bytes
 from pipeline.prediction.outputs import png
 from pipeline.prediction.pictures import Picture
 
@@ -71,6 +72,10 @@ def frames(video: Picture, every: int) -> Iterator[Picture]:
                 elif number % every == 0:
                     yield Frame(**_identity(video, number), decoded=decoded)
                 number += 1
+            with file_system(video.path).open(video.path) as file:
+                missing = missing_bytes(file)
+            if missing:
+                yield _missing(video, number, f"the file is {missing} bytes shorter than it says")
     except DataError as error:
         yield _missing(video, number, str(error))
 

@@ -28,7 +28,7 @@ from pipeline.report.pictures import (
     prediction_tile,
     read_labelled,
 )
-from pipeline.report.scores import class_scores, interval_config, lowest_slices, overall
+from pipeline.report.scores import class_changes, class_scores, interval_config, lowest_slices, overall
 from pipeline.report.wording import verdict
 
 PICTURES = 8
@@ -65,6 +65,7 @@ def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
         interval=change_interval(shared, ours),
         scores=overall(metrics, other) if metrics and other else [],
         classes=class_scores(metrics, other) if metrics and other else [],
+        class_changes=class_changes(metrics, other) if metrics and other else [],
         slices=lowest_slices(metrics, other) if metrics and other else [],
         diff=ConfigDiff(theirs.summary.run_id, config_diff(theirs.summary.config, ours.summary.config)),
         figures=figures(ours, theirs, shared) if ours.config.pictures and theirs.config.pictures else [],

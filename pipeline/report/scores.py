@@ -40,8 +40,8 @@ class ClassScore:
 
     name: str
     iou: float | None
-    share: float
-    """Of the labelled pixels, in [0, 1]."""
+    share: float | None
+    """Of the labelled pixels, in [0, 1]; None for a class that only the model compared with has."""
     other: float | None = None
     """IoU of the model compared with."""
 
@@ -73,15 +73,23 @@ def _score(judged: Judged | None, score: str) -> float | None:
 
 
 def class_scores(ours: MetricsSummary, theirs: Judged | None = None) -> list[ClassScore]:
-    """The classes, lowest IoU first; those without one last."""
+    """The classes, lowest IoU first, those without one last; then those that only the other model has."""
     pixels = np.sum(ours.confusion_matrix, axis=1)  # (classes,)
     shares = pixels / max(pixels.sum(), 1)
     others = class_ious(theirs) if theirs else {}
-    scores = [
+    own = [
         ClassScore(name, iou, float(share), others.get(name))
         for (name, iou), share in zip(ours.iou.items(), shares, strict=True)
     ]
-    return sorted(scores, key=lambda score: 2.0 if score.iou is None else score.iou)
+    missing = [ClassScore(name, None, None, iou) for name, iou in others.items() if name not in ours.iou]
+    return [*sorted(own, key=lambda score: 2.0 if score.iou is None else score.iou), *missing]
+
+
+def class_changes(ours: MetricsSummary, theirs: MetricsSummary) -> list[str]:
+    """What to say of the classes that only one of two runs has; nothing where both have the same."""
+    sides = {"this run": (ours, theirs), "the other run": (theirs, ours)}
+    alone = {who: [name for name in some.iou if name not in rest.iou] for who, (some, rest) in sides.items()}
+    return [f"only {who} has {', '.join(names)}" for who, names in alone.items() if names]
 
 
 def class_ious(judged: Judged) -> Mapping[str, float | None]:

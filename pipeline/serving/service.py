@@ -71,8 +71,12 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body of a request.
 
     Raises:
-        RequestError: It is larger than allowed, and the rest of it is not read; or it broke off.
+        RequestError: It is larger than allowed, and the rest of it is not read; it broke off; or it is compressed.
     """
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise RequestError(
+            f"Content-Encoding {encoding!r} is not supported; send the body as it is", HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        )
     body = bytearray()
     if int(request.headers.get("content-length", "0")) <= max_bytes:
         try:

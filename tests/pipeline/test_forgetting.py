@@ -55,3 +55,9 @@ def test_nothing_is_left_of_a_picture_after_the_recipe(tmp_path: Path):
     assert after.returncode == 0, after.stderr
     assert [path.name for path in (workspace / "serving/tiny").iterdir() if path.name.isdecimal()] == ["2"]
     assert holders(workspace, pictures) == []
+    for number, picture in enumerate(pictures):
+        copy = tmp_path / f"copy-{number}.jpg"
+        copy.write_bytes(picture)
+        answer = command_line("lineage", "--data", str(copy), "--workspace", str(workspace)).stdout
+        assert "no pushed version that is still there came from it" in answer
+        assert "not known of versions that are removed: tiny/1\n" in answer

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import time
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -312,13 +313,92 @@ def test_a_version_that_a_rollback_published_is_shown_with_what_was_rolled_back_
 
 def test_versions_whose_examples_are_gone_are_said_to_be_unknown(sqlite_history: History, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"picture")
+    publish_file("model 1", f"{sqlite_history.serving}/cars", tmp_path / "model")
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "gone")})
     found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
-    assert (found.uses, found.unknown) == ([], ["cars/1"])
+    assert (found.uses, found.unknown, found.removed) == ([], ["cars/1"], [])
     assert "cars/1: not known" in printed(uses_tree(found))
     assert "no other pushed version came from it" in printed(uses_tree(found))
     with pytest.raises(WorkspaceError, match="no version used this path; not known of: cars/1"):
         file_uses(sqlite_history.store, tmp_path / "absent.jpg")
+
+
+def test_removed_versions_of_which_nothing_is_known_leave_the_answer_clear(
+    sqlite_history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    push_with_examples(sqlite_history, tmp_path, known={3})
+    prune(f"{sqlite_history.serving}/cars", 1)
+
+    shown = {as_json: io.StringIO() for as_json in (True, False)}
+    for as_json, output in shown.items():
+        with redirect_stdout(output):
+            lineage_command(tmp_path / "a.jpg", "cars", tmp_path, None, [], as_json=as_json)
+
+    found = json.loads(shown[True].getvalue())
+    assert (found["uses"], found["unknown"], found["removed"]) == ([], ["cars/1", "cars/2"], ["cars/1", "cars/2"])
+    lines = [line.lstrip("├─└ ").rstrip() for line in shown[False].getvalue().splitlines()]
+    assert lines[1:] == [
+        "no pushed version that is still there came from it",
+        "only pictures are searched: of a mask or an annotation, ask for its picture",
+        "not known of versions that are removed: cars/1, cars/2",
+    ]
+
+
+def test_a_version_that_started_from_an_unknown_one_is_unknown_too(sqlite_history: History, tmp_path: Path) -> None:
+    push_with_examples(sqlite_history, tmp_path, known={2, 3}, starts={2: 1})
+    prune(f"{sqlite_history.serving}/cars", 2)
+    found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
+    assert (found.unknown, found.removed) == (["cars/1", "cars/2"], ["cars/1"])
+    text = printed(uses_tree(found))
+    assert "no other pushed version came from it" in text
+    assert "cars/2: not known; its examples, or those of a version that it started from" in text
+    assert "not known of versions that are removed: cars/1\n" in text
+
+
+def test_what_a_rollback_published_of_an_unknown_version_is_unknown_too(
+    sqlite_history: History, tmp_path: Path
+) -> None:
+    push_with_examples(sqlite_history, tmp_path, known={2, 3})
+    serving = f"{sqlite_history.serving}/cars"
+    roll_back(serving, 1, "")
+    prune(serving, 1)
+    found = with_restored(file_uses(sqlite_history.store, tmp_path / "a.jpg"), Path(sqlite_history.serving))
+    assert (found.unknown, found.removed) == (["cars/1", "cars/4"], ["cars/1"])
+
+
+def test_a_version_that_is_gone_hides_none_of_its_name_in_another_workspace(
+    sqlite_history: History, tmp_path: Path
+) -> None:
+    push_with_examples(sqlite_history, tmp_path, known=set())
+    other = History(sqlite_history.store, "/elsewhere/serving")
+    other.push("run", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "gone")})
+    found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
+    assert (found.unknown, found.removed) == (["cars/1", "cars/2", "cars/3", "cars/1"], [])
+
+
+def push_with_examples(
+    history: History, folder: Path, *, known: Collection[int], starts: Mapping[int, int] | None = None
+) -> None:
+    """Publishes versions 1 to 3, none of which came from `a.jpg`.
+
+    Args:
+        history: Gets their runs.
+        folder: Gets the picture and the examples.
+        known: The versions whose examples are still there.
+        starts: Version -> the version that its training started from.
+    """
+    (folder / "a.jpg").write_bytes(b"picture")
+    for version in (1, 2, 3):
+        publish_file(f"model {version}", f"{history.serving}/cars", folder / "model")
+        examples = folder / f"examples-{version}"
+        if version in known:
+            write_manifest(examples, image_file(b"other", "b.jpg", "train"))
+        start = (starts or {}).get(version)
+        copy = {"present": 0} if start is None else {"present": 1, "version": start}
+        history.push(
+            f"run-{version}", "cars", version, ImageExampleGen__examples={"uri": str(examples)}, WarmStart__model=copy
+        )
 
 
 def test_the_tree_reads_from_the_version_down_to_the_stages(sqlite_history: History) -> None:

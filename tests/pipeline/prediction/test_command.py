@@ -43,7 +43,7 @@ def test_watching_takes_what_comes_once_it_is_complete(
 
     early, both = ["early_mask.png"], ["early_mask.png", "late_mask.png"]
     assert seen == [[], early, early, early, both, both]
-    lines = [line for shard in (out / "predictions").iterdir() for line in shard.read_text().splitlines()]
+    lines = [line for shard in (out / "predictions").glob("*.jsonl") for line in shard.read_text().splitlines()]
     assert len(lines) == 3
 
 

@@ -21,7 +21,7 @@ from pipeline.prediction import predictor as module
 from pipeline.prediction.listing import find_pictures
 from pipeline.prediction.outputs import encode_outputs, prepare_folder
 from pipeline.prediction.pictures import Picture
-from tests.object_store import make_bucket, object_store
+from tests.object_store import make_bucket, object_store, put
 from tests.pipeline.prediction.conftest import LABELS, MakePredictor, blocks, encode, outputs, write
 
 
@@ -218,6 +218,74 @@ def test_a_full_disk_stops_the_run_and_names_the_folder(
     monkeypatch.setattr(module, "write_output", no_space)
     with pytest.raises(WorkspaceError, match="out: the outputs cannot be written: No space left on device"):
         list(full.predict(found(tmp_path)))
+
+
+def test_a_file_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path, a__png=encode(blocks(0)), a_mask__png=encode(blocks(1)), b__png=encode(blocks(2)))
+    own = (tmp_path / "a_mask.png").read_bytes()
+    pictures = find_pictures([str(tmp_path / "?.png")], str(tmp_path))
+
+    found = [prediction for prediction, _ in predictor(tmp_path).predict(pictures)]
+
+    where = tmp_path / "a_mask.png"
+    assert [prediction.error for prediction in found] == [
+        f"{where} is there already, and predict did not write it: move it, or take another --out",
+        "",
+    ]
+    assert where.read_bytes() == own
+    assert not (tmp_path / "a_overlay.png").exists()
+    where.rename(tmp_path / "a_label.png")
+    assert [(prediction.error, new) for prediction, new in predictor(tmp_path).predict(pictures)] == [
+        ("", True),
+        ("", False),
+    ]
+
+
+def test_outputs_that_a_killed_process_did_not_record_are_replaced(predictor: MakePredictor, tmp_path: Path):
+    write(tmp_path / "in", a__png=encode(blocks(0)))
+    pictures = find_pictures([str(tmp_path / "in")], str(tmp_path / "out"))
+    list(predictor(tmp_path / "out").predict(pictures))
+    first = outputs(tmp_path / "out")
+    for shard in (tmp_path / "out/predictions").glob("*.jsonl"):
+        shard.unlink()
+    (tmp_path / "out/a_overlay.png").write_bytes(b"")
+
+    [(prediction, new)] = predictor(tmp_path / "out").predict(pictures)
+
+    assert (prediction.error, new) == ("", True)
+    assert outputs(tmp_path / "out") == first
+
+
+@pytest.mark.parametrize("name", ["legend.png", "classes.json"])
+def test_a_folder_with_somebodys_own_explanations_is_refused_and_left_as_it_is(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(b'{"mine": 1}')
+
+    with pytest.raises(WorkspaceError, match=rf"{name} is there already, and predict did not write it"):
+        prepare_folder(str(tmp_path), LABELS.names)
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b'{"mine": 1}'}
+
+
+def test_outputs_do_not_begin_among_other_objects_of_a_store():
+    with object_store():
+        out = f"{make_bucket('mine')}/out"
+        put(f"{out}/a_mask.png", b"a label")
+
+        with pytest.raises(WorkspaceError, match=rf"{out}/a_mask.png is there already"):
+            prepare_folder(out, LABELS.names)
+
+        prepare_folder(f"{out}/masks", LABELS.names)
+        prepare_folder(f"{out}/masks", LABELS.names)
+        assert {path for path, _, _ in BeamFiles().stats(out)} == {
+            "a_mask.png",
+            *(f"masks/{name}" for name in ("classes.json", "legend.png", "predictions/README.txt")),
+        }
+
+
+def test_before_the_first_picture_the_legend_is_none(tmp_path: Path):
+    prepare_folder(str(tmp_path), LABELS.names)
+
+    assert find_pictures([str(tmp_path)], str(tmp_path), allow_none=True) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_loaded(tmp_path: Path):

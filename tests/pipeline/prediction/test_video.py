@@ -1,8 +1,11 @@
 """Videos are taken apart into frames; what is damaged is named, and what is not is done."""
 
+from __future__ import annotations
+
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pytest
@@ -14,6 +17,9 @@ from pipeline.prediction.pictures import Picture
 from pipeline.prediction.video import Frame, count_frames, frames, with_frames
 from tests.pipeline.prediction.conftest import MakePredictor, blocks, encode, outputs, write
 
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
 av = pytest.importorskip("av")
 
 FRAMES = 20
@@ -24,15 +30,19 @@ def make_video(path: Path, codec: str = "ffv1", pixels: str = "bgr0", **options:
     """A video of `FRAMES` frames; the default codec loses nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=10)
-        stream.height, stream.width = blocks(0).shape[:2]
-        stream.pix_fmt = pixels
-        for number in range(FRAMES):
-            frame = av.VideoFrame.from_ndarray(blocks(number), format="rgb24").reformat(format=pixels)
-            frame.pts, frame.time_base = number, Fraction(1, 10)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        fill(container, codec, pixels)
     return find_pictures([str(path)], str(path.parent / "out"))[0]
+
+
+def fill(container: OutputContainer, codec: str, pixels: str) -> None:
+    stream = container.add_stream(codec, rate=10)
+    stream.height, stream.width = blocks(0).shape[:2]
+    stream.pix_fmt = pixels
+    for number in range(FRAMES):
+        frame = av.VideoFrame.from_ndarray(blocks(number), format="rgb24").reformat(format=pixels)
+        frame.pts, frame.time_base = number, Fraction(1, 10)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
 
 
 def read(picture: Picture) -> np.ndarray:
@@ -130,6 +140,56 @@ def test_overlays_of_two_videos_of_one_name_are_two_files(predictor: MakePredict
     Path(videos[0].path).write_bytes(b"garbage")
     videos[0] = find_pictures([videos[0].path], str(tmp_path / "out"))[0]
     assert set(join()) == {"overlay.webm"}
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.webm"])
+def test_a_file_that_was_cut_off_anywhere_is_not_taken_for_a_whole_one(name: str, tmp_path: Path):
+    codec = ("libvpx-vp9", "yuv420p") if name.endswith("webm") else ("mpeg4", "yuv420p")
+    video = make_video(tmp_path / name, *codec)
+    content = Path(video.path).read_bytes()
+    assert not any(frame.problem for frame in frames(video, every=1))
+
+    for percent in (20, 31, 50, 63, 77, 90, 97):
+        Path(video.path).write_bytes(content[: len(content) * percent // 100])
+        last = list(frames(video, every=1))[-1]
+        assert last.problem, percent
+
+
+def test_a_recording_that_does_not_say_its_length_is_whole(tmp_path: Path):
+    class Pipe:
+        """A file that cannot go back, as that of a recorder that sends what it records."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self.write = file.write
+
+    path = tmp_path / "film.webm"
+    with path.open("wb") as file, av.open(Pipe(file), "w", format="webm") as container:
+        fill(container, "libvpx-vp9", "yuv420p")
+    video = find_pictures([str(path)], str(tmp_path / "out"))[0]
+
+    assert b"\x18\x53\x80\x67\x01" + b"\xff" * 7 in path.read_bytes()[:200]
+    assert [frame.problem for frame in frames(video, every=1)] == [""] * FRAMES
+
+
+def test_an_overlay_video_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp_path: Path):
+    video, done = make_video(tmp_path / "film.mkv"), predictor(tmp_path / "out")
+    list(done.predict(frames(video, every=10)))
+    own = tmp_path / "out/film/overlay.webm"
+    own.write_bytes(b"a film of my own")
+
+    done.join_overlays(video, 10)
+    assert own.read_bytes() == b"a film of my own"
+    own.unlink()
+    done.join_overlays(video, 10)
+    first = own.read_bytes()
+    for shard in (tmp_path / "out/predictions").glob("*.jsonl"):
+        shard.unlink()
+    again = predictor(tmp_path / "out")
+    list(again.predict(frames(video, every=10)))
+    own.write_bytes(first[:1000])
+    again.join_overlays(video, 10)
+
+    assert own.stat().st_size == len(first)
 
 
 def test_what_is_whole_of_a_damaged_video_is_done_and_the_error_names_the_frame(

@@ -103,6 +103,21 @@ def test_runs_of_other_classes_share_nothing(ours: RunRecord, theirs: RunRecord)
     assert shared_images(ours, theirs) == []
 
 
+def test_classes_of_either_run_alone_are_shown_and_named(ours: RunRecord, theirs: RunRecord):
+    ours.summary.metrics = make_metrics("automobile")
+    theirs.summary.metrics = make_metrics("<b>car")
+    html = write_comparison(ours, theirs).read_text()
+    text = section(html, "classes")
+    assert "only this run has automobile; only the other run has <b>car." in text
+    assert "automobile 0.714 \N{EN DASH} 33.3 %" in text
+    assert "<b>car no class of this run \N{EN DASH} 0.714 \N{EN DASH}" in text
+    assert "<b>car" not in html
+
+
+def test_runs_of_the_same_classes_are_not_said_to_differ_in_them(ours: RunRecord, theirs: RunRecord):
+    assert "The classes differ" not in write_comparison(ours, theirs).read_text()
+
+
 def test_the_interval_of_the_difference_is_of_the_shared_images(ours: RunRecord, theirs: RunRecord):
     found = change_interval(shared_images(ours, theirs), ours)
     assert found is not None

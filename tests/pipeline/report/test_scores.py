@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report.scores import Pair, class_scores, confusions, lowest_slices, overall, row_shares
+from pipeline.report.scores import ClassScore, Pair, class_scores, confusions, lowest_slices, overall, row_shares
 from tests.pipeline.report.hand_made import BASELINE, EVIL, METRICS, make_metrics
 
 
@@ -17,7 +17,12 @@ def test_classes_stand_beside_those_of_the_served_model():
 
 
 def test_a_class_that_another_run_did_not_know_stands_alone():
-    assert [score.other for score in class_scores(METRICS, make_metrics("road"))] == [None, 0.8, None]
+    scores = class_scores(METRICS, make_metrics("road"))
+    assert [(score.name, score.other) for score in scores[:3]] == [(EVIL, None), ("sky", 0.8), ("void deck", None)]
+
+
+def test_a_class_that_only_the_other_run_knows_stands_last():
+    assert class_scores(METRICS, make_metrics("road"))[3:] == [ClassScore("road", None, None, 5 / 7)]
 
 
 def test_slices_stand_lowest_first_and_empty_ones_last():

@@ -49,8 +49,9 @@ def test_runs_missed_while_it_was_dead_are_made_up_once(place: Place):
     second.kill()
     second.wait()
 
+    begun = place.log.count("the schedule begins")  # Who was killed may not have come to say it.
     third = place.start(cron=YEARLY)
-    wait_for(lambda: place.log.count("the schedule begins") == 3, "the schedule runs again")
+    wait_for(lambda: place.log.count("the schedule begins") > begun, "the schedule runs again")
     third.send_signal(signal.SIGTERM)
 
     assert third.wait(PATIENCE) == 0

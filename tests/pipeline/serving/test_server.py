@@ -1,6 +1,7 @@
 """The server as a process of its own: answers, refusals, versions that come and go, the end."""
 
 import base64
+import gzip
 import io
 import json
 import shutil
@@ -168,6 +169,12 @@ def test_a_body_that_does_not_say_its_size_is_limited_too(protected: Server):
             yield bytes(100_000)
 
     assert protected.client.post(PREDICT, content=chunks()).status_code == 413
+
+
+def test_a_compressed_body_is_refused_as_such(protected: Server):
+    body = gzip.compress(json.dumps(rows(IMAGES[0])).encode())
+    response = protected.client.post(PREDICT, content=body, headers={"Content-Encoding": "gzip"})
+    assert response.status_code == 415 and "Content-Encoding 'gzip' is not supported" in response.json()["error"]
 
 
 def test_a_client_that_goes_away_is_no_failure_of_the_server(protected: Server):
