@@ -73,7 +73,8 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
         # Nor is it known of a start whose push is not on record, as after ML Metadata were lost.
         if None in matches or (start is not None and (start.path in unknown or start.path not in uses)):
             unknown[push.path] = push
-        uses[push.path] = own or _inherited(push, start, uses)
+        learned = any(use.split != "test" for use in own)
+        uses[push.path] = own if learned else [*own, *_inherited(push, start, uses)]
     every = [use for found in uses.values() for use in found]
     if not every and not file.exists():
         unclear = f"; not known of: {', '.join(_names(unknown.values()))}" if unknown else ""

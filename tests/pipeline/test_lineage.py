@@ -210,6 +210,23 @@ def test_a_version_that_started_from_another_one_has_learned_from_its_files(
     assert "cars version 3: started from version 2, which was trained on it (split train" in printed(uses_tree(found))
 
 
+def test_a_version_that_was_judged_on_a_file_may_have_learned_from_it_too(
+    sqlite_history: History, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+    write_manifest(tmp_path / "f", image_file(b"picture", "a.jpg", "test"))
+    history, start = sqlite_history, {"present": 1, "version": 1}
+    history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
+    history.push("run-2", "cars", 2, ImageExampleGen__examples={"uri": str(tmp_path / "f")}, WarmStart__model=start)
+    found = file_uses(history.store, tmp_path / "a.jpg")
+    assert [(use.version, use.split, use.through) for use in found.uses] == [
+        (1, "train", None),
+        (2, "test", None),
+        (2, "train", 1),
+    ]
+
+
 @pytest.mark.parametrize("pattern", ["", "span-{SPAN}"])
 def test_a_changed_file_is_found_by_its_path_and_said_to_have_changed(
     tmp_path: Path, pattern: str, sqlite_history: History
