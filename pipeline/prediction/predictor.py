@@ -215,7 +215,7 @@ class Predictor:
         if loaded.pixels is not None and segmented.mask is not None:
             outputs = encode_outputs(loaded.pixels, segmented.mask, segmented.confidences, len(self._names))
         if problem := self._save(prediction.name, outputs, loaded.stale):
-            prediction = prediction.model_copy(update={"error": problem, "state": None})
+            prediction = loaded.prediction.model_copy(update={"error": problem, "state": None})
         return loaded.picture, Outcome(prediction, loaded.new)
 
     def _save(self, name: str, outputs: dict[str, bytes], stale: tuple[str, ...]) -> str:

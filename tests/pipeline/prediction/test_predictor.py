@@ -232,6 +232,7 @@ def test_a_file_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp
         f"{where} is there already, and predict did not write it: move it, or take another --out",
         "",
     ]
+    assert [prediction.score is None for prediction in found] == [True, False]
     assert where.read_bytes() == own
     assert not (tmp_path / "a_overlay.png").exists()
     where.rename(tmp_path / "a_label.png")
