@@ -23,16 +23,16 @@ def font(size: int) -> Font:
         return ImageFont.load_default(size)
 
 
-def drawable(text: str, font: Font) -> str:
-    """The text, in place of letters that a font lacks the nearest that it has: "Grosse" for "Größe", or "?"."""
-    return "".join(next((spelling for spelling in _spellings(letter) if _has(font, spelling)), "?") for letter in text)
+def drawable(text: str, letters: Font) -> str:
+    """The text, in place of what a font lacks the nearest that it has: "Grosse" for "Größe", or "?"."""
+    missing = bytes(letters.getmask(_NO_LETTER))
+
+    def has(spelling: str) -> bool:
+        return bool(spelling) and all(sign == " " or bytes(letters.getmask(sign)) != missing for sign in spelling)
+
+    return "".join(next(filter(has, _spellings(sign)), "?") for sign in text)
 
 
 def _spellings(letter: str) -> tuple[str, str, str]:
     plain = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
     return letter, plain, letter.casefold()
-
-
-def _has(font: Font, text: str) -> bool:
-    missing = bytes(font.getmask(_NO_LETTER))
-    return bool(text) and all(letter == " " or bytes(font.getmask(letter)) != missing for letter in text)

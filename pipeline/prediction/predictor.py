@@ -227,9 +227,9 @@ class Predictor:
         written: list[str] = []
         paths = {ending: os.path.join(self._task.out, name + ending) for ending in outputs}
         try:
-            for ending in set(paths).difference(stale):
-                if is_foreign(paths[ending]):
-                    return not_ours(paths[ending])
+            for ending, path in paths.items():
+                if ending not in stale and is_foreign(path):
+                    return not_ours(path)
             for ending, content in outputs.items():
                 write_output(paths[ending], content)
                 written.append(ending)
