@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.command_line import answer, application
+from pipeline.cli.application import answer, application
 
 app = application("Run the pipeline on open-source Kubeflow Pipelines v2.")
 
@@ -56,7 +56,7 @@ def compile_(
     verbose: VerboseOption = False,
 ) -> None:
     """Compile the pipeline to a spec for Kubeflow Pipelines, with its Kubernetes settings."""
-    from pipeline.kubeflow.commands import compile_command
+    from pipeline.cli.kubeflow_compile import compile_command
 
     compile_command(
         config,
@@ -83,7 +83,7 @@ def tfjob(
     verbose: VerboseOption = False,
 ) -> None:
     """Render a Training Operator job that trains on several pods (never run on a cluster)."""
-    from pipeline.kubeflow.commands import tfjob_command
+    from pipeline.cli.kubeflow_compile import tfjob_command
 
     tfjob_command(
         config,
@@ -107,7 +107,7 @@ def simulate(
     ] = Path("workspace/simulation"),
 ) -> None:
     """Rehearse the compiled pipeline on this machine, under the rules of the open-source server."""
-    from pipeline.kubeflow.simulation.command import simulate_command
+    from pipeline.cli.kubeflow_simulate import simulate_command
 
     if config is not None and spec is not None:
         raise typer.BadParameter("--config and --spec exclude each other")
@@ -131,8 +131,8 @@ def submit(
     request_timeout: AnswerOption = 30,
 ) -> None:
     """Start a run on a cluster. With --wait: exit code 0 succeeded, 3 failed, 4 cancelled, 5 not ended in time."""
+    from pipeline.cli.kubeflow_server import Request, submit_command
     from pipeline.kubeflow.client import connect
-    from pipeline.kubeflow.server_commands import Request, submit_command
     from pipeline.kubeflow.submit import Patience
 
     if timeout is not None and not wait:
@@ -182,8 +182,8 @@ def schedule(
     request_timeout: AnswerOption = 30,
 ) -> None:
     """Start runs on a cluster at the times of a cron expression, such as --cron "0 3 * * *"."""
+    from pipeline.cli.kubeflow_server import Request, schedule_command
     from pipeline.kubeflow.client import connect
-    from pipeline.kubeflow.server_commands import Request, schedule_command
 
     server = connect(
         host,

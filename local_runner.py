@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.command_line import answer, application
+from pipeline.cli.application import answer, application
 
 app = application("Train, judge and publish DeepLabV3+ models from labelled images.")
 
@@ -40,7 +40,7 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Run the pipeline: from labelled images to a published model."""
-    from pipeline.commands import run_command
+    from pipeline.cli.local import run_command
 
     run_command(config, set_ or [], workspace, (from_, to), dry_run=dry_run, verbose=verbose)
 
@@ -50,7 +50,7 @@ def demo(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE, set_: SetOption = None, verbose: VerboseOption = False
 ) -> None:
     """Write the sample dataset and run the whole pipeline on it."""
-    from pipeline.commands import demo_command
+    from pipeline.cli.local import demo_command
 
     demo_command(workspace, set_ or [], verbose=verbose)
 
@@ -67,7 +67,7 @@ def inspect(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images whose pixels are read.")] = 500,
 ) -> None:
     """Look at a dataset before training on it."""
-    from pipeline.commands import inspect_command
+    from pipeline.cli.local import inspect_command
 
     inspect_command(data, layout, config, write_config, page, limit)
 
@@ -103,7 +103,7 @@ def predict(
     verbose: VerboseOption = False,
 ) -> None:
     """Segment pictures with the pushed model; what was done before is not done again."""
-    from pipeline.prediction.command import Request, predict_command, predict_on_beam_command
+    from pipeline.cli.predict import Request, predict_command, predict_on_beam_command
 
     request = Request(images, out, probability, max_pixels, every, overlay_video)
     root = serving_root(serving, workspace)
@@ -124,7 +124,7 @@ def status(
     json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show the last runs and what is being served."""
-    from pipeline.commands import status_command
+    from pipeline.cli.local import status_command
 
     status_command(workspace, last, as_json=json_)
 
@@ -140,7 +140,7 @@ def report(
     verbose: VerboseOption = False,
 ) -> None:
     """Write a run's report again, or compare two runs, or list all, and say where the page is."""
-    from pipeline.commands import index_command, report_command
+    from pipeline.cli.local import index_command, report_command
 
     if index:
         if run or compare:
@@ -163,7 +163,7 @@ def lineage(
     json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show what stands behind a pushed version: data, code, hyperparameters, judgement."""
-    from pipeline.commands import lineage_command
+    from pipeline.cli.local import lineage_command
 
     given = [value for value in (version, data) if value is not None]
     if len(given) != 1:
@@ -241,7 +241,7 @@ def beam_workers(
     ] = "127.0.0.1",
 ) -> None:
     """Start Beam workers as a job server asks for them; runs until it is interrupted."""
-    from pipeline.commands import beam_workers_command
+    from pipeline.cli.local import beam_workers_command
 
     beam_workers_command(host, port)
 
@@ -263,7 +263,7 @@ def serve(
     set_: SetOption = None,
 ) -> None:
     """Answer requests with the pushed model, and with every later one, until it is stopped."""
-    from pipeline.serving.commands import serve_command
+    from pipeline.cli.serve import serve_command
 
     serve_command(serving_root(serving, workspace), model, (host, port), token_env, (config, set_ or []))
 
@@ -294,7 +294,7 @@ def schedule(
     metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address of the metrics.")] = "127.0.0.1",
 ) -> None:
     """Run the pipeline again and again: by the clock, on new data, or both."""
-    from pipeline.schedule.commands import schedule_command, schedule_status_command
+    from pipeline.cli.schedule import schedule_command, schedule_status_command
     from pipeline.schedule.scheduler import Request
 
     if status_:
@@ -321,10 +321,10 @@ def doctor(
     set_: SetOption = None,
 ) -> None:
     """Check this machine, and say what to do about what is wrong."""
-    from pipeline.commands import doctor_command
+    from pipeline.cli.local import doctor_command
 
     if restore:
-        from pipeline.backup import restore_command
+        from pipeline.metadata.backup import restore_command
 
         restore_command(workspace)
         return
@@ -337,7 +337,7 @@ def schema(
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("config.schema.json"),
 ) -> None:
     """Write a JSON schema of the configuration, for editors."""
-    from pipeline.commands import schema_command
+    from pipeline.cli.local import schema_command
 
     schema_command(out)
 

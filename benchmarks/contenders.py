@@ -11,19 +11,19 @@ import tensorflow as tf
 from keras import layers
 
 from models.config import ModelConfig, TrainingConfig
-from models.deeplab import build_model
-from models.learner import Learner
+from models.network.deeplab import build_model
+from models.training.step import Learner
 
 CLASSES = 21
 #: Where the networks take this project's kernels from; a name that is no longer there is an error.
 KERNELS = (
-    ("models.backbones.blocks", "BatchNormalization"),
-    ("models.backbones.blocks", "Conv2D"),
-    ("models.backbones.blocks", "DepthwiseConv2D"),
-    ("models.backbones.resnet", "Conv2D"),
-    ("models.heads", "Conv2D"),
-    ("models.heads", "DepthwiseConv2D"),
-    ("models.deeplab", "Conv2D"),
+    ("models.network.backbones.blocks", "BatchNormalization"),
+    ("models.network.backbones.blocks", "Conv2D"),
+    ("models.network.backbones.blocks", "DepthwiseConv2D"),
+    ("models.network.backbones.resnet", "Conv2D"),
+    ("models.network.heads", "Conv2D"),
+    ("models.network.heads", "DepthwiseConv2D"),
+    ("models.network.deeplab", "Conv2D"),
 )
 
 

@@ -23,13 +23,13 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
-from components import baseline
 from components.config import EvaluationConfig, ValidationConfig
-from components.evaluation_results import read_images
-from components.evaluator import TEST_SPLIT, Executor
-from components.example_gen import LabelledImages, write_examples
-from components.requests import encoded_images, test_examples
-from components.schema import SCHEMA_FILE, make_schema
+from components.evaluation.evaluator import TEST_SPLIT, Executor
+from components.evaluation.results import read_images
+from components.ingest.example_gen import LabelledImages, write_examples
+from components.ingest.sample_images import encoded_images, test_examples
+from components.publishing import served_model as baseline
+from components.validation.schema import SCHEMA_FILE, make_schema
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.files import LocalFiles
@@ -37,8 +37,8 @@ from data.labels import LabelMap
 from data.layouts import open_layout
 from data.preprocess import decode_image
 from models.config import ModelConfig
-from models.deeplab import build_model
-from models.export import EVALUATE_SIGNATURE, EXAMPLES, PIXELS, PIXELS_SIGNATURE, export_saved_model
+from models.export.saved_model import EVALUATE_SIGNATURE, EXAMPLES, PIXELS, PIXELS_SIGNATURE, export_saved_model
+from models.network.deeplab import build_model
 
 BATCHES = (1, 8)
 BEAM = ["--runner=FnApiRunner"]

@@ -21,8 +21,8 @@ from data.features import IMAGE, MASK
 from data.input import training_batches
 from data.synthetic import write_dataset
 from models.config import ModelConfig, TrainingConfig
-from models.deeplab import build_model
-from models.learner import Learner
+from models.network.deeplab import build_model
+from models.training.step import Learner
 
 PICTURES, BATCH, CROP = 160, 16, 192
 WARMUP, BATCHES, STEPS, ROUNDS = 3, 20, 12, 3

@@ -1,4 +1,4 @@
-"""Each kernel of `models/kernels.py` against what Keras or TensorFlow would run, in ms.
+"""Each kernel of `models/network/kernels.py` against what Keras or TensorFlow would run, in ms.
 
 Usage: PYTHONPATH=. python benchmarks/kernels.py   (a minute; on an idle machine)
 """
@@ -13,7 +13,7 @@ from keras import layers, ops
 from rich.console import Console
 from rich.table import Table
 
-from models import kernels
+from models.network import kernels
 
 ROUNDS = 9
 #: The sizes of MobileNetV2 at 256x256, batch 8.

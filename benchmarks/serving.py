@@ -29,7 +29,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from components.serving_directory import prune, publish, published
+from components.publishing.directory import prune, publish, published
 from data.synthetic import render
 from pipeline.rollback import choose_serving_dir
 
@@ -102,8 +102,8 @@ def export_random_model(path: Path) -> None:
     from data.config import PreprocessConfig
     from data.labels import ClassLabel, LabelMap
     from models.config import ModelConfig
-    from models.deeplab import build_model
-    from models.export import export_saved_model
+    from models.export.saved_model import export_saved_model
+    from models.network.deeplab import build_model
 
     labels = LabelMap(classes=tuple(ClassLabel(name=f"class {number}") for number in range(8)))
     export_saved_model(build_model(ModelConfig(), 8), path, label_map=labels, preprocess=PreprocessConfig())

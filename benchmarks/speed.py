@@ -22,9 +22,9 @@ from contenders import CLASSES, CONTENDERS, OURS
 from rich.console import Console
 from rich.table import Table
 
-from models.complexity import layer_costs
 from models.config import ModelConfig
-from models.deeplab import build_model
+from models.network.complexity import layer_costs
+from models.network.deeplab import build_model
 
 BENCH = Path(__file__).parent.parent / ".bench"
 POLICIES = ("float32", "mixed_bfloat16")

@@ -31,7 +31,8 @@ class Spans(Artifact):
 class Drift(Artifact):
     """How the newest span differs from those before it.
 
-    `drift.json`: a `components.drift.DriftRecord`; `statistics.pb`: TFDV's statistics, one data set for each span.
+    `drift.json`: a `components.spans.drift.DriftRecord`; `statistics.pb`: TFDV's statistics, one data set for each
+    span.
     """
 
     TYPE_NAME = "deeplab.Drift"
@@ -40,7 +41,7 @@ class Drift(Artifact):
 class LiteModels(Artifact):
     """LiteRT models made of a SavedModel.
 
-    `lite.json`: a `components.lite_record.LiteRecord`; `<variant>.tflite`; the files of the browser page.
+    `lite.json`: a `components.targets.lite_record.LiteRecord`; `<variant>.tflite`; the files of the browser page.
     """
 
     TYPE_NAME = "deeplab.LiteModels"
@@ -49,7 +50,7 @@ class LiteModels(Artifact):
 class HubModels(Artifact):
     """TensorFlow Hub modules made of a SavedModel.
 
-    `hub.json`: a `components.hub_record.HubRecord`; `<module>/`: a SavedModel.
+    `hub.json`: a `components.targets.hub_record.HubRecord`; `<module>/`: a SavedModel.
     """
 
     TYPE_NAME = "deeplab.HubModels"

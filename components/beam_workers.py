@@ -34,9 +34,9 @@ from data.errors import ConfigError
 #: initialises TensorFlow's runtime.
 PRELOADED = (
     "components.beam_workers",
-    "components.example_gen",
+    "components.ingest.example_gen",
     "components.transform",
-    "components.evaluator",
+    "components.evaluation.evaluator",
     "tfx.components.statistics_gen.executor",
 )
 

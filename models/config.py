@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from data.section import Section
-from models.balance import Balance
+from models.training.class_weights import Balance
 
 BackboneName = Literal[
     "mobilenet_v2",

@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from components.code_hash import ROOT
 from data.errors import ConfigError
 from data.section import Section
-from pipeline.code_hash import ROOT
 
 Runner = Literal["direct", "multi_processing", "portable", "flink", "spark", "dataflow"]
 

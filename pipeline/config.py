@@ -21,8 +21,8 @@ from components.config import (
     ValidationConfig,
     check_classes,
 )
-from components.search_space import SECTIONS
-from components.tuning import TuningConfig, check_space
+from components.training.search_space import SECTIONS
+from components.training.tuning import TuningConfig, check_space
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.dataset import DataConfig, example_folder, resolve_label_map
 from data.errors import ConfigError

@@ -12,7 +12,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from data.errors import ConfigError
 from pipeline.config import Config
-from pipeline.metadata_store import metadata_config
+from pipeline.metadata.store import metadata_config
 from pipeline.pipeline import Locations, create_pipeline
 from pipeline.workspace import Workspace
 

@@ -13,24 +13,24 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
 
-import components.baseline
-import components.drift
-import components.evaluator
-import components.example_gen
-import components.hub
-import components.infra_check
-import components.lite
-import components.pusher
-import components.schema
-import components.trainer
+import components.evaluation.evaluator
+import components.ingest.example_gen
+import components.publishing.infra_check
+import components.publishing.pusher
+import components.publishing.served_model
+import components.spans.drift
+import components.spans.example_gen
+import components.targets.hub
+import components.targets.lite
+import components.training.trainer
+import components.training.tuner
+import components.training.warm_start
 import components.transform
-import components.tuner
-import components.validation
-import components.warm_start
-import components.window
+import components.validation.schema
+import components.validation.validator
+from components.code_hash import code_hash
 from data import features
 from data.layouts.base import SPLITS
-from pipeline.code_hash import code_hash
 from pipeline.config import Config
 
 
@@ -65,30 +65,30 @@ def create_pipeline(
     labels = config.labels.model_dump_json()
     serving_dir = f"{locations.serving}/{config.push.model_name}"
 
-    served_model = components.baseline.ServedModel(
-        serving_dir, labels, config.evaluation.on_label_change, code_hash(components.baseline)
+    served_model = components.publishing.served_model.ServedModel(
+        serving_dir, labels, config.evaluation.on_label_change, code_hash(components.publishing.served_model)
     )
     example_gen = _example_gen(config, locations)
     examples = example_gen.outputs["examples"]
     statistics = StatisticsGen(
         examples, stats_options=tfdv.StatsOptions(feature_allowlist=features.scalar_keys(config.labels.names))
     )
-    schema = components.schema.DataSchema(
+    schema = components.validation.schema.DataSchema(
         validation=config.validation.model_dump_json(exclude={"on_drift", "drift"}),
         label_map=labels,
-        code_hash=code_hash(components.schema),
+        code_hash=code_hash(components.validation.schema),
     )
     drift = (
-        components.drift.SpanDrift(
+        components.spans.drift.SpanDrift(
             spans=example_gen.outputs["spans"],
             config=config.validation.drift.model_dump_json(),
             label_map=labels,
-            code_hash=code_hash(components.drift),
+            code_hash=code_hash(components.spans.drift),
         )
         if config.data.has_spans
         else None
     )
-    validator = components.validation.StrictExampleValidator(
+    validator = components.validation.validator.StrictExampleValidator(
         statistics=statistics.outputs["statistics"],
         schema=schema.outputs["schema"],
         drift=drift.outputs["drift"] if drift else None,
@@ -109,11 +109,11 @@ def create_pipeline(
         "eval_args": trainer_pb2.EvalArgs(splits=[val]),
     }
     warm_start = (
-        components.warm_start.WarmStart(
+        components.training.warm_start.WarmStart(
             examples=transform.outputs["transformed_examples"],
             serving_dir=serving_dir,
             custom_config=json.dumps(what_is_trained(config, locations)),
-            code_hash=code_hash(components.warm_start),
+            code_hash=code_hash(components.training.warm_start),
         )
         if config.training.warm_start
         else None
@@ -121,8 +121,8 @@ def create_pipeline(
     if warm_start:
         training_inputs["base_model"] = warm_start.outputs["model"]
     tuner = (
-        components.tuner.Tuner(
-            tuner_fn=_import_path(components.tuner.tuner_fn),
+        components.training.tuner.Tuner(
+            tuner_fn=_import_path(components.training.tuner.tuner_fn),
             train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.tuning.steps),
             custom_config=tuning_config(config, locations),
             **training_inputs,
@@ -131,50 +131,50 @@ def create_pipeline(
         else None
     )
     trainer = Trainer(
-        run_fn=_import_path(components.trainer.run_fn),
+        run_fn=_import_path(components.training.trainer.run_fn),
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.training.steps),
         custom_config=training_config(config, locations),
         **training_inputs,
     )
     model = trainer.outputs["model"]
-    evaluator = components.evaluator.SegmentationEvaluator(
+    evaluator = components.evaluation.evaluator.SegmentationEvaluator(
         examples=examples,
         model=model,
         served_model=served_model.outputs["model"],
         schema=schema.outputs["schema"],
         config=config.evaluation,
         labels=config.labels,
-        code_hash=code_hash(components.evaluator),
+        code_hash=code_hash(components.evaluation.evaluator),
     )
-    infra_check = components.infra_check.InfraCheck(
+    infra_check = components.publishing.infra_check.InfraCheck(
         model=model,
         examples=examples,
         config=config.infra.model_dump_json(),
-        code_hash=code_hash(components.infra_check),
+        code_hash=code_hash(components.publishing.infra_check),
     )
     lite = (
-        components.lite.LiteConverter(
+        components.targets.lite.LiteConverter(
             model=model,
             examples=examples,
             config=config.lite.model_dump_json(),
-            page=components.lite.page_hash(),
-            code_hash=code_hash(components.lite),
+            page=components.targets.lite.page_hash(),
+            code_hash=code_hash(components.targets.lite),
         )
         if config.lite.variants
         else None
     )
     hub = (
-        components.hub.HubExporter(
+        components.targets.hub.HubExporter(
             model=model,
             examples=examples,
             config=config.hub.model_dump_json(),
-            code_hash=code_hash(components.hub),
+            code_hash=code_hash(components.targets.hub),
         )
         if config.hub.modules
         else None
     )
-    pusher = components.pusher.ModelPusher(
+    pusher = components.publishing.pusher.ModelPusher(
         model=model,
         examples=examples,
         blessing=evaluator.outputs["blessing"],
@@ -183,7 +183,7 @@ def create_pipeline(
         serving_dir=serving_dir,
         config=config.push.model_dump_json(),
         label_map=labels,
-        code_hash=code_hash(components.pusher),
+        code_hash=code_hash(components.publishing.pusher),
         **({"lite": lite.outputs["lite"]} if lite else {}),
         **({"hub": hub.outputs["hub"]} if hub else {}),
     )
@@ -219,10 +219,10 @@ def create_pipeline(
 def _example_gen(config: Config, locations: Locations) -> BaseNode:
     data = config.data.model_copy(update={"license": ""})  # a note for people: no reason to read the images again
     if not config.data.has_spans:
-        return components.example_gen.ImageExampleGen(data, code_hash(components.example_gen))
+        return components.ingest.example_gen.ImageExampleGen(data, code_hash(components.ingest.example_gen))
     ingested = f"{locations.ingested or locations.serving.rstrip('/') + '-ingested'}/{config.name}"
-    node = components.window.WindowExampleGen(data, ingested, code_hash(components.window))
-    return node.with_id(components.example_gen.ImageExampleGen.__name__)
+    node = components.spans.example_gen.WindowExampleGen(data, ingested, code_hash(components.spans.example_gen))
+    return node.with_id(components.ingest.example_gen.ImageExampleGen.__name__)
 
 
 def _import_path(function: Callable[..., Any]) -> str:
@@ -230,27 +230,27 @@ def _import_path(function: Callable[..., Any]) -> str:
 
 
 def training_config(config: Config, locations: Locations) -> dict[str, Any]:
-    """What `components.trainer.run_fn` gets: the JSON of its sections, recorded in metadata."""
+    """What `components.training.trainer.run_fn` gets: the JSON of its sections, recorded in metadata."""
     sections = ("model", "training", "augment", "input", "preprocess", "inference")
     return {
         **{name: json.loads(getattr(config, name).model_dump_json()) for name in sections},
         "label_map": json.loads(config.labels.model_dump_json()),
-        "code_hash": code_hash(components.trainer),
+        "code_hash": code_hash(components.training.trainer),
         "checkpoints": locations.checkpoints,
     }
 
 
 def tuning_config(config: Config, locations: Locations) -> dict[str, Any]:
-    """What `components.tuner.tuner_fn` gets: what the Trainer trains with, and section `tuning`."""
+    """What `components.training.tuner.tuner_fn` gets: what the Trainer trains with, and section `tuning`."""
     return {
         **_without_inference(training_config(config, locations)),
         "tuning": json.loads(config.tuning.model_dump_json()),
-        "code_hash": code_hash(components.tuner),
+        "code_hash": code_hash(components.training.tuner),
     }
 
 
 def what_is_trained(config: Config, locations: Locations) -> dict[str, Any]:
-    """What `components.warm_start.WarmStart` gets: all that makes a new training, beside the data."""
+    """What `components.training.warm_start.WarmStart` gets: all that makes a new training, beside the data."""
     if config.tuning.trials:
         return tuning_config(config, locations)
     return _without_inference(training_config(config, locations))

@@ -17,12 +17,12 @@ from pathlib import Path
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from components.baseline import PRESENT, VERSION
-from components.serving_directory import all_published
+from components.publishing.directory import all_published
+from components.publishing.served_model import PRESENT, VERSION
 from data.errors import WorkspaceError
 from pipeline.config import RetentionConfig
-from pipeline.lineage import Lineage, Push, find_push, lineage, pushes
-from pipeline.status import run_status
+from pipeline.metadata.lineage import Lineage, Push, find_push, lineage, pushes
+from pipeline.records.status import run_status
 from pipeline.workspace import Workspace, run_folders
 
 _DAY = 86400.0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components import version_marks
-from components.files import file_system
-from components.serving_directory import Published, published, readable, republish, versions
+from components.publishing import pins_and_blocklist as version_marks
+from components.publishing.directory import Published, published, readable, republish, versions
+from components.storage.file_systems import file_system
 from data.errors import WorkspaceError
 
 

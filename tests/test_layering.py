@@ -24,7 +24,7 @@ TFX_FAMILY = {
 #: The modules of data/ that are about tf.data and preprocessing; the others do without TensorFlow.
 DATA_WITH_TENSORFLOW = {"data.preprocess", "data.augment", "data.input"}
 #: The network itself is Keras 3 alone.
-NETWORK = ("models.deeplab", "models.heads", "models.backbones")
+NETWORK = ("models.network.deeplab", "models.network.heads", "models.network.backbones")
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -101,20 +101,24 @@ def write(root: Path, path: str, source: str) -> Path:
 @pytest.mark.parametrize(
     ("path", "source", "rule"),
     [
-        ("data/masks.py", "import models.deeplab", "one way"),
+        ("data/masks.py", "import models.network.deeplab", "one way"),
         ("data/masks.py", "from models import deeplab", "one way"),
-        ("models/losses.py", "def f():\n    from components.trainer import run", "one way"),
-        ("components/trainer.py", "import pipeline", "one way"),
-        ("components/trainer.py", "import importlib\nimportlib.import_module('pipeline.config')", "one way"),
+        ("models/training/losses.py", "def f():\n    from components.training.trainer import run", "one way"),
+        ("components/training/trainer.py", "import pipeline", "one way"),
+        ("components/training/trainer.py", "import importlib\nimportlib.import_module('pipeline.config')", "one way"),
         ("data/masks.py", "import apache_beam as beam", "nothing of TFX, Beam or KFP"),
-        ("models/training.py", "from tfx.v1 import dsl", "nothing of TFX, Beam or KFP"),
-        ("models/metrics.py", "try:\n    import tensorflow_model_analysis\nexcept ImportError: ...", "nothing of TFX"),
-        ("components/trainer.py", "from kfp import dsl", "Kubeflow part"),
+        ("models/training/loop.py", "from tfx.v1 import dsl", "nothing of TFX, Beam or KFP"),
+        (
+            "models/metrics/confusion.py",
+            "try:\n    import tensorflow_model_analysis\nexcept ImportError: ...",
+            "nothing of TFX",
+        ),
+        ("components/training/trainer.py", "from kfp import dsl", "Kubeflow part"),
         ("local_runner.py", "import kfp", "Kubeflow part"),
         ("pipeline/report.py", "import local_runner", "nothing imports a runner"),
         ("kubeflow_runner.py", "from local_runner import app", "nothing imports a runner"),
         ("data/masks.py", "import tensorflow as tf", "import tensorflow"),
-        ("models/backbones/resnet.py", "from tensorflow import nn", "Keras 3 alone"),
+        ("models/network/backbones/resnet.py", "from tensorflow import nn", "Keras 3 alone"),
     ],
 )
 def test_a_violation_is_found(tmp_path: Path, path: str, source: str, rule: str):
@@ -136,8 +140,8 @@ def test_a_violation_is_reported_with_its_file_and_line(tmp_path: Path):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("models/losses.py", "from data.features import IGNORE_LABEL"),
-        ("components/trainer.py", "import apache_beam, tfx.v1, models.training, data.input"),
+        ("models/training/losses.py", "from data.features import IGNORE_LABEL"),
+        ("components/training/trainer.py", "import apache_beam, tfx.v1, models.training.loop, data.input"),
         ("pipeline/kubeflow.py", "import kfp"),
         ("pipeline/local.py", "from tfx.orchestration.local.local_dag_runner import LocalDagRunner"),
         ("local_runner.py", "from pipeline import config"),

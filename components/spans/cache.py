@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from components.files import file_system, is_local
-from components.writing import create, flush, read_small, write_small
+from components.storage.atomic import create, flush, read_small, write_small
+from components.storage.file_systems import file_system, is_local
 
 COMPLETE = "COMPLETE"
 
@@ -88,7 +88,7 @@ def copy_folder(source: str, target: str) -> None:
     """Copies a dataset: all files below a folder, those behind links as files, and empty folders.
 
     What cannot be read stays behind: whoever reads the copy finds it missing, and so as bad as it was. Copies of what
-    this project wrote, which has none of this, are `components.serving_directory.copy_tree`'s.
+    this project wrote, which has none of this, are `components.publishing.directory.copy_tree`'s.
     """
     files = file_system(source)
     for name in _names_below(source):
@@ -119,6 +119,6 @@ def _remove(path: str) -> None:
         else:
             os.remove(path)
         return
-    from components.beam_files import BeamFiles  # takes seconds
+    from components.storage.beam_files import BeamFiles  # takes seconds
 
     BeamFiles().delete(path + "/")

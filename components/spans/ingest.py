@@ -12,12 +12,12 @@ import apache_beam as beam
 import pyarrow as pa
 import tensorflow as tf
 
-from components.example_gen import LabelledImages, check_bad, read_bad, read_counts, reason_kind, write_examples
-from components.files import file_system
-from components.fingerprint import fingerprint
+from components.ingest.example_gen import LabelledImages, check_bad, read_bad, read_counts, reason_kind, write_examples
 from components.spans.cache import SpanCache
 from components.spans.records import PICTURES, Role, SpanRecord, SpanState
 from components.spans.state import WindowState
+from components.storage.file_systems import file_system
+from components.storage.fingerprint import fingerprint
 from data import features
 from data.dataset import DataConfig
 from data.errors import DataError, IncompleteDataError

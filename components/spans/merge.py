@@ -9,11 +9,11 @@ from itertools import groupby
 
 import tensorflow as tf
 
-from components.example_gen import BAD, BAD_FILE, COUNTS_FILE, counts_json, split_folder
-from components.files import file_system
+from components.ingest.example_gen import BAD, BAD_FILE, COUNTS_FILE, counts_json, split_folder
 from components.spans.cache import place
 from components.spans.ingest import Ingested, RunSpans
-from components.writing import create
+from components.storage.atomic import create
+from components.storage.file_systems import file_system
 from data import features
 from data.layouts.base import SPLITS
 from data.manifest import ImageFile, pack_part, part_name

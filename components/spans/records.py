@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict
 
-from components.files import file_system
+from components.storage.file_systems import file_system
 
 WINDOW_FILE = "spans.json"
 PICTURES = "pictures"

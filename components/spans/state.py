@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 from pydantic import BaseModel
 
-from components.files import file_system
-from components.fingerprint import fingerprint
-from components.spans.evaluation import FixedEvaluation
+from components.spans.fixed_test_set import FixedEvaluation
 from components.spans.records import SpanState
+from components.storage.file_systems import file_system
+from components.storage.fingerprint import fingerprint
 from data.dataset import DataConfig
 from data.errors import IncompleteDataError
 from data.spans import Span, is_incomplete, parse_pattern, select

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.backup import backups, count_executions, is_busy, is_closed, is_new, remedy
 from pipeline.doctor.check import GIB, Check
+from pipeline.metadata.backup import backups, count_executions, is_busy, is_closed, is_new, remedy
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def check_metadata(database: Path) -> Check:
 
 def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
     """The MySQL server lets ML Metadata in, which makes its tables where the database is empty."""
-    from pipeline.metadata_store import PASSWORD, metadata_config, open_store, server_name
+    from pipeline.metadata.store import PASSWORD, metadata_config, open_store, server_name
 
     connection = metadata_config(Workspace(workspace), config)
     try:

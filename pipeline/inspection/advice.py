@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from models.balance import Balance, class_weights
+from models.training.class_weights import Balance, class_weights
 from pipeline.inspection.findings import Advice, ClassCount, Inspection
 
 #: Classes more unequal than this deserve weights in the loss.

@@ -25,7 +25,7 @@ from data.splits import SplitPlan, plan_splits
 from pipeline.inspection.advice import advise
 from pipeline.inspection.findings import ClassCount, Duplicate, Inspection, SplitCount
 from pipeline.inspection.proposal import Proposal, propose
-from pipeline.pages import photo_uri, render
+from pipeline.report.render import photo_uri, render
 
 #: Two images are near-duplicates if at most this many of the 128 bits of their hashes differ. Unrelated photos differ
 #: in about 64, neighbouring frames of a video taken at 1 Hz in 20 to 40, copies at other sizes or qualities in 0 to 10.

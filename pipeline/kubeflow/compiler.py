@@ -15,9 +15,9 @@ from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRu
 from tfx.orchestration.pipeline import Pipeline
 from tfx.utils import name_utils
 
+from components.code_hash import ROOT
 from components.drivers import StateDriver
 from data.errors import ConfigError
-from pipeline.code_hash import ROOT
 from pipeline.config import Config, config_hash
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.config import StageConfig

@@ -24,7 +24,8 @@ from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import name_utils
 
-from components import artifacts, baseline
+from components import artifacts
+from components.publishing import served_model as baseline
 from data.errors import ConfigError, ProjectError
 from pipeline.kubeflow.mounts import FOLDERS, Mounts
 

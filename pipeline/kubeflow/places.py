@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from components.files import is_local
+from components.storage.file_systems import is_local
 from data.errors import ConfigError
 from pipeline.config import Config
 

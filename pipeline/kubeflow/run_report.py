@@ -16,14 +16,14 @@ from tfx.types.artifact import Artifact
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.artifacts import Drift, HtmlPage, HubModels, LiteModels, MarkdownPage, Quarantine, RunFolder, Spans
-from components.writing import write_small
+from components.storage.atomic import write_small
 from pipeline.config import Config
-from pipeline.judgement import summarize
 from pipeline.kubeflow.parameters import RUN_ID
-from pipeline.model_card import MARKDOWN_FILE, write_model_card
-from pipeline.records import StageRecord
+from pipeline.records.executions import StageRecord
+from pipeline.records.summarize import summarize
+from pipeline.records.summary import SUMMARY_FILE
+from pipeline.report.model_card import MARKDOWN_FILE, write_model_card
 from pipeline.report.page import RunRecord, write_report
-from pipeline.summary import SUMMARY_FILE
 from pipeline.workspace import REPORT_FILE
 
 #: (stage, output) -> type of what the record is made of; not every pipeline has every stage.

@@ -2,7 +2,8 @@
 
     python -m pipeline.kubeflow.training_worker --examples DIR --model DIR --config JSON
 
-It calls the pipeline's own training function (`components.trainer.run_fn`) with what TFX's Trainer would hand over.
+It calls the pipeline's own training function (`components.training.trainer.run_fn`) with what TFX's Trainer would
+hand over.
 Which worker it is it learns from TF_CONFIG, which the operator sets.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.utils import path_utils
 
-from components.trainer import run_fn
+from components.training.trainer import run_fn
 from data.errors import ProjectError
 from data.layouts.base import SPLITS
 

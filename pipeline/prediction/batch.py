@@ -11,7 +11,7 @@ from dataclasses import replace
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from components.writing import read_small, write_small
+from components.storage.atomic import read_small, write_small
 from data.errors import DataError, WorkspaceError
 from pipeline.prediction.journal import shard_of
 from pipeline.prediction.listing import NOTHING_THERE, list_pictures, names_output

@@ -10,8 +10,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.files import is_local
-from components.writing import read_small, write_small
+from components.storage.atomic import read_small, write_small
+from components.storage.file_systems import is_local
 from pipeline.prediction.outputs import (
     ENDINGS,
     JOURNAL_FOLDER,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from components.files import file_system, is_local
+from components.storage.file_systems import file_system, is_local
 from data.errors import DataError
 from data.layouts.base import IMAGE_ENDINGS
 from pipeline.prediction.own_outputs import OwnOutputs
@@ -132,7 +132,7 @@ def _walk(folder: str) -> Iterator[Picture]:
 def _remote_file(argument: str) -> Picture | None:
     from apache_beam.io.filesystems import FileSystems  # takes seconds
 
-    import components.beam_files  # noqa: F401  # sets Beam's file systems up
+    import components.storage.beam_files  # noqa: F401  # sets Beam's file systems up
 
     try:
         FileSystems.get_filesystem(argument)

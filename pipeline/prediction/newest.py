@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from components.serving_directory import Published
+from components.publishing.directory import Published
 from pipeline.prediction.predictor import Predictor, Task
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from components.files import file_system, is_local
-from components.writing import create, remove, write_small
+from components.storage.atomic import create, remove, write_small
+from components.storage.file_systems import file_system, is_local
 from data.errors import WorkspaceError
 from data.labels import Color
 from data.lettering import drawable, font

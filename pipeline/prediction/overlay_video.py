@@ -13,8 +13,8 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from components.files import file_system
-from components.writing import create
+from components.storage.atomic import create
+from components.storage.file_systems import file_system
 from pipeline.prediction.journal import Prediction
 from pipeline.prediction.outputs import MARK, OVERLAY_ENDING, OVERLAY_VIDEO_ENDING
 from pipeline.prediction.pictures import Picture

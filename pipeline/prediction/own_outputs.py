@@ -4,7 +4,7 @@ import os
 import posixpath
 from collections.abc import Iterable
 
-from components.files import file_system, is_local
+from components.storage.file_systems import file_system, is_local
 from pipeline.prediction.journal import Journal
 from pipeline.prediction.outputs import CLASSES_FILE, JOURNAL_FOLDER, LEGEND_FILE
 

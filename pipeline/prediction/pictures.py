@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from components.files import file_system
+from components.storage.file_systems import file_system
 from data.errors import DataError
 from data.files import UNSAFE, read_bytes, relative_path
 

@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from components.serving_directory import Published, local_copy
+from components.publishing.directory import Published, local_copy
 from data.errors import DataError
 from data.images import read_image
-from models.export import Segmenter, load_segmenter
+from models.export.saved_model import Segmenter, load_segmenter
 from pipeline.prediction.journal import Journal, Prediction
 from pipeline.prediction.outputs import (
     OVERLAY_VIDEO_ENDING,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from components.files import file_system
+from components.storage.file_systems import file_system
 from data.errors import ConfigError, DataError
 from pipeline.prediction.matroska import missing_bytes
 from pipeline.prediction.outputs import png

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.evaluation_results import ImageResult
-from components.writing import write_small
+from components.evaluation.results import ImageResult
+from components.storage.atomic import write_small
 from data.errors import ConfigError
 from data.masks import VOID_COLOR
-from models.bootstrap import Interval, class_totals, mean_iou_intervals
-from models.export import Segmenter
-from pipeline.pages import render
+from models.export.saved_model import Segmenter
+from models.metrics.bootstrap import Interval, class_totals, mean_iou_intervals
 from pipeline.report.diff import ConfigDiff, config_diff
 from pipeline.report.page import RunRecord
 from pipeline.report.pictures import (
@@ -28,6 +27,7 @@ from pipeline.report.pictures import (
     prediction_tile,
     read_labelled,
 )
+from pipeline.report.render import render
 from pipeline.report.scores import class_changes, class_scores, interval_config, lowest_slices, overall
 from pipeline.report.wording import verdict
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.writing import write_small
+from components.storage.atomic import write_small
 from data.errors import WorkspaceError
-from pipeline.pages import render
+from pipeline.records.status import recorded
+from pipeline.records.summary import Summary
 from pipeline.report.charts import Axis, Chart, round_top
+from pipeline.report.render import render
 from pipeline.report.wording import Verdict, seconds_text, verdict
-from pipeline.status import recorded
-from pipeline.summary import Summary
 from pipeline.workspace import REPORT_FILE, Workspace, begun, run_folders
 
 INDEX_FILE = "index.html"

@@ -18,29 +18,29 @@ from rich.text import Text
 from rich.tree import Tree
 from tfx.dsl.io import fileio
 
-from components.example_gen import read_bad
-from components.search_space import short
-from components.trainer import RESULT_FILE, TENSORBOARD
-from components.writing import write_small
+from components.ingest.example_gen import read_bad
+from components.storage.atomic import write_small
+from components.training.search_space import short
+from components.training.trainer import RESULT_FILE, TENSORBOARD
 from data.errors import WorkspaceError
 from data.masks import VOID_COLOR
-from models.training import TrainingResult
-from pipeline.backup import require_whole
+from models.training.loop import TrainingResult
 from pipeline.config import ReportConfig
-from pipeline.lineage import find_push, lineage, pushes
-from pipeline.lineage_tree import lineage_tree
-from pipeline.metadata_store import metadata_config, open_store, recorded_config
-from pipeline.model_card import PAGE_FILE
-from pipeline.pages import render
-from pipeline.records import StageRecord, artifact_folder, read_run
+from pipeline.metadata.backup import require_whole
+from pipeline.metadata.lineage import find_push, lineage, pushes
+from pipeline.metadata.lineage_tree import lineage_tree
+from pipeline.metadata.store import metadata_config, open_store, recorded_config
+from pipeline.records.executions import StageRecord, artifact_folder, read_run
+from pipeline.records.summary import MetricsSummary, Summary, read_summary
 from pipeline.report.charts import Axis, Chart
 from pipeline.report.diff import since_previous
+from pipeline.report.model_card import PAGE_FILE
 from pipeline.report.pictures import class_colors, class_names, css_color, make_gallery
+from pipeline.report.render import render
 from pipeline.report.scores import class_scores, confusions, interval_config, lowest_slices, overall, row_shares
 from pipeline.report.spans import SpansView, view_spans
 from pipeline.report.statistics import Split, read_statistics
 from pipeline.report.wording import seconds_text, verdict
-from pipeline.summary import MetricsSummary, Summary, read_summary
 from pipeline.workspace import REPORT_FILE, Workspace
 
 TRIALS = "trials"
@@ -58,7 +58,7 @@ class RunRecord:
 
     summary: Summary
     stages: Mapping[str, StageRecord]
-    """As `pipeline.records.read_run` gives them."""
+    """As `pipeline.records.executions.read_run` gives them."""
     folder: Path
     """The run's."""
     origin: Tree | None = None

@@ -14,20 +14,20 @@ import tensorflow as tf
 from PIL import Image
 from tfx.utils import path_utils
 
-from components import infra_check
-from components.evaluation_results import ImageResult, ImageScore, read_images
-from components.evaluator import TEST_SPLIT
-from components.requests import all_examples
+from components.evaluation.evaluator import TEST_SPLIT
+from components.evaluation.results import ImageResult, ImageScore, read_images
+from components.ingest.sample_images import all_examples
+from components.publishing import infra_check
 from data import features
 from data.errors import WorkspaceError
 from data.features import IGNORE_LABEL
 from data.labels import Color
 from data.masks import VOID_COLOR, palette
 from data.preprocess import decode_image, decode_mask
-from models.export import Segmenter, load_segmenter
-from pipeline.pages import drawing_uri, mask_uri, photo_uri, shrunk
-from pipeline.records import StageRecord, artifact_folder
-from pipeline.summary import Summary
+from models.export.saved_model import Segmenter, load_segmenter
+from pipeline.records.executions import StageRecord, artifact_folder
+from pipeline.records.summary import Summary
+from pipeline.report.render import drawing_uri, mask_uri, photo_uri, shrunk
 
 #: Longer side of a picture in a page, in pixels.
 PICTURE_SIDE = 320

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.config import IntervalConfig
-from pipeline.summary import BaselineSummary, MetricsSummary, Summary
+from pipeline.records.summary import BaselineSummary, MetricsSummary, Summary
 
 MOST_CONFUSIONS = 8
 MOST_SLICES = 30

@@ -6,7 +6,7 @@ Positions are in percent of an axis, as CSS wants them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.drift import CLASS, Column, Comparison, DriftRecord, SpanSummary, read_drift
+from components.spans.drift import CLASS, Column, Comparison, DriftRecord, SpanSummary, read_drift
 from components.spans.records import WindowRecord, read_window
 
 #: The newest spans that are drawn; a page with more cannot be read.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.summary import Summary
+from pipeline.records.summary import Summary
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from components.serving_directory import published, served
+from components.publishing.directory import published, served
 from data.errors import WorkspaceError
+from pipeline.records.summary import Failure
 from pipeline.schedule.state import ScheduledRun
-from pipeline.summary import Failure
 
 Kind = Literal["pushed", "refused", "failed", "recovered"]
 

@@ -1,7 +1,7 @@
 """What a run would work on now: the configuration, and the data as they are."""
 
-from components.files import file_system
-from components.fingerprint import fingerprint
+from components.storage.file_systems import file_system
+from components.storage.fingerprint import fingerprint
 from data.dataset import DataConfig
 from data.errors import DataError, IncompleteDataError
 from pipeline.config import Config, config_hash

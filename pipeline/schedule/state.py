@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import WorkspaceError
 from data.section import first_problem
-from pipeline.summary import Failure
+from pipeline.records.summary import Failure
 
 Cause = Literal["cron", "missed", "data", "once"]
 """Why a run began; 'missed' makes up for all those that were due while no schedule ran."""

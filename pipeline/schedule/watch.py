@@ -13,7 +13,7 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from components.files import is_local
+from components.storage.file_systems import is_local
 from data.dataset import DataConfig
 from data.errors import IncompleteDataError, ProjectError
 from data.spans import parse_pattern

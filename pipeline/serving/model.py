@@ -11,10 +11,10 @@ from PIL import Image
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.serving_directory import SAVED_MODEL, WARMUP_FILE, Published, local_copy
+from components.publishing.directory import SAVED_MODEL, WARMUP_FILE, Published, local_copy
 from data.errors import WorkspaceError
 from data.labels import LabelMap
-from models.export import IMAGE_BYTES, PIXELS, SERVING_SIGNATURE, load_label_map
+from models.export.saved_model import IMAGE_BYTES, PIXELS, SERVING_SIGNATURE, load_label_map
 from pipeline.serving.errors import RequestError
 from pipeline.serving.images import checked_images, require_pixels
 from pipeline.serving.tensors import Tensor

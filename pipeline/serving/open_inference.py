@@ -13,7 +13,7 @@ import tensorflow as tf
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from pydantic_core import to_json
 
-from models.export import SERVING_SIGNATURE
+from models.export.saved_model import SERVING_SIGNATURE
 from pipeline.serving.errors import RequestError
 from pipeline.serving.model import Arrays, LoadedModel
 from pipeline.serving.tensors import Tensor, from_base64, require_shape, to_array, to_base64

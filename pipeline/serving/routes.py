@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from data.masks import palette
-from pipeline.pages import render
+from pipeline.report.render import render
 from pipeline.serving import open_inference, tf_serving
 from pipeline.serving.service import Service, asked, json_response
 

@@ -11,7 +11,7 @@ from google.protobuf import json_format, message
 from pydantic_core import from_json, to_json
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from models.export import SERVING_SIGNATURE
+from models.export.saved_model import SERVING_SIGNATURE
 from pipeline.serving.errors import RequestError
 from pipeline.serving.model import Arrays, LoadedModel, Signature
 from pipeline.serving.tensors import from_base64, require_shape, to_array, to_base64

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from components.serving_directory import Damaged, Published, Version, versions
+from components.publishing.directory import Damaged, Published, Version, versions
 from data.errors import ProjectError
 from pipeline.serving.errors import RequestError
 from pipeline.serving.model import LoadedModel

@@ -16,20 +16,22 @@ from tfx.types.artifact import Artifact
 from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
-from components import example_gen, infra_check, serving_directory
-from components.baseline import HIGHEST, SERVED
 from components.config import PushConfig
 from components.drivers import StateDriver
-from components.files import file_system
-from components.pusher import ModelPusher
+from components.ingest import example_gen
+from components.publishing import directory as serving_directory
+from components.publishing import infra_check
+from components.publishing.pusher import ModelPusher
+from components.publishing.served_model import HIGHEST, SERVED
+from components.storage.file_systems import file_system
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.labels import LabelMap
 from data.layouts import open_layout
 from data.synthetic import write_dataset
 from models.config import ModelConfig
-from models.deeplab import DeepLabV3Plus, build_model
-from models.export import export_saved_model
+from models.export.saved_model import export_saved_model
+from models.network.deeplab import DeepLabV3Plus, build_model
 
 TINY = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, batch_norm_momentum=0.0)
 

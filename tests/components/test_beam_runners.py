@@ -19,18 +19,18 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components import baseline
 from components.config import EvaluationConfig, ValidationConfig
-from components.evaluation_results import SliceKey, read_scores
-from components.evaluator import SegmentationEvaluator
-from components.example_gen import ImageExampleGen
-from components.schema import DataSchema
+from components.evaluation.evaluator import SegmentationEvaluator
+from components.evaluation.results import SliceKey, read_scores
+from components.ingest.example_gen import ImageExampleGen
+from components.publishing import served_model as baseline
 from components.transform import CLASS_PIXELS, ImageTransform
+from components.validation.schema import DataSchema
 from data import features
 from data.config import PreprocessConfig
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
-from models.scores import SliceScores
+from models.metrics.scores import SliceScores
 from pipeline.beam import BeamConfig
 from tests.components.conftest import artifact, channel, read_split, resolved, run_node
 

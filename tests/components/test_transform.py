@@ -12,16 +12,16 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 from components.config import ValidationConfig
-from components.schema import DataSchema
 from components.transform import CLASS_PIXELS, ImageTransform, read_statistics
+from components.validation.schema import DataSchema
 from data.features import IMAGE, MASK
 from data.input import decode_example
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
 from data.preprocess import PreprocessConfig, decode_image, decode_mask, shrink_image, shrink_mask
 from models.config import InferenceConfig
-from models.export import IMAGE_BYTES, MASK_BYTES, SERVING_SIGNATURE, InferenceModule
-from models.inference import InferenceProtocol
+from models.export.inference import InferenceProtocol
+from models.export.saved_model import IMAGE_BYTES, MASK_BYTES, SERVING_SIGNATURE, InferenceModule
 from tests.components.conftest import changed, channel, columns, read_split, run_node, write_examples
 
 WHOLE = PreprocessConfig()

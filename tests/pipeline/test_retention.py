@@ -14,20 +14,20 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable.runtime_parameter_utils import substitute_runtime_parameter
 
 from components.config import ValidationConfig
-from components.schema import DataSchema
-from components.serving_directory import prune, publish, published
-from components.version_marks import pin
+from components.publishing.directory import prune, publish, published
+from components.publishing.pins_and_blocklist import pin
+from components.validation.schema import DataSchema
 from data.errors import WorkspaceError
 from data.labels import ClassLabel, LabelMap
 from pipeline.config import MetadataConfig, RetentionConfig, parse_config
-from pipeline.lineage import find_push, lineage, pushes
 from pipeline.local import run_pipeline
-from pipeline.metadata_store import metadata_config, open_store
-from pipeline.records import read_run
+from pipeline.metadata.lineage import find_push, lineage, pushes
+from pipeline.metadata.store import metadata_config, open_store
+from pipeline.records.executions import read_run
+from pipeline.records.summary import SUMMARY_FILE, Summary
 from pipeline.retention import superseded
 from pipeline.rollback import roll_back
-from pipeline.runs import LOG_FILE, keep_house
-from pipeline.summary import SUMMARY_FILE, Summary
+from pipeline.run import LOG_FILE, keep_house
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.serving_directory import prune, publish, published, served
-from components.version_marks import pin, pinned, withdrawn
+from components.publishing.directory import prune, publish, published, served
+from components.publishing.pins_and_blocklist import pin, pinned, withdrawn
 from data.errors import WorkspaceError
 from pipeline.rollback import choose_serving_dir, find_version, readmit, restored_version, roll_back, unpin_command
 from tests.pipeline.conftest import command_line

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from components.code_hash import source_files
 from data.errors import DataError
 from data.files import LocalFiles
 from data.synthetic import write_dataset
-from pipeline.code_hash import source_files
 from pipeline.config import Config, load_config, resolve
+from pipeline.dry_run import plan
 from pipeline.local import compile_pipeline
-from pipeline.plan import plan
 from pipeline.workspace import Workspace
 
 
@@ -66,7 +66,7 @@ def test_a_dry_run_counts_the_window_and_writes_nothing(data: Path, tmp_path: Pa
 
 
 def test_an_edit_of_the_comparison_does_not_ingest_anew():
-    ingesting = {path.name for path in source_files("components.window")}
+    ingesting = {path.name for path in source_files("components.spans.example_gen")}
 
     assert {"window.py", "merge.py", "ingest.py", "example_gen.py", "spans.py"} <= ingesting
     assert "drift.py" not in ingesting

@@ -13,9 +13,9 @@ import pytest
 
 from data.files import LocalFiles
 from models.config import ModelConfig
-from models.deeplab import build_model
+from models.network.deeplab import build_model
 from pipeline.config import load_config, resolve
-from pipeline.plan import plan
+from pipeline.dry_run import plan
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 

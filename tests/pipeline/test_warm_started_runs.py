@@ -12,8 +12,8 @@ import pytest
 from data.files import LocalFiles
 from data.synthetic import write_dataset
 from pipeline.config import load_config, resolve
+from pipeline.dry_run import plan
 from pipeline.local import compile_pipeline
-from pipeline.plan import plan
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line, overrides, run_arguments
 

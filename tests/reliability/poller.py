@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from components.serving_directory import published
-from models.export import load_segmenter
+from components.publishing.directory import published
+from models.export.saved_model import load_segmenter
 
 
 def poll(serving_dir: str, picture: Path, stop: Path) -> None:

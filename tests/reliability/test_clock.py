@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.serving_directory import published
+from components.publishing.directory import published
 from pipeline.workspace import run_folders
 from tests.pipeline.conftest import command_line, overrides, run_arguments
 

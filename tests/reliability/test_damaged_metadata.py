@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import TEMPORARY
-from pipeline.backup import backups
+from pipeline.metadata.backup import backups
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line, overrides, run_arguments
 

@@ -7,12 +7,12 @@ from typing import BinaryIO
 
 import pytest
 
-from components.serving_directory import prune, publish, published
-from components.version_marks import pin, pinned
+from components.publishing.directory import prune, publish, published
+from components.publishing.pins_and_blocklist import pin, pinned
 from data.errors import TEMPORARY, MetadataError
-from pipeline.backup import back_up, backups, count_executions
 from pipeline.config import MetadataConfig
-from pipeline.metadata_store import metadata_config, open_store
+from pipeline.metadata.backup import back_up, backups, count_executions
+from pipeline.metadata.store import metadata_config, open_store
 from pipeline.rollback import roll_back
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line, overrides, run_arguments

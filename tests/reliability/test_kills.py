@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.serving_directory import published, served
-from pipeline.backup import require_whole
+from components.publishing.directory import published, served
 from pipeline.config import MetadataConfig
-from pipeline.metadata_store import metadata_config, open_store
+from pipeline.metadata.backup import require_whole
+from pipeline.metadata.store import metadata_config, open_store
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from components.serving_directory import publish
+from components.publishing.directory import publish
 from local_runner import app
-from pipeline.command_line import answer
+from pipeline.cli.application import answer
 from pipeline.config import MetadataConfig
-from pipeline.metadata_store import metadata_config, open_store
+from pipeline.metadata.store import metadata_config, open_store
 from pipeline.schedule.scheduler import schedule_lock, schedule_state
 from pipeline.workspace import Workspace
 from tests.pipeline.history import History

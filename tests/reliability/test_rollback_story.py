@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.serving_directory import served
+from components.publishing.directory import served
 from data.errors import TEMPORARY
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 from tests.pipeline.schedule.conftest import wait_for

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from data.errors import WorkspaceError
-from pipeline.backup import back_up, require_whole
 from pipeline.doctor import examination, workspace
+from pipeline.metadata.backup import back_up, require_whole
 from pipeline.schedule.scheduler import schedule_lock, schedule_state
 from pipeline.schedule.state import Plan
 from pipeline.workspace import Workspace

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.files import file_system
+from components.storage.file_systems import file_system
 from pipeline.config import Config, load_config, resolve
 from pipeline.kubeflow.document import CompiledPipeline
 

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 import kubeflow_runner
 from data.errors import ConfigError
+from pipeline.cli.kubeflow_compile import resolved_config
 from pipeline.config import Config, config_hash
-from pipeline.judgement import summarize
-from pipeline.kubeflow.commands import resolved_config
 from pipeline.kubeflow.compiler import compile_pipeline
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.run_report import READ
 from pipeline.local import compile_pipeline as compile_locally
 from pipeline.local import stage_names
+from pipeline.records.summarize import summarize
 from pipeline.workspace import Workspace
 from tests.pipeline.kubeflow.conftest import PLACES, resolved
 
@@ -124,8 +124,8 @@ def test_what_is_served_is_looked_at_in_every_run(compiled: CompiledPipeline):
 @pytest.mark.parametrize(
     ("node", "keys", "driver"),
     [
-        ("ImageExampleGen", {"input_fingerprint"}, "components.example_gen.Driver"),
-        ("ServedModel", {"served_fingerprint", "highest_pushed_version"}, "components.baseline.Driver"),
+        ("ImageExampleGen", {"input_fingerprint"}, "components.ingest.example_gen.Driver"),
+        ("ServedModel", {"served_fingerprint", "highest_pushed_version"}, "components.publishing.served_model.Driver"),
     ],
 )
 def test_a_node_depends_on_a_state_that_is_looked_up_in_every_run(

@@ -20,10 +20,10 @@ from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.types import standard_artifacts
 from tfx.utils import name_utils
 
-from components import serving_directory
 from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
-from components.example_gen import BAD_FILE, COUNTS_FILE, FINGERPRINT_PROPERTY_NAME
-from components.files import file_system
+from components.ingest.example_gen import BAD_FILE, COUNTS_FILE, FINGERPRINT_PROPERTY_NAME
+from components.publishing import directory as serving_directory
+from components.storage.file_systems import file_system
 from data.errors import DataError
 from data.layouts.base import SPLITS
 from pipeline.config import load_config, resolve

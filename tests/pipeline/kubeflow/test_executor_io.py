@@ -12,7 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.types import standard_artifacts
 
 from components.artifacts import Quarantine
-from components.baseline import PRESENT
+from components.publishing.served_model import PRESENT
 from data.errors import ConfigError
 from pipeline.kubeflow.executor_io import (
     OutputError,

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from data.errors import ConfigError
+from pipeline.cli import kubeflow_simulate as command
 from pipeline.config import Config, load_config
 from pipeline.kubeflow.places import check_places, on_this_machine, places_on_no_volume
-from pipeline.kubeflow.simulation import command
 
 SERVING, CHECKPOINTS = "/mnt/a/serving", "/mnt/a/checkpoints"
 

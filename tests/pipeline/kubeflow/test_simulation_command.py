@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ProjectError
-from pipeline.kubeflow.simulation.command import simulate_command
+from pipeline.cli.kubeflow_simulate import simulate_command
 from tests.pipeline.kubeflow.hand_made import Pipeline
 
 

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 import kubeflow_runner
-from components.trainer import TrainingConfig
+from components.training.trainer import TrainingConfig
 from data.errors import ConfigError
 from pipeline.config import Config
 from pipeline.kubeflow.training_job import NEVER_RUN, Places, training_job, write_training_job

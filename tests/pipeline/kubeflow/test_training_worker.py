@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from components.trainer import RESULT_FILE
-from models.export import IMAGE_BYTES, SERVING_SIGNATURE
+from components.training.trainer import RESULT_FILE
+from models.export.saved_model import IMAGE_BYTES, SERVING_SIGNATURE
 from pipeline.kubeflow.training_job import Places, training_job
-from tests.models.test_strategies import free_addresses
+from tests.models.training.test_strategies import free_addresses
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 from tests.pipeline.kubeflow.conftest import resolved
 

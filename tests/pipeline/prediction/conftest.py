@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.serving_directory import Published, publish
+from components.publishing.directory import Published, publish
 from data.config import PreprocessConfig
 from data.labels import ClassLabel, LabelMap
 from models.config import InferenceConfig, ModelConfig
-from models.deeplab import build_model
-from models.export import Segmenter, export_saved_model
+from models.export.saved_model import Segmenter, export_saved_model
+from models.network.deeplab import build_model
 from pipeline.prediction.outputs import prepare_folder
 from pipeline.prediction.predictor import Predictor, Task, load_model
 

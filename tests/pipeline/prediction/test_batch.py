@@ -7,9 +7,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from components.beam_files import BeamFiles
-from components.serving_directory import Published, copy_tree
-from models.export import Segmenter
+from components.publishing.directory import Published, copy_tree
+from components.storage.beam_files import BeamFiles
+from models.export.saved_model import Segmenter
 from pipeline.beam import BeamConfig
 from pipeline.prediction import batch
 from pipeline.prediction import predictor as module

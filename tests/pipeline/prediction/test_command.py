@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from components.serving_directory import Published, copy_tree, publish
+from components.publishing.directory import Published, copy_tree, publish
 from data.errors import DataError
-from pipeline.prediction import command
-from pipeline.prediction.command import Request
+from pipeline.cli import predict as command
+from pipeline.cli.predict import Request
 from pipeline.prediction.journal import Prediction
 from pipeline.prediction.predictor import Task
 from pipeline.prediction.tally import Tally, add_up

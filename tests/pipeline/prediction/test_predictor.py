@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.beam_files import BeamFiles
-from components.serving_directory import Published
+from components.publishing.directory import Published
+from components.storage.beam_files import BeamFiles
 from data.errors import WorkspaceError
 from data.features import IMAGE, MASK
 from data.masks import overlay
-from models.export import EVALUATE_SIGNATURE, Segmenter
-from models.metrics import confusion_matrix
+from models.export.saved_model import EVALUATE_SIGNATURE, Segmenter
+from models.metrics.confusion import confusion_matrix
 from pipeline.prediction import predictor as module
 from pipeline.prediction.listing import find_pictures
 from pipeline.prediction.outputs import encode_outputs, prepare_folder

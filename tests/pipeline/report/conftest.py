@@ -7,9 +7,9 @@ import pytest
 from rich.tree import Tree
 from selenium.webdriver import Chrome
 
-from pipeline.records import StageRecord
+from pipeline.records.executions import StageRecord
+from pipeline.records.summary import Summary
 from pipeline.report.page import RunRecord, write_report
-from pipeline.summary import Summary
 from tests.browser import chromium
 from tests.pipeline.report.hand_made import save_model, write_artifacts
 

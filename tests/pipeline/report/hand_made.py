@@ -12,17 +12,17 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components import infra_check
 from components.artifacts import Quarantine
-from components.drift import statistics
-from components.evaluation_images import IMAGES_FILE
-from components.example_gen import BAD_FILE
-from components.hub_record import HubModel, HubRecord
-from components.lite_record import LiteModel, LiteRecord
+from components.evaluation.per_image import IMAGES_FILE
+from components.ingest.example_gen import BAD_FILE
+from components.publishing import infra_check
+from components.spans.drift import statistics
+from components.targets.hub_record import HubModel, HubRecord
+from components.targets.lite_record import LiteModel, LiteRecord
 from data import features
 from data.labels import LabelMap
-from pipeline.records import StageRecord
-from pipeline.summary import (
+from pipeline.records.executions import StageRecord
+from pipeline.records.summary import (
     BaselineSummary,
     ClassScores,
     DataSummary,
@@ -166,7 +166,7 @@ class RedIsOne(tf.Module):
 
 
 def save_model(folder: Path, *, reverse: bool = False) -> Path:
-    """A Model artifact's folder, with a SavedModel such as `models.export` writes."""
+    """A Model artifact's folder, with a SavedModel such as `models.export.saved_model` writes."""
     label_map = folder / "label_map.json"
     label_map.write_text(LabelMap.model_validate({"classes": [{"name": name} for name in NAMES]}).model_dump_json())
     module = RedIsOne(str(label_map), reverse=reverse)

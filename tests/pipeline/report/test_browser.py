@@ -8,10 +8,10 @@ import pytest
 from rich.tree import Tree
 from selenium.webdriver import ActionChains, Chrome, Keys
 
+from pipeline.records.summary import SUMMARY_FILE, Summary
 from pipeline.report.compare import write_comparison
 from pipeline.report.index import write_index
 from pipeline.report.page import RunRecord
-from pipeline.summary import SUMMARY_FILE, Summary
 from pipeline.workspace import CONFIG_FILE, Workspace
 from tests.pipeline.report.hand_made import (
     BLESSED,

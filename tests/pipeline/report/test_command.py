@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from data.errors import ConfigError, WorkspaceError
 from local_runner import app
-from pipeline.commands import index_command, report_command
-from pipeline.summary import SUMMARY_FILE
+from pipeline.cli.local import index_command, report_command
+from pipeline.records.summary import SUMMARY_FILE
 from pipeline.workspace import Workspace
 from tests.pipeline.report.hand_made import BLESSED, make_summary
 

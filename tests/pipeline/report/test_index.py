@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.records.summary import SUMMARY_FILE
 from pipeline.report.index import write_index
-from pipeline.summary import SUMMARY_FILE
 from pipeline.workspace import REPORT_FILE, Workspace
 from tests.pipeline.report.hand_made import BLESSED, EVIL, METRICS, make_summary
 

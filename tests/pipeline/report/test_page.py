@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.tree import Tree
 
-from components import infra_check
+from components.publishing import infra_check
 from data.errors import WorkspaceError
-from pipeline.records import StageRecord
+from pipeline.records.executions import StageRecord
+from pipeline.records.summary import MetricsSummary
 from pipeline.report.page import read_record
-from pipeline.summary import MetricsSummary
 from pipeline.workspace import CONFIG_FILE, Workspace
 from tests.pipeline.report.hand_made import BLESSED, EVIL, HUB, LITE, METRICS, RATE, WEIGHTS, make_summary
 

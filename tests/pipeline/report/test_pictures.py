@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.evaluation_results import ImageResult, ImageScore
+from components.evaluation.results import ImageResult, ImageScore
 from data.features import IGNORE_LABEL
-from pipeline.records import StageRecord
+from pipeline.records.executions import StageRecord
 from pipeline.report.pictures import (
     DOT_COLOR,
     PICTURE_SIDE,

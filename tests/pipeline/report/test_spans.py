@@ -10,12 +10,12 @@ import pytest
 from selenium.webdriver import Chrome
 
 from components.artifacts import Drift, Quarantine, Spans
-from components.drift import CLASS, DRIFT_FILE, L_INFINITY, Column, Comparison, DriftRecord, SpanSummary
+from components.spans.drift import CLASS, DRIFT_FILE, L_INFINITY, Column, Comparison, DriftRecord, SpanSummary
 from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord
-from pipeline.records import StageRecord
+from pipeline.records.executions import StageRecord
+from pipeline.records.summary import Summary
 from pipeline.report.page import RunRecord, write_report
 from pipeline.report.spans import MOST_SPANS, plot
-from pipeline.summary import Summary
 from tests.pipeline.report.hand_made import EVIL, make_summary, placed, stage
 from tests.pipeline.report.test_page import headings
 

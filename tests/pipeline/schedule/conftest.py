@@ -61,7 +61,7 @@ STARTER = """
 import json, sys
 from pathlib import Path
 from data.errors import ProjectError
-from pipeline.schedule.commands import schedule_command
+from pipeline.cli.schedule import schedule_command
 from pipeline.schedule.scheduler import Request
 arguments = json.loads(sys.argv[1])
 request = Request(**arguments["request"])

@@ -14,7 +14,7 @@ from data.errors import (
     TrainingError,
     WorkspaceBusy,
 )
-from pipeline.command_line import answer, application
+from pipeline.cli.application import answer, application
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_says_whether_another_try_may_help(error: BaseException, status: int, mo
     ],
 )
 def test_a_run_records_which_stage_failed_and_why(error: Exception, kind: str, message: str, tmp_path: Path):
-    from pipeline.records import StageRecord
-    from pipeline.runs import LOG_FILE, RunFailed, describe_failure
+    from pipeline.records.executions import StageRecord
+    from pipeline.run import LOG_FILE, RunFailed, describe_failure
 
     stages = {name: StageRecord(name, state, 1.0, {}, {}) for name, state in (("Gen", "ran"), ("Trainer", "failed"))}
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from components.serving_directory import Record
+from components.publishing.directory import Record
+from pipeline.records.summary import Summary
 from pipeline.schedule.events import Event
 from pipeline.schedule.inputs import input_state
 from pipeline.schedule.process import Ending, RunProcess
 from pipeline.schedule.retraining import Retraining, result_of
 from pipeline.schedule.state import ScheduledRun
-from pipeline.summary import Summary
 from tests.pipeline.schedule.conftest import PUSHED, REFUSED, Place, failure, wait_for
 
 

@@ -12,11 +12,11 @@ import pytest
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.schedule.commands import schedule_status_command
+from pipeline.cli.schedule import schedule_status_command
+from pipeline.records.summary import Failure
 from pipeline.schedule.events import events_of
 from pipeline.schedule.scheduler import Request, Schedule
 from pipeline.schedule.state import Plan, ScheduledRun
-from pipeline.summary import Failure
 from tests.pipeline.conftest import command_line
 from tests.pipeline.schedule.conftest import PUSHED, YEARLY, Place, Receiver, failure, wait_for
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.serving_directory import Published, publish
+from components.publishing.directory import Published, publish
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("sky", "road", "tree & <bush>")
@@ -44,8 +44,8 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data.config import PreprocessConfig
     from data.labels import ClassLabel, LabelMap
     from models.config import ModelConfig
-    from models.deeplab import build_model
-    from models.export import export_saved_model
+    from models.export.saved_model import export_saved_model
+    from models.network.deeplab import build_model
 
     keras.utils.set_random_seed(0)
     config = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, batch_norm_momentum=0.0)

@@ -26,12 +26,12 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
-from components import serving_directory
-from components.serving_directory import WARMUP_FILE, Published
+from components.publishing import directory as serving_directory
+from components.publishing.directory import WARMUP_FILE, Published
 from data.errors import ConfigError
 from data.masks import palette
+from pipeline.cli.serve import serve_command
 from pipeline.rollback import roll_back
-from pipeline.serving.commands import serve_command
 from pipeline.serving.model import LoadedModel
 from pipeline.serving.server import listen
 from tests.browser import chromium
@@ -69,7 +69,7 @@ def mask_of(text: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected(saved_model: Path) -> list[tuple[np.ndarray, float]]:
     """What the model says of IMAGES when it is asked directly."""
-    from models.export import load_segmenter
+    from models.export.saved_model import load_segmenter
 
     return load_segmenter(saved_model).predict(IMAGES)
 

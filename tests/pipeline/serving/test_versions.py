@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
 
-from components.serving_directory import Published, publish
+from components.publishing.directory import Published, publish
 from pipeline.serving import tf_serving, versions
 from pipeline.serving.errors import RequestError
 from pipeline.serving.versions import Versions

@@ -1,0 +1,1 @@
+"""Evaluates a model by slice and decides whether it is blessed."""

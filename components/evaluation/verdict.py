@@ -1,0 +1,153 @@
+"""The verdict over a candidate: every threshold of section `evaluation`, passed or not, and why."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+from components.config import EvaluationConfig, IntervalConfig
+from components.evaluation.per_image import slice_name
+from components.evaluation.results import ImageResult, ImageScore, Scores
+from data.section import Section
+from models.metrics.bootstrap import Interval, class_totals, mean_iou_intervals
+
+VERDICT_FILE = "verdict.json"
+
+NAN = float("nan")
+
+
+class MeanIouIntervals(Section):
+    """Confidence intervals of mean IoU on the test split, (lower, upper)."""
+
+    candidate: Interval
+    baseline: Interval | None = None
+    """Of the served model's; None without one, and so is `change`."""
+    change: Interval | None = None
+    """Of the candidate's mean IoU less the served model's, on the same draws of images."""
+
+
+class Verdict(Section):
+    """`verdict.json` of an evaluation artifact."""
+
+    blessed: bool
+    reasons: tuple[str, ...]
+    """One for each threshold, passed or not."""
+    intervals: MeanIouIntervals | None
+    """None where the test split has no labelled pixel."""
+
+
+class Check(NamedTuple):
+    """One threshold held against a score."""
+
+    passed: bool
+    reason: str
+
+
+class Subject(NamedTuple):
+    """A score that thresholds are held against."""
+
+    prefix: str
+    """Of the reasons: whose score it is."""
+    name: str
+    """Of the score."""
+    score: float
+    """NaN where nothing is labelled, which refuses the model."""
+    served: float
+    """The served model's; meaningless without one."""
+    key: str
+    """Of the thresholds in the configuration."""
+    floor: tuple[str, float]
+    """Field and value."""
+    max_drop: float | None
+
+
+def judge(
+    scores: Scores, images: Sequence[ImageResult], config: EvaluationConfig, served_version: int | None
+) -> Verdict:
+    """Holds every threshold against the scores.
+
+    Args:
+        scores: of candidate and baseline, by slice.
+        images: the test images, for the confidence intervals.
+        config: the thresholds.
+        served_version: the baseline's version; None where no comparable model is served.
+    """
+    checks = [check for subject in _subjects(scores, config) for check in _checks(subject, served_version)]
+    reasons = [check.reason for check in checks]
+    if served_version is None:
+        reasons.append("no comparable model is served: judged by the floor alone")
+    return Verdict(
+        blessed=all(check.passed for check in checks),
+        reasons=tuple(reasons),
+        intervals=intervals(images, config.intervals),
+    )
+
+
+def _subjects(scores: Scores, config: EvaluationConfig) -> Iterator[Subject]:
+    whole, served = scores.candidate[()], scores.baseline.get((), scores.candidate[()])
+    floor = ("min_mean_iou", config.min_mean_iou)
+    yield Subject("", "mean IoU", whole.mean_iou, served.mean_iou, "evaluation", floor, config.max_drop)
+    for name, limit in config.classes.items():
+        # Predictions alone make an IoU of 0, which says nothing of how well the class is found.
+        iou = NAN if math.isnan(whole.recall[name]) else whole.iou[name]
+        key, floor = f"evaluation.classes.{name}", ("min_iou", limit.min_iou)
+        yield Subject(f"class {name}: ", "IoU", iou, served.iou[name], key, floor, limit.max_drop)
+    candidate, baseline = (
+        {slice_name(part): found.mean_iou for part, found in of.items()} for of in (scores.candidate, scores.baseline)
+    )
+    for name, bound in config.slices.items():
+        ours, theirs = candidate.get(name, NAN), baseline.get(name, NAN)
+        key, floor = f"evaluation.slices.{name}", ("min_mean_iou", bound.min_mean_iou)
+        yield Subject(f"slice {name}: ", "mean IoU", ours, theirs, key, floor, bound.max_drop)
+
+
+def _checks(subject: Subject, served_version: int | None) -> Iterator[Check]:
+    prefix, name, score, served, key, (field, floor), max_drop = subject
+    if math.isnan(score):
+        yield Check(False, f"{prefix}no labelled pixel in the test split, so {key} cannot be judged")
+        return
+    passed = score >= floor
+    yield Check(passed, f"{prefix}{name} {score:.4f} {'reaches' if passed else 'is below'} {key}.{field}={floor:g}")
+    if served_version is None or max_drop is None:
+        return
+    change = score - served
+    passed = change >= -max_drop
+    against = f"{change:+.4f} against served version {served_version} ({served:.4f})"
+    yield Check(passed, f"{prefix}{against} {'keeps' if passed else 'breaks'} {key}.max_drop={max_drop:g}")
+
+
+def intervals(images: Sequence[ImageResult], config: IntervalConfig) -> MeanIouIntervals | None:
+    """Confidence intervals from the images; None where fewer than two of them have a labelled pixel."""
+    scores = [image.candidate for image in images]
+    if sum(not math.isnan(score.mean_iou) for score in scores) < 2:
+        return None
+    served = [image.baseline for image in images if image.baseline is not None]
+    num_classes = 1 + max(int(score.cells[:, :2].max(initial=0)) for score in (*scores, *served))
+
+    def totals(of: Sequence[ImageScore]) -> NDArray[np.int64]:
+        return np.stack([class_totals(score.confusion(num_classes)) for score in of])
+
+    found = mean_iou_intervals(
+        totals(scores),
+        totals(served) if served else None,
+        resamples=config.resamples,
+        level=config.level,
+        seed=config.seed,
+    )
+    return MeanIouIntervals(**found._asdict()) if found else None
+
+
+def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:
+    """Puts the verdict into the evaluation artifact."""
+    io_utils.write_string_file(os.path.join(evaluation_uri, VERDICT_FILE), verdict.model_dump_json(indent=2))
+
+
+def read_verdict(evaluation_uri: str) -> Verdict:
+    """The verdict in an evaluation artifact."""
+    with fileio.open(os.path.join(evaluation_uri, VERDICT_FILE)) as file:
+        return Verdict.model_validate_json(file.read())

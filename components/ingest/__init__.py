@@ -1,0 +1,1 @@
+"""From labelled images on disk to examples in splits."""

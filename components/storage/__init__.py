@@ -1,0 +1,1 @@
+"""File systems, atomic writing and fingerprints of files."""

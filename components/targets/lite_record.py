@@ -1,0 +1,41 @@
+"""What `LiteConverter` found."""
+
+from pydantic import BaseModel, ConfigDict
+
+from components.targets.record import TargetModel, TargetRecord, read_target
+from data.labels import Color
+from models.config import LiteVariant
+
+RECORD_FILE = "lite.json"
+
+
+class LiteClass(BaseModel):
+    """One class, by its id's place in the record."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    color: Color
+
+
+class LiteModel(TargetModel):
+    """One variant."""
+
+    variant: LiteVariant
+    milliseconds: float | None = None
+    """Median for one image."""
+
+
+class LiteRecord(TargetRecord):
+    """`lite.json`."""
+
+    height: int
+    width: int
+    classes: list[LiteClass]
+    threads: int
+    models: list[LiteModel] = []
+
+
+def read_record(lite_uri: str) -> LiteRecord:
+    """The record in a `LiteModels` artifact."""
+    return read_target(lite_uri, RECORD_FILE, LiteRecord)

@@ -1,0 +1,1 @@
+"""Trainer, Tuner and the warm start."""

@@ -1,0 +1,227 @@
+"""What TFX's Tuner runs: short trainings with other hyperparameters, each judged on the validation split.
+
+A search that was killed begins again and proposes the same values, for KerasTuner's algorithms are seeded: a trial that
+had come to its end gives the score that it left, and the one that was under way goes on from its checkpoint.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+from keras_tuner.engine import base_tuner
+from keras_tuner.engine.trial import Trial
+from tfx import types
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.components.tuner import component, executor
+from tfx.components.tuner.component import TunerFnResult
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from components.training.search_space import chosen_values, is_integer, short, with_values
+from components.training.trainer import (
+    CHECKPOINTS,
+    TENSORBOARD,
+    checkpoint_folder,
+    fit,
+    record_files,
+    served_as_initial_weights,
+    shortened,
+)
+from components.training.tuning import Dimension, TuningConfig
+from data.console import terminal
+from data.errors import ProjectError, TrainingError
+
+OBJECTIVE = keras_tuner.Objective("val_mean_iou", direction="max")
+SCORE_FILE = "score.txt"
+
+#: What TFX's executor writes into its two outputs.
+BEST_FILE = "best_hyperparameters.txt"
+TRIALS_FILE = "tuner_results.json"
+
+#: Hyperband's: each round keeps a third of the trials, and trains them for the triple.
+FACTOR = 3
+
+
+class Executor(executor.Executor):
+    """TFX's, which also keeps the curves of the trials: `tensorboard/trial-<number>/` beside their results."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Called by TFX."""
+        search = executor.search(input_dict, exec_properties, self._get_tmp_dir())
+        executor.write_best_hyperparameters(search, output_dict)
+        results = artifact_utils.get_single_uri(output_dict[standard_component_specs.TUNER_RESULTS_KEY])
+        search.copy_curves(os.path.join(results, TENSORBOARD))
+
+
+class Tuner(component.Tuner):
+    """TFX's, with this executor; it runs `tuner_fn`."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+
+class TrialFailed(TrainingError, keras_tuner.errors.FatalError):
+    """A trial came to no score.
+
+    KerasTuner would note any error but its own `FatalError` as a bad trial, and TFX then call the search a success.
+    """
+
+
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
+    """Prepares the search that `fn_args.custom_config` describes: that of the Trainer, and section `tuning`."""
+    custom = served_as_initial_weights(dict(fn_args.custom_config), fn_args.base_model)
+    tuning = TuningConfig.model_validate(custom.pop("tuning"))
+    search = Search(
+        make_oracle(tuning, custom["training"]["seed"]),
+        custom,
+        tuning.steps,
+        train_files=record_files(fn_args.train_files, "train"),
+        val_files=record_files(fn_args.eval_files, "val"),
+        directory=fn_args.working_dir,
+    )
+    return TunerFnResult(tuner=search, fit_kwargs={})
+
+
+class Search(base_tuner.BaseTuner):
+    """A search over the fields of the configuration.
+
+    Args:
+        oracle: Proposes values for them.
+        custom_config: Of the Trainer.
+        steps: Of a trial, or of the longest ones.
+        train_files: Transformed records of the training split.
+        val_files: Those of the validation split.
+        directory: For KerasTuner's own notes, from which nothing is read.
+    """
+
+    def __init__(
+        self,
+        oracle: keras_tuner.Oracle,
+        custom_config: dict[str, Any],
+        steps: int,
+        *,
+        train_files: list[str],
+        val_files: list[str],
+        directory: str,
+    ):
+        super().__init__(oracle, directory=directory, overwrite=True)
+        self._custom_config = custom_config
+        self._steps = steps
+        self._train_files = train_files
+        self._val_files = val_files
+        self._console = terminal()
+        self._folders: dict[int, Path] = {}
+
+    def run_trial(self, trial: Trial) -> float:
+        """Called by KerasTuner; the best mean IoU on the validation split.
+
+        Raises:
+            TrialFailed: The training failed in a way that this project knows of.
+            FatalError: It failed in any other way.
+        """
+        values = chosen_values(trial.hyperparameters.values)
+        text = ", ".join(f"{field}={short(value)}" for field, value in values.items())
+        number = int(trial.trial_id) + 1
+        name = f"trial {number} of at most {self.oracle.max_trials} ({text})"
+        custom = shortened(with_values(self._custom_config, values), self._steps_of(trial))
+        self._folders[number] = checkpoint_folder(custom, self._train_files)
+        try:
+            return self._score(name, custom, self._folders[number])
+        except ProjectError as error:
+            raise TrialFailed(f"{name} failed: {error}") from error
+        except Exception as error:
+            raise keras_tuner.errors.FatalError(f"{name} failed: {type(error).__name__}: {error}") from error
+
+    def _steps_of(self, trial: Trial) -> int:
+        if not isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle):
+            return self._steps
+        return max(1, self._steps * trial.hyperparameters.values["tuner/epochs"] // self.oracle.max_epochs)
+
+    def copy_curves(self, target: str) -> None:
+        """Copies the TensorBoard logs of all trials."""
+        for number, folder in self._folders.items():
+            io_utils.copy_dir(str(folder / TENSORBOARD), os.path.join(target, f"trial-{number:03}"))
+
+    def _score(self, name: str, custom: dict[str, Any], folder: Path) -> float:
+        if (folder / SCORE_FILE).exists():
+            score = float((folder / SCORE_FILE).read_text(encoding="utf-8"))
+            self._console.print(f"{name} has been done: mean IoU {score:.4f}", highlight=False, soft_wrap=True)
+            return score
+        self._console.print(name, highlight=False, soft_wrap=True)
+        keras.backend.clear_session()
+        _, result = fit(custom, self._train_files, self._val_files, folder)
+        if result.best is None:
+            raise TrainingError("nothing was evaluated")
+        _write(folder / SCORE_FILE, repr(result.best.mean_iou))
+        # The weights of a trial are large and of no further use.
+        shutil.rmtree(folder / CHECKPOINTS)
+        return result.best.mean_iou
+
+
+def _write(path: Path, text: str) -> None:
+    """So that a kill leaves the whole text or no file."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def make_space(space: Mapping[str, Dimension]) -> keras_tuner.HyperParameters:
+    """KerasTuner's form of section `tuning.space`."""
+    hyperparameters = keras_tuner.HyperParameters()
+    for field, dimension in space.items():
+        _declare(hyperparameters, field, dimension)
+    return hyperparameters
+
+
+def _declare(hyperparameters: keras_tuner.HyperParameters, field: str, dimension: Dimension) -> None:
+    if dimension.choices:
+        if isinstance(dimension.choices[0], bool):
+            hyperparameters.Boolean(field)
+        else:
+            # KerasTuner wants all of one type.
+            floats = any(isinstance(choice, float) for choice in dimension.choices)
+            hyperparameters.Choice(field, [float(c) if floats else c for c in dimension.choices])
+        return
+    make, number = (hyperparameters.Int, int) if is_integer(field) else (hyperparameters.Float, float)
+    least, greatest = (number(end) for end in dimension.extremes)
+    step = None if dimension.step is None else number(dimension.step)
+    make(field, least, greatest, step=step, sampling=dimension.sampling)
+
+
+def make_oracle(tuning: TuningConfig, seed: int) -> keras_tuner.Oracle:
+    """What proposes the values: the same ones for the same seed, and scores."""
+    common = {
+        "objective": OBJECTIVE,
+        "hyperparameters": make_space(tuning.space),
+        "seed": seed + 1,  # KerasTuner takes 0 for "at random"
+    }
+    if tuning.algorithm == "random":
+        return keras_tuner.oracles.RandomSearchOracle(max_trials=tuning.trials, **common)
+    if tuning.algorithm == "bayesian":
+        drawn = min(3 * len(tuning.space), (tuning.trials + 1) // 2)
+        return keras_tuner.oracles.BayesianOptimizationOracle(
+            max_trials=tuning.trials, num_initial_points=drawn, **common
+        )
+    oracle = keras_tuner.oracles.HyperbandOracle(
+        max_epochs=FACTOR ** halvings(tuning.trials), factor=FACTOR, hyperband_iterations=None, **common
+    )
+    # Its constructor does not take it: brackets follow each other until as many trials were made.
+    oracle.max_trials = tuning.trials
+    return oracle
+
+
+def halvings(trials: int) -> int:
+    """How often Hyperband's first bracket, 3^n + ... + 3 + 1 trials, can halve if it is to fit in so many."""
+    count = 0
+    while sum(FACTOR**power for power in range(count + 2)) <= trials:
+        count += 1
+    return count

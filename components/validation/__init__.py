@@ -1,0 +1,1 @@
+"""The curated schema, and the check of the data against it."""

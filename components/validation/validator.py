@@ -1,0 +1,125 @@
+"""StrictExampleValidator: TFX's ExampleValidator, where an anomaly stops the run and says what and where.
+
+Where data come in spans, it also judges how the newest one differs from those before it, as `SpanDrift` measured.
+"""
+
+import os
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import types
+from tfx.components.example_validator import executor
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.proto.orchestration import execution_result_pb2
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.utils import io_utils
+
+from components.artifacts import Drift
+from components.spans.drift import read_drift
+from data.errors import DataError
+
+
+def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
+    """One line for each anomaly: split, column, what is wrong."""
+    lines = [
+        f"  split {split}, column {name}: {info.short_description}: {info.description}"
+        for name, info in sorted(anomalies.anomaly_info.items())
+    ]
+    if anomalies.HasField("dataset_anomaly_info"):
+        lines.append(f"  split {split}: {anomalies.dataset_anomaly_info.description}")
+    return lines
+
+
+def read_anomalies(artifact: types.Artifact) -> list[str]:
+    """All anomalies of an ExampleAnomalies artifact, one line each."""
+    lines = []
+    for split in artifact_utils.decode_split_names(artifact.split_names):
+        folder = artifact_utils.get_split_uri([artifact], split)
+        content = io_utils.read_bytes_file(os.path.join(folder, executor.DEFAULT_FILE_NAME))
+        lines += describe(split, anomalies_pb2.Anomalies.FromString(content))
+    return lines
+
+
+def drift_error(drift: list[types.Artifact]) -> str:
+    """What is wrong with the newest span; empty if nothing is, or if no drift was measured."""
+    if not drift:
+        return ""
+    record = read_drift(artifact_utils.get_single_uri(drift))
+    if not record.findings:
+        return ""
+    before = f"compared with {', '.join(record.compared_with)}" if record.compared_with else "the first one"
+    lines = "\n".join(f"  {finding}" for finding in record.findings)
+    return (
+        f"span {record.newest} is not like the data before it ({before}):\n{lines}\n"
+        "look at the span; if it is as it should be, raise the threshold, or set validation.on_drift=warn"
+    )
+
+
+class Executor(executor.Executor):
+    """Validates as TFX does, then raises DataError if there was anything."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> execution_result_pb2.ExecutorOutput:
+        """Called by TFX."""
+        output = super().Do(input_dict, output_dict, exec_properties)
+        lines = read_anomalies(artifact_utils.get_single_instance(output_dict["anomalies"]))
+        errors = []
+        if lines:
+            errors.append(
+                "the data breaks its schema (section `validation` of the configuration):\n" + "\n".join(lines)
+            )
+        if exec_properties.get("on_drift") == "stop":
+            errors += filter(None, [drift_error(input_dict["drift"])])
+        if errors:
+            raise DataError("\n".join(errors))
+        return output
+
+
+class StrictExampleValidatorSpec(standard_component_specs.ExampleValidatorSpec):
+    """Inputs, outputs and parameters of `StrictExampleValidator`."""
+
+    PARAMETERS = {
+        **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
+        "on_drift": ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = {
+        **standard_component_specs.ExampleValidatorSpec.INPUTS,
+        "drift": ChannelParameter(type=Drift, optional=True),
+    }
+
+
+class StrictExampleValidator(base_component.BaseComponent):
+    """See the module.
+
+    Args of the constructor:
+        statistics: Of the examples.
+        schema: What they must hold to.
+        drift: What `SpanDrift` measured, where data come in spans.
+        on_drift: 'stop' or 'warn', where data come in spans.
+    """
+
+    SPEC_CLASS = StrictExampleValidatorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        drift: types.BaseChannel | None = None,
+        on_drift: str | None = None,
+    ):
+        super().__init__(
+            spec=StrictExampleValidatorSpec(
+                statistics=statistics,
+                schema=schema,
+                drift=drift,
+                on_drift=on_drift,
+                exclude_splits="[]",
+                anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
+            )
+        )

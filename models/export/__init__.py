@@ -1,0 +1,1 @@
+"""What leaves a training: SavedModels with their signatures, LiteRT models, TensorFlow Hub modules."""

@@ -1,0 +1,161 @@
+"""LiteRT (TensorFlow Lite): the network at one size of images, in several number formats, and its interpreter.
+
+A model of this kind has one signature, the same in every format:
+
+=========  ==========================================================================================
+`pixels`     uint8 (1, height, width, 3) RGB; normalisation is inside
+`class_ids`  uint8 (1, height, width)
+=========  ==========================================================================================
+
+It sees an image whole and once: windows, scales and mirroring of `InferenceConfig` are left out, its output stride is
+kept. What readers need beside the tensors are files in a ZIP archive behind the model, where the metadata format of
+TensorFlow Lite has its associated files; runtimes read a model from its front and ZIP readers from its end, so
+`unzip model.tflite` lists them (`models.export.lite_metadata` has the format's table):
+
+==============  =====================================================================================
+`labels.txt`      the class names, one a line, in the order of the ids
+`input.json`      an `InputDescription`
+==============  =====================================================================================
+"""
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from data.section import Section
+from models.config import LiteVariant
+from models.export.saved_model import CLASS_IDS, PIXELS
+from models.network.deeplab import DeepLabV3Plus
+
+LABELS_FILE = "labels.txt"
+INPUT_FILE = "input.json"
+
+
+class InputDescription(Section):
+    """What a model takes."""
+
+    height: int
+    width: int
+    color_space: Literal["RGB"] = "RGB"
+    value_range: tuple[int, int] = (0, 255)
+    mean: tuple[float, ...] = ()
+    """By channel. The model itself computes `(pixels - mean) / sqrt(variance)`; callers must not. Empty where the
+    network has the normalisation of its backbone."""
+    variance: tuple[float, ...] = ()
+    """By channel."""
+
+
+def describe_input(network: DeepLabV3Plus, size: tuple[int, int]) -> InputDescription:
+    """What a model of the network takes at `size`, (height, width)."""
+    height, width = size
+    if network.normalization is None:
+        return InputDescription(height=height, width=width)
+    mean, variance = (tuple(w.numpy().tolist()) for w in (network.normalization.mean, network.normalization.variance))
+    return InputDescription(height=height, width=width, mean=mean, variance=variance)
+
+
+def convert(
+    network: DeepLabV3Plus, size: tuple[int, int], variant: LiteVariant, calibration: Sequence[np.ndarray]
+) -> bytes:
+    """The network as a LiteRT model.
+
+    Args:
+        network: with its weights.
+        size: (height, width) of the images.
+        variant: number format.
+        calibration: (height, width, 3) uint8 images of training, from which "int8" takes the ranges of its numbers.
+
+    Raises:
+        ValueError: "int8" is asked for without an image.
+        tf.lite.python.convert_phase.ConverterError: the converter has no operation for a part of the network.
+    """
+    if variant == "int8" and not calibration:
+        raise ValueError("int8 needs at least one image to calibrate with")
+    with tempfile.TemporaryDirectory() as folder:
+        _save_fixed(network, size, tf.float32 if variant == "int8" else tf.uint8, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [] if variant == "float32" else [tf.lite.Optimize.DEFAULT]
+        if variant == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        elif variant == "int8":
+            converter.representative_dataset = lambda: _representative(calibration)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.uint8
+        return bytes(converter.convert())
+
+
+def _save_fixed(network: DeepLabV3Plus, size: tuple[int, int], dtype: tf.DType, folder: str) -> None:
+    """A SavedModel with the one signature; quantisation wants float inputs, which it makes integers itself."""
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), dtype, name=PIXELS)])
+    def segment(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = network(tf.cast(pixels, tf.float32))
+        return {CLASS_IDS: tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)}
+
+    module = tf.Module()
+    module.weights = [weight.value for weight in network.weights]
+    tf.saved_model.save(module, folder, signatures=segment)
+
+
+def _representative(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The images as floats; two pixels of the first one span the whole range, so that one step of the input is 1."""
+    for number, image in enumerate(images):
+        pixels = image[None].astype(np.float32)
+        if number == 0:
+            pixels[0, 0, :2] = [[0.0], [255.0]]
+        yield [pixels]
+
+
+def with_files(model: bytes, files: Mapping[str, str]) -> bytes:
+    """A LiteRT model with text files in a ZIP archive behind it; the same bytes for the same contents."""
+    buffer = io.BytesIO(model)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return buffer.getvalue()
+
+
+class LiteSegmenter:
+    """A LiteRT model of this project, run by the interpreter of ai-edge-litert on the CPU.
+
+    Args:
+        model: what `convert` made.
+        threads: number of them.
+    """
+
+    def __init__(self, model: bytes, threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=model, num_threads=threads)
+        # Once: the interpreter's signature runners would lay out memory and weights anew at each call.
+        self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+
+    @property
+    def input_scale(self) -> tuple[float, int]:
+        """What one step of the input means, and which step is 0; (0.0, 0) where it is a number and no step."""
+        scale, zero = self._input["quantization"]
+        return float(scale), int(zero)
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Segments an image of the model's size.
+
+        Args:
+            pixels: (height, width, 3) uint8 RGB.
+
+        Returns:
+            Class ids, (height, width) uint8.
+
+        Raises:
+            ValueError: the image has another size or dtype.
+        """
+        self._interpreter.set_tensor(self._input["index"], pixels[None])
+        self._interpreter.invoke()
+        class_ids: np.ndarray = self._interpreter.get_tensor(self._output["index"])[0]
+        return class_ids

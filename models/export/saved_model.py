@@ -1,0 +1,353 @@
+"""The SavedModel: the one definition of its signatures, and its reader.
+
+==================  ==========================================  =======================================================
+signature           input                                       outputs
+==================  ==========================================  =======================================================
+serving_default     image_bytes: string (batch,), encoded       mask_bytes: string (batch,), 8-bit gray PNG of class ids
+                    images of any sizes                         at each image's own size; scores: float32 (batch,)
+predict_pixels      pixels: uint8 (batch, height, width, 3)     class_ids: uint8 (batch, height, width);
+                    RGB                                         scores: float32 (batch,)
+confidence          image_bytes, as above                       as serving_default; confidence_bytes: string (batch,),
+                                                                8-bit gray PNG of 255 times the probability that each
+                                                                pixel has its class
+evaluate            examples: string (batch,), tf.Examples      the counts of `models.metrics.counts` for each image at
+                    with the features `image` and `mask`        its mask's own size: int64 (batch, counts), row by row
+==================  ==========================================  =======================================================
+
+A score is the mean over an image's pixels of the top class's softmax probability. Decoding and shrinking are those of
+`data.preprocess`; from pixels to classes all signatures take the one way of `models.export.inference`, so that what is
+evaluated is what is predicted.
+
+What readers need beside the signatures:
+
+=======================  ==============================================================================================
+in the SavedModel        what it holds
+=======================  ==============================================================================================
+assets/label_map.json    the classes, a `data.labels.LabelMap`
+assets/model.json        an `ExportedModel`: the sections `model`, `preprocess` and `inference`, and `weights`, paths
+`weights` of the loaded  the network's float32 variables, in the order of those paths, which is that of
+object                   `DeepLabV3Plus.weights`; the paths are Keras' own, such as "aspp/fusion/conv/kernel"
+=======================  ==============================================================================================
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from pydantic import ValidationError
+
+from data.config import PreprocessConfig
+from data.errors import DataError, WorkspaceError
+from data.features import IMAGE, MASK
+from data.labels import LabelMap
+from data.preprocess import decode_image, decode_mask, shrink_image
+from data.section import Section
+from models.config import InferenceConfig, ModelConfig
+from models.export.inference import InferenceProtocol
+from models.metrics.counts import Counts, count_pixels
+from models.network.deeplab import DeepLabV3Plus
+
+SERVING_SIGNATURE = "serving_default"
+PIXELS_SIGNATURE = "predict_pixels"
+CONFIDENCE_SIGNATURE = "confidence"
+EVALUATE_SIGNATURE = "evaluate"
+
+IMAGE_BYTES = "image_bytes"
+PIXELS = "pixels"
+EXAMPLES = "examples"
+MASK_BYTES = "mask_bytes"
+CONFIDENCE_BYTES = "confidence_bytes"
+CLASS_IDS = "class_ids"
+SCORES = "scores"
+
+LABEL_MAP_FILE = "label_map.json"
+MODEL_FILE = "model.json"
+
+Outputs = dict[str, tf.Tensor]
+Asset = TypeVar("Asset", bound=Section)
+
+#: Images that an evaluation has under way: while one core counts the pixels of one, the others work at the next.
+_COMPARED_AT_ONCE = 3
+
+_PIXELS_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8)
+
+
+class ExportedModel(Section):
+    """What a SavedModel holds and does, for readers that work with its weights."""
+
+    model: ModelConfig
+    """The network as it was trained; at its output stride unless `inference` has another."""
+    preprocess: PreprocessConfig
+    inference: InferenceConfig
+    weights: tuple[str, ...]
+    """Paths of the weights."""
+
+
+class InferenceModule(tf.Module):
+    """What is saved: the weights, the files that go with them, and the signatures.
+
+    Args:
+        weights: of the network.
+        protocol: from pixels to classes.
+        preprocess: what happens to images before that.
+        files: paths of the files for the folder `assets`.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[tf.Variable],
+        protocol: InferenceProtocol,
+        preprocess: PreprocessConfig,
+        files: Sequence[Path],
+    ) -> None:
+        super().__init__()
+        self.weights = list(weights)
+        self.files = [tf.saved_model.Asset(str(file)) for file in files]
+        self._protocol = protocol
+        self._preprocess = preprocess
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Each signature's name and traced function."""
+        strings = tf.TensorSpec((None,), tf.string)
+        return {
+            SERVING_SIGNATURE: _traced(self._serve, strings, IMAGE_BYTES),
+            PIXELS_SIGNATURE: _traced(self._predict_pixels, _PIXELS_SPEC, PIXELS),
+            CONFIDENCE_SIGNATURE: _traced(self._serve_confidence, strings, IMAGE_BYTES),
+            EVALUATE_SIGNATURE: _traced(self._evaluate, strings, EXAMPLES),
+        }
+
+    def _serve(self, image_bytes: tf.Tensor) -> Outputs:
+        def segment(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            image = decode_image(encoded)
+            class_ids, scores = self._segment(image[None], tf.shape(image)[:2])
+            return tf.io.encode_png(class_ids[0, :, :, None]), scores[0]
+
+        specs = (tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.float32))
+        masks, scores = _each(segment, image_bytes, specs)
+        return {MASK_BYTES: masks, SCORES: scores}
+
+    def _serve_confidence(self, image_bytes: tf.Tensor) -> Outputs:
+        def segment(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            image = decode_image(encoded)
+            class_ids, confidences = self._protocol.classify(self._shrink(image[None]), tf.shape(image)[:2])
+            levels = tf.cast(tf.round(255.0 * confidences), tf.uint8)
+            mask, confidence = tf.io.encode_png(class_ids[0, :, :, None]), tf.io.encode_png(levels[0, :, :, None])
+            return mask, confidence, tf.reduce_mean(confidences)
+
+        text = tf.TensorSpec((), tf.string)
+        outputs = _each(segment, image_bytes, (text, text, tf.TensorSpec((), tf.float32)))
+        return dict(zip((MASK_BYTES, CONFIDENCE_BYTES, SCORES), outputs, strict=True))
+
+    def _predict_pixels(self, pixels: tf.Tensor) -> Outputs:
+        class_ids, scores = self._segment(pixels, tf.shape(pixels)[1:3])
+        return {CLASS_IDS: class_ids, SCORES: scores}
+
+    def _evaluate(self, examples: tf.Tensor) -> Outputs:
+        features = {key: tf.io.FixedLenFeature((), tf.string) for key in (IMAGE, MASK)}
+        num_classes = self._protocol.num_classes
+
+        def compare(serialized: tf.Tensor) -> Outputs:
+            example = tf.io.parse_single_example(serialized, features)
+            mask = decode_mask(example[MASK])
+            images = self._shrink(decode_image(example[IMAGE])[None])
+            class_ids, confidences = self._protocol.classify(images, tf.shape(mask))
+            counts = count_pixels(mask, class_ids[0], confidences[0], num_classes)
+            return {name: tf.reshape(count, (-1,)) for name, count in counts.items()}
+
+        zeros = vars(Counts.zeros(num_classes))
+        specs = {name: tf.TensorSpec((zero.size,), tf.int64) for name, zero in zeros.items()}
+        return _each(compare, examples, specs, at_once=_COMPARED_AT_ONCE)
+
+    def _segment(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(batch, height, width, 3) uint8 images to class ids (batch, *size) uint8 and scores (batch,) float32."""
+        return self._protocol.segment(self._shrink(images), size)
+
+    def _shrink(self, images: tf.Tensor) -> tf.Tensor:
+        """(batch, height, width, 3) uint8 images as the network was trained to see them."""
+        if not self._preprocess.max_side:
+            return images
+        spec = tf.TensorSpec((None, None, 3), tf.uint8)
+        return _each(lambda image: shrink_image(image, self._preprocess), images, spec)
+
+
+def _traced(
+    function: Callable[[tf.Tensor], Outputs], spec: tf.TensorSpec, name: str
+) -> tf.types.experimental.ConcreteFunction:
+    return tf.function(function).get_concrete_function(tf.TensorSpec(spec.shape, spec.dtype, name=name))
+
+
+def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any, at_once: int = 1) -> Any:
+    """Maps elements, whose sizes differ; more `at_once` than one take as much more memory.
+
+    The network keeps every core busy by itself, so that only work beside it gains by that.
+    """
+    return tf.map_fn(function, elements, fn_output_signature=specs, parallel_iterations=at_once)
+
+
+@contextmanager
+def float32_policy() -> Iterator[None]:
+    """Networks that are made meanwhile compute in float32."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _for_inference(model: DeepLabV3Plus, output_stride: int | None) -> DeepLabV3Plus:
+    """The same weights in a network that computes in float32, at another output stride unless that is None."""
+    with float32_policy():
+        return model.with_output_stride(output_stride or model.config.output_stride)
+
+
+def export_saved_model(
+    model: DeepLabV3Plus,
+    path: str | os.PathLike[str],
+    *,
+    label_map: LabelMap,
+    preprocess: PreprocessConfig,
+    inference: InferenceConfig | None = None,
+) -> None:
+    """Writes a SavedModel that computes in float32, whatever the policy in training was.
+
+    Args:
+        model: trained network.
+        path: folder to write, anywhere that `tf.io.gfile` reaches.
+        label_map: the classes; goes with the model.
+        preprocess: what happened to the images in training.
+        inference: how images become predictions; None takes the defaults.
+
+    Raises:
+        ValueError: the label map has another number of classes than the model.
+    """
+    if label_map.num_classes != model.num_classes:
+        raise ValueError(f"the label map has {label_map.num_classes} classes, the model {model.num_classes}")
+    inference = inference or InferenceConfig()
+    network = _for_inference(model, inference.output_stride)
+    protocol = InferenceProtocol(
+        network.coarse_logits,
+        network.num_classes,
+        inference,
+        align_corners=network.config.resize == "align_corners",
+    )
+    description = ExportedModel(
+        model=model.config,
+        preprocess=preprocess,
+        inference=inference,
+        weights=tuple(weight.path for weight in network.weights),
+    )
+    with asset_files({LABEL_MAP_FILE: label_map, MODEL_FILE: description}) as files:
+        variables = [weight.value for weight in network.weights]
+        module = InferenceModule(variables, protocol, preprocess, files)
+        tf.saved_model.save(module, os.fspath(path), signatures=module.signatures())
+
+
+@contextmanager
+def asset_files(sections: Mapping[str, Section]) -> Iterator[list[Path]]:
+    """Files with the JSON of sections, by their names, for the folder `assets` of a SavedModel; gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {Path(folder, name): section for name, section in sections.items()}
+        for file, section in files.items():
+            file.write_text(section.model_dump_json(indent=2), encoding="utf-8")
+        yield list(files)
+
+
+def load_label_map(path: str | os.PathLike[str]) -> LabelMap:
+    """The label map inside a SavedModel.
+
+    Raises:
+        WorkspaceError: there is none, or it is damaged.
+    """
+    return _read_asset(path, LABEL_MAP_FILE, LabelMap)
+
+
+def load_description(path: str | os.PathLike[str]) -> ExportedModel:
+    """What the SavedModel says of itself.
+
+    Raises:
+        WorkspaceError: it says nothing, as those of other projects, or nothing that this version understands.
+    """
+    return _read_asset(path, MODEL_FILE, ExportedModel)
+
+
+def _read_asset(path: str | os.PathLike[str], name: str, kind: type[Asset]) -> Asset:
+    file = os.path.join(os.fspath(path), "assets", name)
+    try:
+        with tf.io.gfile.GFile(file) as stream:
+            return kind.model_validate_json(stream.read())
+    except tf.errors.NotFoundError:
+        raise WorkspaceError(f"{os.fspath(path)} holds no model of this project: {file} does not exist") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise WorkspaceError(f"{file}: {place or 'the file'}: {first['msg']}") from None
+
+
+class Segmenter:
+    """A SavedModel that answers requests.
+
+    Args:
+        path: folder that `export_saved_model` wrote.
+
+    Raises:
+        WorkspaceError: there is no such model.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.label_map = load_label_map(path)
+        # The signature alone does not keep the variables alive that it reads.
+        self._model = tf.saved_model.load(os.fspath(path))
+        self._path = os.fspath(path)
+
+    def predict(self, images: Sequence[bytes]) -> list[tuple[np.ndarray, float]]:
+        """Segments encoded images (JPEG, PNG, GIF, BMP), one after the other.
+
+        Returns:
+            For each image its class ids, (height, width) uint8, and its score in [0, 1].
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        return [self._predict_one(index, encoded) for index, encoded in enumerate(images)]
+
+    def confidences(self, image: bytes) -> tuple[np.ndarray, np.ndarray, float]:
+        """Segments an encoded image.
+
+        Returns:
+            As `predict`, and between the two, (height, width) uint8, 255 times the probability that each pixel has its
+            class.
+
+        Raises:
+            DataError: the image cannot be decoded.
+            WorkspaceError: the model is of a version of this project that did not tell.
+        """
+        if CONFIDENCE_SIGNATURE not in self._model.signatures:
+            raise WorkspaceError(f"{self._path}: the model has no signature {CONFIDENCE_SIGNATURE!r}; train it anew")
+        outputs = self._call(CONFIDENCE_SIGNATURE, 0, image)
+        mask, confidences = (decode_mask(outputs[name][0]).numpy() for name in (MASK_BYTES, CONFIDENCE_BYTES))
+        return mask, confidences, float(outputs[SCORES][0])
+
+    def _predict_one(self, index: int, encoded: bytes) -> tuple[np.ndarray, float]:
+        outputs = self._call(SERVING_SIGNATURE, index, encoded)
+        return decode_mask(outputs[MASK_BYTES][0]).numpy(), float(outputs[SCORES][0])
+
+    def _call(self, signature: str, index: int, encoded: bytes) -> Outputs:
+        try:
+            outputs: Outputs = self._model.signatures[signature](**{IMAGE_BYTES: tf.constant([encoded])})
+        except tf.errors.InvalidArgumentError:
+            raise DataError(
+                f"image {index} ({len(encoded)} bytes) cannot be decoded; allowed: JPEG, PNG, GIF, BMP"
+            ) from None
+        return outputs
+
+
+def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
+    """The reader of a model that `export_saved_model` wrote; raises WorkspaceError when there is none."""
+    return Segmenter(path)

@@ -1,0 +1,1 @@
+"""How predictions are scored: confusion matrices, boundaries, calibration, confidence intervals."""

@@ -1,0 +1,1 @@
+"""DeepLabV3+: backbones, heads, and what they cost."""

@@ -1,0 +1,319 @@
+"""The training loop: resumes where it was killed, stops early, keeps the best weights."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from data.config import AugmentConfig, InputConfig
+from data.errors import TrainingError
+from data.input import evaluation_examples, training_batches
+from data.section import Section
+from models.config import TrainingConfig
+from models.network.deeplab import DeepLabV3Plus
+from models.training.checkpoints import Checkpoints
+from models.training.class_weights import class_weights
+from models.training.progress import Progress, Silent
+from models.training.step import Learner, StepReport
+from models.training.strategies import Distribution, distribute
+from models.training.tensorboard import Profiler, TensorBoard
+from models.training.validation import Evaluation, count, judge, predictor
+
+Batch = tuple[tf.Tensor, tf.Tensor]
+"""Images and masks, as `training_batches` gives them."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The records to train on, and what is known of them."""
+
+    train_files: Sequence[str]
+    """TFRecord files of the training split."""
+    val_files: Sequence[str]
+    """TFRecord files of the validation split; may be empty."""
+    label_names: Sequence[str]
+    """Of the classes, in the order of their ids."""
+    class_pixels: Sequence[int]
+    """Number of pixels of each class in the training split."""
+    channel_mean: Sequence[float]
+    """Mean of the R, G and B of the training split, in [0, 255]."""
+
+
+class TrainingResult(Section):
+    """What a training came to."""
+
+    steps: int = 0
+    """Steps done."""
+    history: tuple[Evaluation, ...] = ()
+    """All evaluations, in order, those before an interruption included."""
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The first evaluation with the highest mean IoU; None without a validation split."""
+        return max(self.history, key=lambda evaluation: evaluation.mean_iou, default=None)
+
+    @property
+    def since_best(self) -> int:
+        """Number of evaluations after the best one."""
+        return len(self.history) - 1 - self.history.index(self.best) if self.best else 0
+
+
+def prepare(config: TrainingConfig) -> Distribution:
+    """Sets the process up for a training: replicas, seeds, precision, determinism.
+
+    To be called before the model is built, which then happens in the scope of the distribution.
+
+    Raises:
+        ConfigError, TrainingError: the replicas are not there.
+    """
+    distribution = distribute(config.strategy)
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return distribution
+
+
+def train(
+    model: keras.Model,
+    config: TrainingConfig,
+    data: TrainingData,
+    *,
+    augmentation: AugmentConfig,
+    inputs: InputConfig,
+    checkpoint_dir: str,
+    log_dir: str,
+    initialize: Callable[[], object] | None = None,
+    progress: Progress | None = None,
+    distribution: Distribution | None = None,
+) -> TrainingResult:
+    """Trains a model in place: it ends with the weights of the best evaluation.
+
+    Without a validation split it ends with the last weights, averaged if `config.ema_decay` is set. If
+    `checkpoint_dir` holds a checkpoint of this training, it goes on from there.
+
+    Several workers train as one: all are started, with the same arguments, and when one has ended early the others
+    end, too. Started again, all of them go on from the last checkpoint.
+
+    Args:
+        model: as `Learner` wants it.
+        config: how to train.
+        data: the records.
+        augmentation: crop and variation of the training pictures.
+        inputs: memory and buffers.
+        checkpoint_dir: folder of this training's checkpoints, `state` (to resume) and `best`; one for all workers.
+        log_dir: folder of the curves.
+        initialize: sets the weights that the training starts from; called unless it goes on from a checkpoint.
+        progress: who is told, on the chief.
+        distribution: the replicas, of which `prepare` tells; None is one device.
+
+    Raises:
+        ConfigError: the replicas cannot train this configuration.
+        DataError: a split has no record.
+        TrainingError: loss or gradient is not finite, no checkpoint can be read, or another worker has ended.
+    """
+    distribution = distribution or distribute("one_device")
+    run = _Run(model, config, data, checkpoint_dir, log_dir, progress or Silent(), distribution)
+    start = run.resume()
+    if not start and initialize:
+        initialize()
+        run.begin_anew()
+    network = {"model": model.config} if isinstance(model, DeepLabV3Plus) else {}
+    run.describe({**network, "training": config, "augment": augmentation, "input": inputs})
+
+    def batches(start: int, augmentation: AugmentConfig, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return training_batches(
+            data.train_files,
+            inputs,
+            augmentation,
+            batch_size=config.global_batch_size,
+            channel_mean=data.channel_mean,
+            seed=config.seed,
+            start_step=start,
+            context=context,
+        )
+
+    def staged() -> Iterator[Batch]:
+        for begin, end, stage in augmentation.stages(start, config.steps):
+            make = partial(batches, begin, stage)
+            # No name holds the dataset, whose pictures in memory go before the next stage reads its own.
+            yield from islice(distribution.strategy.distribute_datasets_from_function(make), end - begin)
+
+    return run.run(staged())
+
+
+class _Run:
+    """A training under way."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: TrainingConfig,
+        data: TrainingData,
+        checkpoint_dir: str,
+        log_dir: str,
+        progress: Progress,
+        distribution: Distribution,
+    ) -> None:
+        self._config = config
+        self._distribution = distribution
+        writes = distribution.is_chief
+        self._progress = progress if writes else Silent()
+        self._board = TensorBoard(log_dir, data.label_names) if writes else None
+        self._profiler = Profiler(log_dir, config.profile_step if writes else 0)
+        weights = class_weights(data.class_pixels, config.class_balance, config.class_balance_strength)
+        self._learner = Learner(model, config, weights, distribution)
+        self._examples = evaluation_examples(data.val_files) if data.val_files else None
+        self._num_classes = len(data.label_names)
+        self._predict = predictor(model)
+        self._result = TrainingResult()
+        # Travels in the checkpoints as JSON, so that a resumed run knows the best evaluation and its patience.
+        self._record = tf.Variable("", dtype=tf.string)
+        state = [*self._learner.variables, self._record]
+        self._states = Checkpoints(os.path.join(checkpoint_dir, "state"), state, writes=writes)
+        self._best = Checkpoints(os.path.join(checkpoint_dir, "best"), self._learner.weights, writes=writes)
+        self._pending: list[StepReport] = []
+        self._clock = 0.0
+
+    def resume(self) -> int:
+        """Goes back to the newest checkpoint that can be read, if there is one; the steps done by then."""
+        if self._states.restore_newest():
+            self._result = TrainingResult.model_validate_json(self._record.numpy())
+        steps = self._result.steps
+        distribution = self._distribution
+        found = distribution.sum_over_workers(np.eye(distribution.workers, dtype=np.int64)[distribution.worker] * steps)
+        if set(found.tolist()) != {steps}:
+            raise TrainingError(
+                f"the workers would resume after the steps {', '.join(map(str, found))}: the folder of "
+                f"{self._states.path(steps)} must be one and the same for all of them"
+            )
+        self._progress.begin(steps, self._config.steps)
+        return steps
+
+    def begin_anew(self) -> None:
+        """Takes the model's weights as those that the training starts from."""
+        self._learner.restart_average()
+
+    def describe(self, sections: Mapping[str, Section]) -> None:
+        """Writes down what this training was configured with."""
+        if self._board:
+            self._board.write_hparams(sections)
+
+    def run(self, batches: Iterable[Batch]) -> TrainingResult:
+        """Steps until the last one, or until nothing has become better for long; then takes the best weights."""
+        try:
+            self._steps(batches)
+            self._distribution.wait()
+        except tf.errors.OpError as error:
+            if self._distribution.workers == 1:
+                raise
+            raise TrainingError(
+                f"worker {self._distribution.worker} lost the others after step {self._result.steps}: one has ended or "
+                f"cannot be reached ({type(error).__name__}). Start all workers again: they go on from the last "
+                "checkpoint"
+            ) from error
+        if self._result.best:
+            self._best.restore(self._result.best.step)
+        else:
+            self._learner.keep_average()
+        if self._board and self._result.best:
+            self._board.write_result(self._result.steps, self._result.best.mean_iou)
+        return self._result
+
+    def _steps(self, batches: Iterable[Batch]) -> None:
+        self._clock = time.perf_counter()
+        remaining = 0 if self._is_exhausted() else self._config.steps - self._result.steps
+        with self._profiler:
+            for images, masks in islice(batches, remaining):
+                step = self._result.steps + 1
+                with self._profiler.step(step):
+                    self._pending.append(self._learner.step(images, masks))
+                self._result = self._result.model_copy(update={"steps": step})
+                self._after_step()
+                if self._is_exhausted():
+                    break
+
+    def _after_step(self) -> None:
+        examples = self._examples if self._is_due(self._config.eval_every) else None
+        saves = examples is not None or self._is_due(self._config.checkpoint_every)
+        if saves or self._is_due(self._config.log_every):
+            # Before anything is saved, so that no checkpoint holds weights that are not finite.
+            self._log(saves)
+        if examples is not None:
+            self._evaluate(examples)
+        if saves:
+            self._record.assign(self._result.model_dump_json())
+            self._states.save(self._result.steps)
+            # Neither evaluation nor checkpoint counts in the images per second.
+            self._clock = time.perf_counter()
+
+    def _is_due(self, every: int) -> bool:
+        return self._result.steps % every == 0 or self._result.steps == self._config.steps
+
+    def _is_exhausted(self) -> bool:
+        return 0 < self._config.patience <= self._result.since_best
+
+    def _log(self, saves: bool) -> None:
+        """Fetches what the steps since the last time gave; only here the loop waits for the device."""
+        losses, norms, diverged = np.asarray([[float(value) for value in report] for report in self._pending]).T
+        if saves and not self._learner.is_finite():
+            diverged[-1] = True
+        elapsed = time.perf_counter() - self._clock
+        step = self._result.steps
+        if diverged.any():
+            first = int(diverged.argmax())
+            raise self._diverged(step - len(losses) + 1 + first, losses[first], norms[first])
+        # Steps whose gradients overflowed in float16 were skipped.
+        norms = norms[np.isfinite(norms)]
+        scalars = {
+            "loss": float(losses.mean()),
+            **({"gradient_norm": float(norms.mean())} if norms.size else {}),
+            **self._learner.scalars(step - 1),
+            "images_per_second": len(losses) * self._config.global_batch_size / elapsed,
+        }
+        if self._board:
+            self._board.write_step(step, scalars)
+        self._progress.update(step, scalars["loss"], scalars["images_per_second"])
+        self._pending.clear()
+        self._clock = time.perf_counter()
+
+    def _evaluate(self, examples: tf.data.Dataset) -> None:
+        """Evaluates the weights, averaged ones if there are such, and keeps them if they are the best so far."""
+        step = self._result.steps
+        distribution = self._distribution
+        with self._learner.averaged():
+            share = examples.shard(distribution.workers, distribution.worker)
+            matrix = distribution.sum_over_workers(count(self._predict, share, self._num_classes))
+            evaluation = judge(matrix, step)
+            self._result = self._result.model_copy(update={"history": (*self._result.history, evaluation)})
+            is_best = self._result.best is evaluation
+            if is_best:
+                self._best.save(step)
+            if self._board:
+                self._show(self._board, evaluation, matrix, examples if is_best else examples.take(0))
+        self._progress.evaluated(evaluation, is_best)
+
+    def _show(
+        self, board: TensorBoard, evaluation: Evaluation, matrix: NDArray[np.int64], examples: tf.data.Dataset
+    ) -> None:
+        board.write_evaluation(evaluation)
+        board.write_confusion(evaluation.step, matrix)
+        for number, (image, mask) in enumerate(examples.take(self._config.tensorboard_pictures)):
+            predicted = self._predict(image).numpy()
+            board.write_prediction(evaluation.step, number, image.numpy(), mask.numpy(), predicted)
+
+    def _diverged(self, step: int, loss: float, norm: float) -> TrainingError:
+        saved = self._states.steps
+        good = f"The last good checkpoint is {self._states.path(saved[0])}." if saved else "There is no checkpoint yet."
+        return TrainingError(
+            f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, learning rate "
+            f"{self._learner.learning_rate(step - 1):g}. {good} Lower learning_rate, lengthen warmup_steps, set "
+            "clip_norm (5 is mild, 1 is strict) or train with precision float32."
+        )

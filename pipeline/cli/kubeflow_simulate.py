@@ -1,0 +1,58 @@
+"""What the command `simulate` of `kubeflow_runner.py` does and prints."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data.errors import ProjectError
+from pipeline.cli.kubeflow_compile import compile_command
+from pipeline.config import load_config
+from pipeline.kubeflow.parameters import REPORTER
+from pipeline.kubeflow.places import on_this_machine
+from pipeline.kubeflow.simulation.driver import ERROR, FAILED, simulate
+from pipeline.kubeflow.simulation.store import DEFAULT_ROOT
+from pipeline.workspace import REPORT_FILE
+
+#: Stands for the image, which no step needs here.
+IMAGE = "simulated"
+
+
+def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[str], store: Path) -> None:
+    """`simulate`: a compiled pipeline, or the one of a configuration, on this machine."""
+    store = store.absolute()
+    if spec is None:
+        spec = store / ".simulation" / "pipeline.yaml"
+        spec.parent.mkdir(parents=True, exist_ok=True)
+        compile_command(
+            config,
+            on_this_machine(load_config(config)),
+            spec,
+            image=IMAGE,
+            pipeline_root=DEFAULT_ROOT,
+            serving=str(store / "serving"),
+            checkpoints=str(store / "checkpoints"),
+            verbose=False,
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step under way ends, too
+    console = Console()
+    run = simulate(
+        spec,
+        store=store,
+        settings=settings,
+        on_step=lambda step: console.print(f"{step.name}: {step.state}", style="dim"),
+    )
+    table = Table("step", "state", "attempts", "seconds", "why")
+    for step in run.steps:
+        table.add_row(step.name, step.state, str(step.attempts or ""), f"{step.seconds:.1f}", escape(step.reason))
+    console.print(table)
+    console.print(f"logs: {run.logs}", markup=False, highlight=False, soft_wrap=True)
+    for record in [step.artifacts["record"] for step in run.steps if step.name == REPORTER and step.artifacts]:
+        page = run.store.path(record) / REPORT_FILE
+        console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    if not run.succeeded:
+        raise ProjectError(f"the run failed: {', '.join(s.name for s in run.steps if s.state in (FAILED, ERROR))}")

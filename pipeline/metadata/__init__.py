@@ -1,0 +1,1 @@
+"""ML Metadata: the store, its backups, and lineage."""

@@ -1,0 +1,175 @@
+"""`lineage --data FILE`: which pushed versions came from a picture.
+
+`FileUses` is a stable interface; other tools may rely on its JSON. Imports nothing of TFX.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from ml_metadata.metadata_store import MetadataStore
+from pydantic import BaseModel
+
+from components.publishing.directory import all_published
+from components.storage.file_systems import file_system
+from data.errors import WorkspaceError
+from data.manifest import ImageFile, digests, read_manifest
+from data.spans import has_pattern, parse_pattern
+from pipeline.metadata.lineage import SCHEMA_VERSION, Push, pushes
+from pipeline.metadata.provenance import Provenance, Step, ingests, json_object, properties, served_version
+
+
+class FileUse(BaseModel):
+    """A pushed version that came from a file."""
+
+    model: str
+    version: int
+    split: Literal["train", "val", "test"]
+    """train: it was fitted to the file; val: selected by it; test: judged on it."""
+    key: str
+    """Path of the file in the dataset, as it was then."""
+    matched_by: Literal["content", "path"]
+    """'path': only the path is the same; the content was another."""
+    through: int | None = None
+    """The version from whose weights training started, and of which all this holds; None: it holds of this version."""
+    restored_from: int | None = None
+    """The version that a rollback published once more under this number, and of which all this holds."""
+
+
+class FileUses(BaseModel):
+    """Which pushed versions came from a file."""
+
+    schema_version: int = SCHEMA_VERSION
+    file: str
+    uses: list[FileUse]
+    unknown: list[str]
+    """`model/version` of those whose examples hold no manifest, or are gone; and of those that started from these."""
+    removed: list[str] = []
+    """Those of `unknown` that are not in the serving directory any more."""
+
+
+def file_uses(store: MetadataStore, file: Path) -> FileUses:
+    """Which pushed versions came from an image file, by its content, or else by its path in the dataset.
+
+    Raises:
+        WorkspaceError: It is a folder; or it is not there, and no version used its path.
+    """
+    if file.is_dir():
+        raise WorkspaceError(f"{file}: is a folder; name one picture")
+    known = pushes(store)
+    provenance = Provenance(store, [push.artifact_id for push in known])
+    wanted = digests(file.read_bytes()) if file.exists() else set()
+    found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
+    uses: dict[str, list[FileUse]] = {}
+    unknown: dict[str, Push] = {}
+    for push in known:
+        ingested = [step for step in provenance.behind(push.artifact_id) if ingests(step, provenance)]
+        for step in ingested:
+            if step.execution.id not in found:
+                found[step.execution.id] = _search(step, provenance, file.absolute(), wanted)
+        matches = [found[step.execution.id] for step in ingested]
+        own = [_use(push, entry, how) for entries in matches for entry, how in entries or []]
+        start = _start(push, provenance)
+        # Nor is it known of a start whose push is not on record, as after ML Metadata were lost.
+        if None in matches or (start is not None and (start.path in unknown or start.path not in uses)):
+            unknown[push.path] = push
+        learned = any(use.split != "test" for use in own)
+        uses[push.path] = own if learned else [*own, *_inherited(push, start, uses)]
+    every = [use for found in uses.values() for use in found]
+    if not every and not file.exists():
+        unclear = f"; not known of: {', '.join(_names(unknown.values()))}" if unknown else ""
+        raise WorkspaceError(f"{file}: no such file, and no version used this path{unclear}")
+    return FileUses(file=str(file), uses=every, unknown=_names(unknown.values()), removed=_removed(unknown.values()))
+
+
+def with_restored(found: FileUses, serving: Path) -> FileUses:
+    """The same, and what rollbacks published of these versions again; of those that are there still."""
+    restored = [
+        (folder.name, version)
+        for folder in sorted(serving.glob("*"))
+        for version in all_published(str(folder))
+        if version.record.restored_from is not None
+    ]
+    uses = [
+        use.model_copy(update={"version": version.version, "restored_from": use.version})
+        for model, version in restored
+        for use in found.uses
+        if (use.model, use.version) == (model, version.record.restored_from)
+    ]
+    unknown = [
+        f"{model}/{version.version}"
+        for model, version in restored
+        if f"{model}/{version.record.restored_from}" in found.unknown
+    ]
+    return found.model_copy(
+        update={
+            "uses": [*found.uses, *uses],
+            "unknown": [*found.unknown, *unknown],
+            "removed": [name for name in found.removed if name not in unknown],
+        }
+    )
+
+
+class _Start(NamedTuple):
+    """The version from whose weights a training started."""
+
+    version: int
+    path: str
+    """Where it was first pushed to: after a rollback, that of the version that was restored."""
+
+
+def _start(push: Push, provenance: Provenance) -> _Start | None:
+    pusher = provenance.maker(push.artifact_id)
+    trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
+    version = served_version(trainer, "base_model", provenance) if trainer else None
+    if trainer is None or version is None:
+        return None
+    # Where a rollback had published it, its files stand under the version that it restored.
+    first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", version)
+    return _Start(version, str(PurePosixPath(push.path).with_name(str(first))))
+
+
+def _inherited(push: Push, start: _Start | None, uses: Mapping[str, list[FileUse]]) -> list[FileUse]:
+    """What a version has of a file because its training started from another version, which learned from the file."""
+    if start is None:
+        return []
+    learned = [use for use in uses.get(start.path, []) if use.split != "test"]
+    return [use.model_copy(update={"version": push.version, "through": start.version}) for use in learned]
+
+
+def _removed(known: Iterable[Push]) -> list[str]:
+    """Names that no version which is still there has: several workspaces may share a store."""
+    there = {push: not push.removed for push in known}
+    kept = _names(push for push, is_there in there.items() if is_there)
+    return [name for name in _names(there) if name not in kept]
+
+
+def _names(known: Iterable[Push]) -> list[str]:
+    return [f"{push.model}/{push.version}" for push in known]
+
+
+def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileUse:
+    return FileUse.model_validate(
+        {"model": push.model, "version": push.version, "split": entry.split, "key": entry.key, "matched_by": how}
+    )
+
+
+def _search(
+    step: Step, provenance: Provenance, file: Path, wanted: set[str]
+) -> list[tuple[ImageFile, Literal["content", "path"]]] | None:
+    """The entries of an ingestion that are the file; None where it left no manifest."""
+    path = str(json_object(properties(step.execution).get("config"))["path"])
+    root = parse_pattern(path).root if has_pattern(path) else path
+    below = str(file.relative_to(root)) if file.is_relative_to(root) else None
+    found: list[tuple[ImageFile, Literal["content", "path"]]] = []
+    for examples in step.outputs["examples"]:
+        uri = provenance.artifacts[examples].uri
+        try:
+            for entry in read_manifest(uri, file_system(uri)):
+                if entry.sha256 in wanted:
+                    found.append((entry, "content"))
+                elif entry.key == below:
+                    found.append((entry, "path"))
+        except FileNotFoundError:
+            return None
+    return found

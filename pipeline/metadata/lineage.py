@@ -1,0 +1,315 @@
+"""`lineage VERSION`: what stands behind a pushed version, from ML Metadata.
+
+`Lineage` is a stable interface; other tools may rely on its JSON. Imports nothing of TFX.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ml_metadata.metadata_store import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+from pydantic import BaseModel
+
+from components.publishing.directory import Published
+from components.storage.file_systems import file_system
+from data.errors import WorkspaceError
+from pipeline.metadata.provenance import REASONS, Provenance, Step, ingests, json_object, properties, served_version
+
+SCHEMA_VERSION = 1
+
+#: Written by TFX into every artifact; says nothing of one.
+_UNINTERESTING = {"is_external", "tfx_version", "split_names", "stats_dashboard_link", "sample_rate_by_split", REASONS}
+
+
+class ArtifactLineage(BaseModel):
+    """One artifact."""
+
+    id: int
+    """In ML Metadata."""
+    type: str
+    uri: str
+    removed: bool
+    """Whether retention has removed its files."""
+    properties: dict[str, Any]
+
+
+class StageLineage(BaseModel):
+    """One stage as it really ran, which may have been in an earlier run."""
+
+    name: str
+    run_id: str
+    execution_id: int
+    started_at: datetime
+    seconds: float
+    code_hash: str | None
+    """Of this project's code that ran; None for a stage that records none, as TFX's own do."""
+    inputs: dict[str, list[int]]
+    """Key -> ids of artifacts."""
+    outputs: dict[str, list[int]]
+
+
+class DataLineage(BaseModel):
+    """The labelled images."""
+
+    config: dict[str, Any]
+    """Section `data` of the configuration, the label map included."""
+    spans: list[str]
+    """Folders of the spans, oldest first; empty for data that are all in one folder."""
+    replayed: dict[str, int]
+    """Folder of a span before those -> its images that were trained on all the same."""
+    fingerprint: str | None
+    """Of names, sizes and times of the dataset's files."""
+    examples: ArtifactLineage
+    """What was made of them."""
+
+
+class EvaluationLineage(BaseModel):
+    """The judgement that let the model be pushed."""
+
+    blessed: bool
+    reasons: list[str]
+    """As in the run's summary; empty where the run was killed before it wrote one."""
+    config: dict[str, Any]
+    """Section `evaluation` of the configuration."""
+    baseline_version: int | None
+    """The version that was served then; None where none was comparable."""
+    infra_blessed: bool
+    evaluation: ArtifactLineage | None
+
+
+class Restoration(BaseModel):
+    """A version that a rollback published."""
+
+    version: int
+    path: str
+    restored_from: int
+    """The version as which its model was first pushed."""
+    rollback_of: int
+    """The version that was rolled back."""
+    reason: str
+    """Why, in the operator's words; may be empty."""
+    published_at: datetime
+
+
+class Lineage(BaseModel):
+    """What stands behind one pushed version."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    version: int
+    path: str
+    """Where it was pushed to."""
+    removed: bool
+    """Whether nothing is there any more, as after `push.keep` newer versions."""
+    pipeline: str
+    run_id: str
+    pushed_at: datetime
+    """When ML Metadata were told."""
+    tfx_version: str
+    data: list[DataLineage]
+    statistics: list[ArtifactLineage]
+    anomalies: list[ArtifactLineage]
+    data_schema: list[ArtifactLineage]
+    transform_graph: list[ArtifactLineage]
+    hyperparameters: dict[str, Any]
+    """What the Trainer was given: the sections of the configuration, and the label map."""
+    started_from: int | None
+    """The version served then, whose weights training started from; None if it did not."""
+    trained_model: list[ArtifactLineage]
+    """The candidate; the baseline is not among them."""
+    evaluation: EvaluationLineage
+    stages: list[StageLineage]
+    """In the order in which they ran."""
+    restoration: Restoration | None = None
+    """Where a version was asked for that a rollback published: all else is of the version that it restored."""
+
+
+class Push(NamedTuple):
+    """One version, as ML Metadata knows it."""
+
+    model: str
+    version: int
+    path: str
+    artifact_id: int
+
+    @property
+    def removed(self) -> bool:
+        """Whether nothing is there any more, as after `push.keep` newer versions."""
+        return not file_system(self.path).exists(self.path)
+
+
+def pushes(store: MetadataStore) -> list[Push]:
+    """All versions that were ever pushed, oldest first.
+
+    A run that was killed right after it had published left no record; the first one that found its own model being
+    served recorded the version in its place. Whoever pushed counts before that; of several, as after the version was
+    removed by hand, the last one.
+    """
+    found = []
+    for artifact in store.get_artifacts_by_type("PushedModel"):
+        values = properties(artifact)
+        if "pushed_version" in values:
+            path = str(values["pushed_destination"])
+            push = Push(PurePosixPath(path).parent.name, int(values["pushed_version"]), path, artifact.id)
+            pushed = bool(values["pushed"])
+            found.append((pushed, artifact.id if pushed else -artifact.id, push))
+    valid = {(push.model, push.version, push.path): push for _, _, push in sorted(found)}
+    return sorted(valid.values(), key=lambda push: push.artifact_id)
+
+
+def find_push(known: Iterable[Push], version: int, model: str | None, serving: Path) -> Push:
+    """The push of a version; in a store that several workspaces share, this workspace's comes first.
+
+    Raises:
+        WorkspaceError: There is none, or several models have this version.
+    """
+    known = list(known)
+    found = [push for push in known if push.version == version and model in (None, push.model)]
+    found = [push for push in found if Path(push.path).is_relative_to(serving)] or found
+    if not found:
+        versions = ", ".join(f"{push.model}/{push.version}" for push in known) or "none"
+        wanted = f"version {version}" + (f" of model {model}" if model else "")
+        raise WorkspaceError(f"ML Metadata knows of no {wanted}; pushed were: {versions}")
+    if len({push.model for push in found}) > 1:
+        names = ", ".join(sorted({push.model for push in found}))
+        raise WorkspaceError(f"several models have a version {version}; name one with --model: {names}")
+    return found[-1]
+
+
+def lineage(store: MetadataStore, push: Push) -> Lineage:
+    """Walks back from a pushed version."""
+    provenance = Provenance(store, [push.artifact_id])
+    steps = list(provenance.behind(push.artifact_id))[::-1]
+    pusher = steps[-1]
+    (candidate,) = pusher.inputs["model"]
+    trained_from = list(provenance.behind(candidate))
+    made = [artifact for step in trained_from for artifact in step.made]
+    ingested = [step for step in trained_from if ingests(step, provenance)]
+    checks = _checks(provenance, [artifact for step in ingested for artifact in step.made], before=pusher)
+    checked = [artifact for step in checks for artifact in step.made]
+    stages = sorted({step.execution.id: step for step in (*steps, *checks)}.items())
+    pushed = provenance.artifacts[push.artifact_id]
+    described = {execution: _describe_stage(store, step) for execution, step in stages}
+
+    def described_artifacts(ids: Iterable[int], kind: str) -> list[ArtifactLineage]:
+        return [_describe(artifact) for artifact in provenance.all_of(ids, kind)]
+
+    return Lineage(
+        model=push.model,
+        version=push.version,
+        path=push.path,
+        removed=push.removed,
+        pipeline=_contexts(store, pusher)["pipeline"],
+        run_id=described[pusher.execution.id].run_id,
+        pushed_at=_time(pushed.create_time_since_epoch),  # The last update may be its removal.
+        tfx_version=str(properties(pushed).get("tfx_version", "")),
+        data=[_data(step, provenance) for step in ingested],
+        statistics=described_artifacts(checked, "ExampleStatistics"),
+        anomalies=described_artifacts(checked, "ExampleAnomalies"),
+        data_schema=described_artifacts(made, "Schema"),
+        transform_graph=described_artifacts(made, "TransformGraph"),
+        hyperparameters=_hyperparameters(trained_from[0]),
+        started_from=served_version(trained_from[0], "base_model", provenance),
+        trained_model=described_artifacts([candidate], "Model"),
+        evaluation=_evaluation(pusher, provenance),
+        stages=list(described.values()),
+    )
+
+
+def restoration(version: Published) -> Restoration:
+    """What the record of a version that a rollback published says."""
+    values = version.record.model_dump(include={"restored_from", "rollback_of", "published_at"})
+    return Restoration(version=version.version, path=version.path, reason=version.record.rollback_reason, **values)
+
+
+def _checks(provenance: Provenance, ingested: list[int], before: Step) -> list[Step]:
+    """The steps that looked at what was ingested: for statistics, for drift, and against the schema."""
+    statistics = _makers_of("ExampleStatistics", ingested, provenance, before)
+    drift = _makers_of("deeplab.Drift", ingested, provenance, before)
+    made = [artifact for step in statistics for artifact in step.made]
+    return [*statistics, *drift, *_makers_of("ExampleAnomalies", made, provenance, before)]
+
+
+def _makers_of(kind: str, from_ids: list[int], provenance: Provenance, before: Step) -> list[Step]:
+    """The newest step before another one that made an artifact of a type from some artifacts."""
+    steps = [step for step in provenance.readers(from_ids) if step.execution.id < before.execution.id]
+    return [step for step in steps if provenance.all_of(step.made, kind)][-1:]
+
+
+def _data(step: Step, provenance: Provenance) -> DataLineage:
+    examples = _describe(provenance.artifacts[step.outputs["examples"][0]])
+    fingerprint = examples.properties.get("input_fingerprint")
+    return DataLineage(
+        config=json_object(properties(step.execution).get("config")),
+        spans=json.loads(examples.properties.get("spans", "[]")),
+        replayed=json.loads(examples.properties.get("replayed", "{}")),
+        fingerprint=None if fingerprint is None else str(fingerprint),
+        examples=examples,
+    )
+
+
+def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
+    def values(key: str) -> dict[str, Any]:
+        return properties(provenance.artifacts[pusher.inputs[key][0]])
+
+    blessing, infra = values("blessing"), values("infra_blessing")
+    evaluator = provenance.maker(pusher.inputs["blessing"][0])
+    evaluations: list[metadata_store_pb2.Artifact] = []
+    config: dict[str, Any] = {}
+    served: int | None = None
+    if evaluator is not None:
+        evaluations = provenance.all_of(evaluator.outputs.get("evaluation", []), "ModelEvaluation")
+        config = json_object(properties(evaluator.execution).get("config"))
+        served = served_version(evaluator, "baseline_model", provenance)
+    return EvaluationLineage(
+        blessed=bool(blessing["blessed"]),
+        reasons=json.loads(_property(evaluations, REASONS, "[]")),
+        config=config,
+        baseline_version=served,
+        infra_blessed=bool(infra["blessed"]),
+        evaluation=_describe(evaluations[0]) if evaluations else None,
+    )
+
+
+def _property(artifacts: list[metadata_store_pb2.Artifact], name: str, default: str) -> str:
+    return str(next((properties(artifact).get(name, default) for artifact in artifacts), default))
+
+
+def _hyperparameters(trainer: Step) -> dict[str, Any]:
+    custom = json_object(properties(trainer.execution).get("custom_config"))
+    return {name: value for name, value in custom.items() if name not in ("code_hash", "checkpoints")}
+
+
+def _describe(artifact: metadata_store_pb2.Artifact) -> ArtifactLineage:
+    values = {name: value for name, value in properties(artifact).items() if name not in _UNINTERESTING}
+    removed = artifact.state == metadata_store_pb2.Artifact.DELETED
+    return ArtifactLineage(id=artifact.id, type=artifact.type, uri=artifact.uri, removed=removed, properties=values)
+
+
+def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:
+    contexts, values = _contexts(store, step), properties(step.execution)
+    began, ended = step.execution.create_time_since_epoch, step.execution.last_update_time_since_epoch
+    custom_config = json_object(values.get("custom_config"))
+    code_hash = values.get("code_hash", custom_config.get("code_hash"))
+    return StageLineage(
+        name=contexts["node"].removeprefix(f"{contexts['pipeline']}."),
+        run_id=contexts["pipeline_run"],
+        execution_id=step.execution.id,
+        started_at=_time(began),
+        seconds=(ended - began) / 1000,
+        code_hash=None if code_hash is None else str(code_hash),
+        inputs=step.inputs,
+        outputs=step.outputs,
+    )
+
+
+def _contexts(store: MetadataStore, step: Step) -> dict[str, str]:
+    """Type -> name of the contexts of an execution: pipeline, pipeline_run, node."""
+    return {context.type: context.name for context in store.get_contexts_by_execution(step.execution.id)}
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

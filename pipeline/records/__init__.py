@@ -1,0 +1,1 @@
+"""What a run came to: executions, summary, status, dry run."""

@@ -1,0 +1,77 @@
+"""`status`: what has run in a workspace, and what is being served."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from components.publishing.directory import Damaged, Published, versions
+from data.errors import WorkspaceError
+from pipeline.records.summary import Summary, read_summary
+from pipeline.workspace import Workspace, run_folders
+
+
+class RunStatus(BaseModel):
+    """One run in a line."""
+
+    run_id: str
+    status: Literal["succeeded", "failed", "unfinished"]
+    mean_iou: float | None = None
+    blessed: bool | None = None
+    pushed_version: int | None = None
+    seconds: float = 0.0
+
+
+class Status(BaseModel):
+    """A workspace."""
+
+    runs: list[RunStatus]
+    """Newest first."""
+    serving: dict[str, list[int]]
+    """Model name -> complete versions, oldest first."""
+    damaged: list[str] = []
+    """What is wrong with the records of versions that are therefore not among them."""
+    running: str = ""
+    """Who holds the workspace now; empty if nobody."""
+
+
+def read_status(workspace: Workspace, last: int) -> Status:
+    """Reads the state of a workspace.
+
+    Raises:
+        WorkspaceError: There is no such workspace.
+    """
+    if not workspace.root.is_dir():
+        raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
+    models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
+    found = {name: versions(str(workspace.serving / name)) for name in models}
+    serving = {name: [v.version for v in known if isinstance(v, Published)] for name, known in found.items()}
+    return Status(
+        runs=[run_status(folder) for folder in run_folders(workspace.runs)[:last]],
+        serving={name: complete for name, complete in serving.items() if complete},
+        damaged=[v.error for known in found.values() for v in known if isinstance(v, Damaged)],
+        running=workspace.holder(),
+    )
+
+
+def recorded(folder: Path) -> Summary | None:
+    """A run's summary; None where the run was killed before, or while, it was written, or still goes on."""
+    try:
+        return read_summary(folder)
+    except WorkspaceError:
+        return None
+
+
+def run_status(folder: Path) -> RunStatus:
+    """What a run came to, by its folder."""
+    summary = recorded(folder)
+    if summary is None:
+        return RunStatus(run_id=folder.name, status="unfinished")
+    return RunStatus(
+        run_id=summary.run_id,
+        status=summary.status,
+        mean_iou=summary.metrics.mean_iou if summary.metrics else None,
+        blessed=summary.blessed,
+        pushed_version=summary.pushed_version,
+        seconds=sum(summary.timings.values()),
+    )

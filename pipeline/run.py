@@ -1,0 +1,173 @@
+"""One local run from beginning to end: lock, stages, record."""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from components.storage.atomic import write_small
+from components.training.trainer import TENSORBOARD
+from data.errors import ConfigError, DataError, ProjectError, WorkspaceError
+from pipeline.capture_output import output_to
+from pipeline.config import Config
+from pipeline.local import Span, compile_pipeline, run_options, run_pipeline, stage_names
+from pipeline.metadata.backup import back_up, require_whole, skip_used_ids
+from pipeline.metadata.store import metadata_config, open_store
+from pipeline.records.executions import StageRecord, note_reasons, read_run
+from pipeline.records.summarize import summarize
+from pipeline.records.summary import SUMMARY_FILE, Failure, Summary
+from pipeline.report.index import write_index
+from pipeline.report.model_card import write_model_card
+from pipeline.report.page import TRIALS, RunRecord, read_origin, write_report
+from pipeline.retention import superseded
+from pipeline.workspace import CONFIG_FILE, Workspace
+
+LOG_FILE = "log.txt"
+
+
+class RunFailed(ProjectError):
+    """A run ended with an error; its record and log are in its folder."""
+
+    def __init__(self, failure: Failure, folder: Path, *, transient: bool):
+        super().__init__(f"{failure.message}\nthe run's record is in {folder}")
+        self.failure = failure
+        self.folder = folder
+        self.transient = transient
+
+
+class RecordUnwritten(WorkspaceError):
+    """What a run came to cannot be written down, as on a full disk."""
+
+    transient = True
+
+
+def run(
+    config: Config, workspace: Workspace, span: Span, verbose: bool, on_stage: Callable[[str], None]
+) -> tuple[Summary, Path]:
+    """Runs the pipeline once.
+
+    Args:
+        config: Resolved (`pipeline.config.resolve`).
+        workspace: The caller holds its lock.
+        span: Which stages run.
+        verbose: Leave what libraries print on the terminal instead of leading it into the log.
+        on_stage: Told the name of each stage as it begins.
+
+    Returns:
+        The summary, and the run's folder.
+
+    Raises:
+        ConfigError: There is no such stage.
+        MetadataError: ML Metadata cannot be opened, or is damaged; nothing has been started.
+        RunFailed: A stage failed; what it could do is recorded all the same.
+        RecordUnwritten: The record cannot be written.
+    """
+    _prepare_metadata(config, workspace)
+    run_id = workspace.new_run_id(datetime.now(UTC))
+    compiled = compile_pipeline(config, workspace, run_id)
+    options = run_options(span, stage_names(compiled))
+    with _recording(workspace.runs / run_id):
+        folder = workspace.start_run(run_id)
+        write_small(str(folder / CONFIG_FILE), config.model_dump_json(indent=2).encode())
+    error: Exception | None = None
+    try:
+        with nullcontext() if verbose else output_to(folder / LOG_FILE):
+            run_pipeline(compiled, options, on_stage)
+    except Exception as raised:  # noqa: BLE001  # whatever a library raises, the run is recorded
+        error = raised
+    with _recording(folder, error):
+        summary = record(run_id, config, workspace, folder, error)
+    keep_house(config, workspace, folder, succeeded=error is None)
+    if error is not None and summary.failure is not None:
+        transient = error.transient if isinstance(error, ProjectError) else True
+        raise RunFailed(summary.failure, folder, transient=transient) from error
+    return summary, folder
+
+
+@contextmanager
+def _recording(folder: Path, failure: Exception | None = None) -> Iterator[None]:
+    """Says what cannot be written, and why the run had failed before that."""
+    try:
+        yield
+    except OSError as error:
+        before = f"; the run had failed: {failure}" if failure else ""
+        raise RecordUnwritten(f"{folder}: the run's record cannot be written: {error.strerror}{before}") from failure
+
+
+def _prepare_metadata(config: Config, workspace: Workspace) -> None:
+    connection = metadata_config(workspace, config.metadata)
+    if config.metadata.backend == "mysql":
+        open_store(connection)
+        return
+    require_whole(workspace)
+    open_store(connection)
+    skip_used_ids(workspace)
+
+
+def keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
+    """Removes what is superseded, lists the runs, backs the metadata up.
+
+    An error of one of these goes to the log in the run's folder; it fails no run, and keeps none of the others.
+    """
+    with _noting(folder, "old runs were not removed"):
+        store = open_store(metadata_config(workspace, config.metadata))
+        superseded(workspace, store, config.retention).remove(store)
+    with _noting(folder, "runs/index.html was not written"):
+        write_index(workspace)
+    if succeeded and config.metadata.backend == "sqlite":
+        with _noting(folder, "the metadata were not backed up"):
+            back_up(workspace, config.retention.keep_backups)
+
+
+@contextmanager
+def _noting(folder: Path, failure: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # whatever it is, what was trained and pushed stands
+        with suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(f"{failure}:\n")
+            traceback.print_exception(error, file=log)
+
+
+def describe_failure(error: Exception, stages: Mapping[str, StageRecord], folder: Path) -> Failure:
+    """Where a run failed, and why; the stack trace of what is no error of the project goes to the run's log."""
+    stage = next((stage.name for stage in stages.values() if stage.state in ("failed", "unfinished")), None)
+    if isinstance(error, ProjectError):
+        return Failure(stage=stage, kind=_kind(error), message=str(error))
+    return Failure(stage=stage, kind="fault", message=_unexpected(error, folder))
+
+
+def _kind(error: ProjectError) -> Literal["data", "config", "fault"]:
+    if isinstance(error, DataError):
+        return "data"
+    return "config" if isinstance(error, ConfigError) else "fault"
+
+
+def _unexpected(error: Exception, folder: Path) -> str:
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line} (the stack trace is at the end of {folder / LOG_FILE})"
+
+
+def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: Exception | None) -> Summary:
+    """Writes a run's summary and report, and points to its TensorBoard logs."""
+    connection = metadata_config(workspace, config.metadata)
+    stages = read_run(connection, config.name, run_id)
+    failure = describe_failure(error, stages, folder) if error else None
+    summary = summarize(run_id, config, stages, failure.message if failure else "")
+    summary = summary.model_copy(update={"failure": failure})
+    note_reasons(connection, stages, summary.reasons)
+    write_small(str(folder / SUMMARY_FILE), summary.model_dump_json(indent=2).encode())
+    _link_tensorboard(stages, folder)
+    write_model_card(summary, stages, folder)
+    write_report(RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace)))
+    return summary
+
+
+def _link_tensorboard(stages: dict[str, StageRecord], folder: Path) -> None:
+    for link, stage, key in ((TENSORBOARD, "Trainer", "model_run"), (TRIALS, "Tuner", "tuner_results")):
+        if stage in stages and key in stages[stage].outputs:
+            (folder / link).symlink_to(Path(stages[stage].outputs[key][0].uri).resolve() / TENSORBOARD)

@@ -1,0 +1,316 @@
+"""ExampleGen on datasets of a few files: what it writes, what it sets aside, and when it stops."""
+
+import io
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tfx.types.artifact import Artifact
+
+from components.ingest.example_gen import BAD as BAD_KIND
+from components.ingest.example_gen import check_counts, counts_json, open_data, read_bad, read_counts
+from data import features
+from data.dataset import DataConfig
+from data.errors import DataError
+from data.labels import ClassLabel, LabelMap
+from data.layouts.base import SPLITS, BadEntry, Sample
+from data.layouts.folder import Folder
+from tests.components.conftest import columns, generate, read_split, resolved
+
+LABELS = LabelMap(
+    classes=tuple(ClassLabel(name=name, values=(value,)) for value, name in enumerate(("sky", "road", "car"))),
+    ignore_values=(9,),
+)
+SIZE = (24, 40)  # height, width
+
+
+def pixels(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def label_values(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).choice(np.array([0, 1, 2, 9], np.uint8), size)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def add(root: Path, split: str, name: str, image: bytes, mask: np.ndarray | None) -> None:
+    """Puts a pair into a dataset of the folder layout."""
+    for folder in ("images", "masks"):
+        (root / folder / split).mkdir(parents=True, exist_ok=True)
+    (root / "images" / split / name).write_bytes(image)
+    if mask is not None:
+        Image.fromarray(mask).save(root / "masks" / split / f"{name.rpartition('.')[0]}.png")
+
+
+def add_good(root: Path, split: str, count: int) -> None:
+    """Puts good pairs into a dataset of the folder layout."""
+    for number in range(count):
+        add(root, split, f"good{number}.png", encoded(Image.fromarray(pixels(number))), label_values(number))
+
+
+def folder_config(root: Path, **settings: object) -> DataConfig:
+    return DataConfig(path=str(root), layout="folder", label_map=LABELS, **settings)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A dataset of the folder layout with 4 train, 1 val and 1 test images."""
+    for split, count in zip(SPLITS, (4, 1, 1), strict=True):
+        add_good(tmp_path / "data", split, count)
+    return tmp_path / "data"
+
+
+def exif_rotated(image: Image.Image) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "JPEG", exif=exif)
+
+
+RGB = Image.fromarray(pixels(0))
+DEEP = Image.fromarray(np.full(SIZE, 40_000, np.uint16))
+
+#: file name -> (encoded image, mask or None, what its reason begins with)
+BAD: dict[str, tuple[bytes, np.ndarray | None, str]] = {
+    "truncated.jpg": (encoded(RGB, "JPEG")[:-200], label_values(0), "truncated image"),
+    "text.jpg": (b"no picture at all", label_values(0), "unreadable image"),
+    "empty.png": (b"", label_values(0), "unreadable image"),
+    "size.png": (encoded(RGB), label_values(0, (24, 41)), "size mismatch: image 40x24, mask 41x24"),
+    "label.png": (encoded(RGB), np.full(SIZE, 3, np.uint8), "label outside the label map"),
+    "alone.png": (encoded(RGB), None, "mask missing"),
+    "deep.png": (encoded(DEEP), label_values(0), "unsupported image"),
+    "rgba.png": (encoded(RGB.convert("RGBA")), label_values(0), "unsupported image"),
+    "rotated.jpg": (exif_rotated(RGB), label_values(0), "rotated by EXIF"),
+    "large.png": (encoded(RGB.resize((50, 50))), label_values(0, (50, 50)), "image too large"),
+    "line\nbreak.png": (encoded(RGB), label_values(0), "invalid path"),
+}
+
+
+#: Images of every kind that is good, whether TensorFlow can decode it or not.
+GOOD = {
+    "colour.jpg": encoded(RGB, "JPEG"),
+    "colour.png": encoded(RGB),
+    "gray.jpeg": encoded(RGB.convert("L"), "JPEG"),
+    "gray_too.png": encoded(RGB.convert("L")),
+    "palette.png": encoded(RGB.quantize(16)),
+    "bilevel.png": encoded(RGB.convert("1")),
+    "bitmap.bmp": encoded(RGB, "BMP"),
+    "web.webp": encoded(RGB, "WEBP", lossless=True),
+    "tagged.tif": encoded(RGB, "TIFF"),
+}
+GOOD = {f"{number}_{name}": image for number, (name, image) in enumerate(GOOD.items())}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]:
+    """Examples and quarantine of a dataset with everything good and everything bad."""
+    folder = tmp_path_factory.mktemp("mixed")
+    root = folder / "data"
+    add_good(root, "val", 1)
+    add_good(root, "test", 1)
+    for name, image in GOOD.items():
+        add(root, "train", name, image, label_values(1))
+    for name, (image, mask, _) in BAD.items():
+        add(root, "train", name, image, mask)
+    Image.fromarray(label_values(0)).save(root / "masks/train/orphan.png")
+    (root / "images/train/notes.txt").write_text("not a picture")
+    (root / "images/train/folder.png").mkdir()
+    return generate(folder_config(root, max_bad_fraction=1.0, max_pixels=40 * 40), folder)
+
+
+def test_the_columns_equal_those_computed_independently(plain: Path, tmp_path: Path):
+    examples, quarantine = generate(folder_config(plain), tmp_path)
+
+    assert read_counts(quarantine.uri) == {"splits": {"train": 4, "val": 1, "test": 1}, "bad": {}}
+    assert json.loads(examples.split_names) == list(SPLITS)
+    found = {row[features.KEY].decode(): row for split in SPLITS for row in map(columns, read_split(examples, split))}
+    assert set(found) == {str(path.relative_to(plain)) for path in (plain / "images").rglob("*.png")}
+    for key, row in found.items():
+        image = np.asarray(Image.open(plain / key), np.float64) / 255
+        values = np.asarray(Image.open(plain / key.replace("images", "masks")))
+        luma = 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
+        assert row[features.IMAGE] == (plain / key).read_bytes()
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(row[features.MASK]))), np.where(values == 9, 255, values)
+        )
+        assert (row[features.HEIGHT], row[features.WIDTH]) == SIZE
+        assert row[features.BRIGHTNESS] == pytest.approx(luma.mean(), abs=1e-6)
+        assert row[features.CONTRAST] == pytest.approx(luma.std(), abs=1e-6)
+        assert row[features.VOID_FRACTION] == pytest.approx((values == 9).mean(), abs=1e-7)
+        assert [row[f"pixels/{name}"] for name in LABELS.names] == [(values == v).sum() for v in range(3)]
+        assert row[features.SOURCE] == b"all"
+
+
+def test_every_kind_of_bad_pair_is_set_aside_with_its_reason(mixed: tuple[Artifact, Artifact]):
+    expected = {f"images/train/{name}": reason for name, (_, _, reason) in BAD.items()} | {
+        "masks/train/orphan.png": "image missing",
+        "images/train/notes.txt": "no image",
+        "images/train/folder.png": "unreadable image",
+    }
+    found = {entry["path"]: entry["reason"] for entry in read_bad(mixed[1].uri)}
+    assert set(found) == set(expected)
+    assert {path: reason[: len(expected[path])] for path, reason in found.items()} == expected
+    counts = read_counts(mixed[1].uri)
+    assert counts["splits"] == {"train": len(GOOD), "val": 1, "test": 1}
+    assert counts["bad"] == Counter(reason.partition(":")[0] for reason in expected.values())
+
+
+def test_nothing_good_is_lost(mixed: tuple[Artifact, Artifact]):
+    keys = [columns(serialized)[features.KEY].decode() for serialized in read_split(mixed[0], "train")]
+
+    assert sorted(keys) == sorted(f"images/train/{name}" for name in GOOD)
+
+
+def test_tensorflow_decodes_every_example_to_the_pixels_of_its_file(mixed: tuple[Artifact, Artifact]):
+    for row in map(columns, read_split(mixed[0], "train")):
+        name = Path(row[features.KEY].decode()).name
+        truth = np.asarray(Image.open(io.BytesIO(GOOD[name])).convert("RGB"))
+        decoded = tf.io.decode_image(row[features.IMAGE], channels=3).numpy()
+        # Two JPEG decoders may round differently.
+        np.testing.assert_allclose(decoded.astype(int), truth, atol=4 if ".jp" in name else 0, err_msg=name)
+        keeps_bytes = name.endswith(("jpg", "jpeg", "colour.png", "gray_too.png"))
+        assert (row[features.IMAGE] == GOOD[name]) == keeps_bytes, name
+
+
+def test_too_many_bad_files_stop_the_run_with_the_list(plain: Path, tmp_path: Path):
+    for number in range(3):
+        add(plain, "train", f"bad{number}.png", b"", label_values(0))
+
+    with pytest.raises(DataError) as caught:
+        generate(folder_config(plain, max_bad_fraction=0.33), tmp_path)
+
+    first, *others = str(caught.value).splitlines()
+    assert first == f"{plain}: 3 of 9 images are bad, more than data.max_bad_fraction=0.33 allows"
+    assert sorted(line.partition(":")[0] for line in others) == [f"  images/train/bad{n}.png" for n in range(3)]
+
+
+def quarantine_of(folder: Path, splits: dict[str, int], bad: int) -> str:
+    """A quarantine as ExampleGen leaves it."""
+    counts = [(("split", split), count) for split, count in splits.items()] + [((BAD_KIND, "unreadable image"), bad)]
+    (folder / "counts.json").write_text(counts_json(counts))
+    entries = [{"path": f"{number}.png", "reason": "unreadable image: damaged"} for number in range(bad)]
+    (folder / "bad.jsonl-00000-of-00001").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    return str(folder)
+
+
+def test_as_many_bad_files_as_are_allowed_stop_nothing(tmp_path: Path):
+    quarantine = quarantine_of(tmp_path, {"train": 4, "val": 1, "test": 1}, bad=2)
+
+    check_counts(quarantine, folder_config(tmp_path, max_bad_fraction=0.25))
+    with pytest.raises(DataError, match="2 of 8 images are bad"):
+        check_counts(quarantine, folder_config(tmp_path, max_bad_fraction=0.24))
+
+
+def test_a_long_list_of_bad_files_is_cut(tmp_path: Path):
+    with pytest.raises(DataError) as caught:
+        check_counts(quarantine_of(tmp_path, {"train": 4, "val": 1, "test": 1}, bad=25), folder_config(tmp_path))
+
+    assert len(str(caught.value).splitlines()) == 1 + 20 + 1
+    assert str(caught.value).endswith("... and 5 more")
+
+
+def test_a_dataset_without_a_valid_pair_is_refused(tmp_path: Path):
+    with pytest.raises(
+        DataError, match=r"no valid pair of image and mask \(3 bad\)\n  0.png: unreadable image: damaged"
+    ):
+        check_counts(quarantine_of(tmp_path, {}, bad=3), folder_config(tmp_path, max_bad_fraction=1.0))
+
+
+def test_an_empty_split_is_refused_with_what_to_do(tmp_path: Path):
+    with pytest.raises(DataError, match="split val is empty .*'val': 0.*data.val_fraction"):
+        check_counts(quarantine_of(tmp_path, {"train": 4, "test": 1}, bad=0), folder_config(tmp_path))
+
+
+def test_a_dataset_without_training_images_is_refused_before_anything_is_read(plain: Path, tmp_path: Path):
+    (plain / "images/train").rename(plain / "images/other")
+
+    with pytest.raises(DataError, match="no training images: the dataset has the splits val, test"):
+        generate(folder_config(plain), tmp_path)
+
+
+def test_a_listing_that_breaks_off_stops_the_run_however_little_may_be_missing(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = Folder.samples
+
+    def breaks_off(layout: Folder, split: str | None) -> Iterator[Sample | BadEntry]:
+        yield from whole(layout, split)
+        if split == "train":
+            raise DataError("unreadable folder: images/train: I/O error")
+
+    monkeypatch.setattr(Folder, "samples", breaks_off)
+
+    with pytest.raises(DataError, match="split train: listing failed: unreadable folder: images/train: I/O error"):
+        generate(folder_config(plain, max_bad_fraction=1.0), tmp_path)
+
+
+def test_splits_that_are_missing_are_carved_by_group(tmp_path: Path):
+    for number in range(60):
+        name = f"scene{number // 3}_{number % 3}.png"
+        add(tmp_path / "data", "", name, encoded(Image.fromarray(pixels(number, (4, 4)))), label_values(0, (4, 4)))
+
+    config = folder_config(tmp_path / "data", group_pattern="(scene[0-9]+)_", val_fraction=0.3, test_fraction=0.3)
+    examples, _ = generate(config, tmp_path)
+
+    splits_of = defaultdict(set)
+    for split in SPLITS:
+        for row in map(columns, read_split(examples, split)):
+            splits_of[row[features.KEY].decode().partition("_")[0]].add(split)
+    assert len(splits_of) == 20
+    assert all(len(splits) == 1 for splits in splits_of.values())
+    assert set().union(*splits_of.values()) == set(SPLITS)
+
+
+def test_neighbouring_frames_do_not_stay_neighbours(tmp_path: Path):
+    for split, count in zip(SPLITS, (40, 1, 1), strict=True):
+        for number in range(count):
+            add(tmp_path / "data", split, f"{number:03}.png", encoded(RGB), label_values(0))
+
+    examples, _ = generate(folder_config(tmp_path / "data"), tmp_path)
+
+    keys = [columns(serialized)[features.KEY] for serialized in read_split(examples, "train")]
+    assert len(keys) == 40
+    neighbours = sum(abs(int(a[-7:-4]) - int(b[-7:-4])) == 1 for a, b in pairwise(keys))
+    assert neighbours < 10  # of 39; 2 are expected of a random order
+
+
+def test_camvid_is_listed_completely(test_data: Path):
+    layout = open_data(resolved(test_data / "camvid"))
+
+    listed = {split: list(layout.samples(split)) for split in layout.splits()}
+
+    assert {split: len(samples) for split, samples in listed.items()} == {"train": 367, "val": 101, "test": 233}
+    assert not any(isinstance(entry, BadEntry) for samples in listed.values() for entry in samples)
+
+
+def test_some_of_camvid_becomes_examples(test_data: Path, tmp_path: Path):
+    root = tmp_path / "camvid"
+    for split in SPLITS:
+        lines = (test_data / "camvid" / f"{split}.txt").read_text().splitlines()[:3]
+        for path in (column.rpartition("/CamVid/")[2] for line in lines for column in line.split()):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(test_data / "camvid" / path, root / path)
+        (root / f"{split}.txt").write_text("\n".join(lines))
+
+    examples, quarantine = generate(resolved(root), tmp_path)
+
+    assert read_counts(quarantine.uri) == {"splits": dict.fromkeys(SPLITS, 3), "bad": {}}
+    for row in map(columns, read_split(examples, "test")):
+        key = row[features.KEY].decode()
+        raw = np.asarray(Image.open(root / key.replace("test/", "testannot/")))
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(row[features.MASK]))), np.where(raw == 11, 255, raw)
+        )
+        assert row[features.SOURCE].decode() == Path(key).name.partition("_")[0]
+        assert row["pixels/sky"] == (raw == 0).sum()

@@ -1,0 +1,55 @@
+"""How a command line ends."""
+
+import errno
+import os
+
+import pytest
+
+from data.errors import TEMPORARY, WorkspaceError
+from pipeline.cli.application import answer, application
+
+
+def end_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exit status of a command that meets an error."""
+    app = application("Fails.")
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["program"])
+    with pytest.raises(SystemExit) as ended:
+        answer(app)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (errno.ENOSPC, TEMPORARY),
+        (errno.EDQUOT, TEMPORARY),
+        (errno.EIO, TEMPORARY),
+        (errno.EROFS, 1),
+        (errno.EACCES, 1),
+        (errno.EPERM, 1),
+    ],
+)
+def test_what_disk_or_owner_refuse_is_one_line_that_names_file_and_reason(
+    number: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = os.strerror(number)
+    assert end_of(OSError(number, reason, "pins.json"), monkeypatch) == status
+    assert end_of(OSError(number, reason), monkeypatch) == status
+    assert capsys.readouterr().err == f"error: pins.json: {reason}\nerror: {reason}\n"
+
+
+def test_an_error_of_the_project_is_its_text_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_of(WorkspaceError("nothing is pushed"), monkeypatch) == 1
+    assert capsys.readouterr().err == "error: nothing is pushed\n"
+
+
+def test_a_fault_of_the_program_keeps_its_stack_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError):
+        end_of(FileNotFoundError(errno.ENOENT, "No such file", "forgotten"), monkeypatch)
