@@ -1,5 +1,13 @@
 """Distribution metadata: what `pip install .` and Beam workers (`--setup_file`) install.
 
+The top-level packages `data`, `models`, `components` and `pipeline` and the two runners are an application, not a
+library. Other distributions may well use such common names, so install this one into an environment of its own and
+never into one that it shares with other projects.
+
+Both setup.py and pyproject.toml are there. The locks do not hold the package `build`, and without it Beam makes what
+its workers install with `python setup.py sdist`. setup.py has the packages and the requirements, which `make lock`
+reads; pyproject.toml has the build system, the name, the version and the settings of the tools.
+
 The versions are ranges that TFX 1.21 allows. `requirements.lock` is the one tested set; `overrides.txt` says
 where it departs from these ranges, and why.
 """
@@ -53,6 +61,7 @@ EXTRAS = {
         "pytest>=8.3",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
+        "coverage>=7.10",
         "hypothesis>=6.120",
         "scikit-learn>=1.5",
         "moto[server]>=5",
