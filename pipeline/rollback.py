@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from components.publishing import pins_and_blocklist as version_marks
-from components.publishing.directory import Published, published, readable, republish, versions
+from components.publishing.directory import Published, published, readable, republish, require_served, versions
+from components.publishing.lock import changing
 from components.storage.file_systems import file_system
 from data.errors import WorkspaceError
 
@@ -64,6 +65,7 @@ def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
             record.
 
     Raises:
+        WorkspaceBusy: Another version came to be served meanwhile; nothing was changed.
         WorkspaceError: There is no such version, it is what is served, or it is damaged.
     """
     served = readable(versions(serving_dir)[-1])
@@ -73,10 +75,12 @@ def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
         raise WorkspaceError(
             f"{serving_dir}: version {target.version} holds the very model that is served as version {served.version}"
         )
-    # Withdrawn first: should this process be killed now, a run that comes before the next try pushes nothing again.
-    version_marks.withdraw(serving_dir, fingerprint, served.version, reason)
-    restored = republish(target, serving_dir, rollback_of=served.version, reason=reason)
-    version_marks.readmit(serving_dir, target.record.model_fingerprint)
+    with changing(serving_dir):
+        require_served(serving_dir, served.version)
+        # Withdrawn first: should this process be killed now, a run that comes before the next try pushes nothing again.
+        version_marks.withdraw(serving_dir, fingerprint, served.version, reason)
+        restored = republish(target, serving_dir, rollback_of=served.version, reason=reason)
+        version_marks.readmit(serving_dir, target.record.model_fingerprint)
     return restored
 
 
@@ -122,7 +126,8 @@ def rollback_command(serving: str, model: str | None, to: int | None, reason: st
 def pin_command(serving: str, model: str | None, version: int) -> None:
     """`pin`: a version is never removed."""
     serving_dir = choose_serving_dir(serving, model)
-    version_marks.pin(serving_dir, find_version(serving_dir, version).version)
+    with changing(serving_dir):  # Or a run might remove the version between the two.
+        version_marks.pin(serving_dir, find_version(serving_dir, version).version)
     _show_pins(serving_dir)
 
 

@@ -23,7 +23,7 @@ from components.publishing.lock import changing
 from components.publishing.pins_and_blocklist import pinned, withdrawn
 from components.storage.atomic import create, flush, naming
 from components.storage.file_systems import file_system, is_local
-from data.errors import WorkspaceError
+from data.errors import WorkspaceBusy, WorkspaceError
 from data.section import first_problem
 
 if TYPE_CHECKING:
@@ -206,7 +206,34 @@ def _object_store() -> "BeamFiles":
     return BeamFiles()
 
 
-def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[str, bytes], above: int = 0) -> Published:
+def require_served(serving_dir: str, expected: int) -> None:
+    """Makes sure that what is served is still what somebody saw who decided to change it; ask this under the lock.
+
+    Args:
+        serving_dir: Folder of the versions.
+        expected: The version that was served then; 0 is none.
+
+    Raises:
+        WorkspaceBusy: Another version is served now.
+    """
+    newest = served(serving_dir)
+    now = newest.version if newest else 0
+    if now != expected:
+        is_now, was = (f"version {number}" if number else "nothing" for number in (now, expected))
+        raise WorkspaceBusy(
+            f"{serving_dir}: {is_now} is served now, but this change was decided when {was} was; run again to decide "
+            "it anew"
+        )
+
+
+def publish(
+    model: str,
+    serving_dir: str,
+    class_names: list[str],
+    extra: dict[str, bytes],
+    above: int = 0,
+    expected_served: int | None = None,
+) -> Published:
     """Publishes a SavedModel as the next version.
 
     Args:
@@ -215,11 +242,16 @@ def publish(model: str, serving_dir: str, class_names: list[str], extra: dict[st
         class_names: In the order of the class ids.
         extra: Further files to put into the version: relative path, below `EXTRA` -> content.
         above: A version that was there once, whose number and those before it are not given again.
+        expected_served: The version over which this one was decided to be better, 0 for none; None publishes over
+            any.
 
     Raises:
+        WorkspaceBusy: Another version than the expected one is served by now.
         WorkspaceError: The copy differs from the original, or the version appeared meanwhile.
     """
     with changing(serving_dir):
+        if expected_served is not None:
+            require_served(serving_dir, expected_served)
         record = Record(
             version=_next_version(serving_dir, above),
             model_fingerprint=model_fingerprint(model),

@@ -18,16 +18,18 @@ _PATIENCE = 600.0
 def changing(serving_dir: str) -> Iterator[None]:
     """Holds a serving directory, which is made if absent; readers need no lock.
 
+    A thread that holds it already may enter again, so that several changes become one.
+
     An object store has no locks: there, whoever rolls back sees to it that no run is pushing at that moment.
 
     Raises:
-        WorkspaceBusy: Another process did not let go of it within ten minutes.
+        WorkspaceBusy: Another process or thread did not let go of it within ten minutes.
     """
     if not is_local(serving_dir):
         yield
         return
     os.makedirs(serving_dir, exist_ok=True)
-    lock = FileLock(os.path.join(serving_dir, LOCK))
+    lock = FileLock(os.path.join(serving_dir, LOCK), is_singleton=True)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout:

@@ -21,7 +21,6 @@ from components.publishing import served_model as baseline
 from components.publishing.directory import EXTRA, WARMUP_FILE
 from components.targets import hub_record, lite_record
 from components.targets.record import TargetRecord, pushed_files
-from data.errors import WorkspaceBusy
 from data.labels import LabelMap
 from models.export.saved_model import IMAGE_BYTES, SERVING_SIGNATURE
 
@@ -57,10 +56,6 @@ def rolled_back(withdrawal: version_marks.Withdrawal) -> str:
     return f"version {withdrawal.version}, which is this model, was rolled back on {when}{why}"
 
 
-def _version(number: int) -> str:
-    return f"version {number}" if number else "nothing"
-
-
 def target_files(folder: str, uri: str, record: TargetRecord) -> dict[str, bytes]:
     """Models for another target, by their places in the version; servers pass over `assets.extra`."""
     return {f"{EXTRA}{folder}/{name}": content for name, content in pushed_files(uri, record).items()}
@@ -81,8 +76,8 @@ def ModelPusher(
     lite: InputArtifact[LiteModels] = None,
     hub: InputArtifact[HubModels] = None,
 ) -> None:
-    """Publishes; `served_model` makes the node run again when what is served has changed, and says which numbers were
-    given before.
+    """Publishes; `served_model` makes the node run again when what is served has changed, says which version the model
+    was evaluated against, and which numbers were given before.
     """
     push = PushConfig.model_validate_json(config)
     saved_model = path_utils.serving_model_dir(model.uri)
@@ -104,12 +99,6 @@ def ModelPusher(
     if withdrawal:
         pushed_model.set_string_custom_property(REASON, rolled_back(withdrawal))
         return
-    now, judged_against = served.version if served else 0, served_model.get_int_custom_property(baseline.SERVED)
-    if now != judged_against:
-        raise WorkspaceBusy(
-            f"{serving_dir}: {_version(now)} is served now, but the model was judged when "
-            f"{_version(judged_against)} was; run again to judge it against that"
-        )
     images = list(encoded_images(test_examples(examples, push.warmup_requests)))
     extra = {WARMUP_FILE: warmup_log(push.model_name, images)}
     if lite:
@@ -122,6 +111,7 @@ def ModelPusher(
         class_names=list(LabelMap.model_validate_json(label_map).names),
         extra=extra,
         above=served_model.get_int_custom_property(baseline.HIGHEST),
+        expected_served=served_model.get_int_custom_property(baseline.SERVED),
     )
     serving_directory.prune(serving_dir, push.keep)
     pushed_model.set_int_custom_property(PUSHED, 1)

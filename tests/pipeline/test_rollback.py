@@ -6,9 +6,18 @@ import pytest
 
 from components.publishing.directory import prune, publish, published, served
 from components.publishing.pins_and_blocklist import pin, pinned, withdrawn
-from data.errors import WorkspaceError
-from pipeline.rollback import choose_serving_dir, find_version, readmit, restored_version, roll_back, unpin_command
+from data.errors import WorkspaceBusy, WorkspaceError
+from pipeline.rollback import (
+    choose_serving_dir,
+    find_version,
+    pin_command,
+    readmit,
+    restored_version,
+    roll_back,
+    unpin_command,
+)
 from tests.pipeline.conftest import command_line
+from tests.serving_changes import overtaken
 
 
 def push(serving: Path, content: str, name: str = "tiny") -> None:
@@ -73,6 +82,24 @@ def test_a_rollback_to_what_is_served_or_is_not_there_changes_nothing(serving: P
 
     assert models(serving) == "ABB"
     assert withdrawn(str(serving / "tiny")) == {}
+
+
+@pytest.mark.parametrize("to", [None, 1])
+def test_a_version_pushed_at_the_last_moment_is_not_rolled_back_unseen(serving: Path, to: int | None):
+    with pytest.raises(WorkspaceBusy, match=r"version 4 is served now, but .* when version 3 was; run again"):
+        overtaken(lambda: roll_back(str(serving / "tiny"), to), str(serving / "tiny"), lambda: push(serving, "C"))
+
+    assert models(serving) == "ABBC"
+    assert withdrawn(str(serving / "tiny")) == {}
+
+
+def test_a_version_that_is_removed_at_the_last_moment_is_not_pinned(serving: Path):
+    with pytest.raises(WorkspaceError, match="there is no version 2; there is: 3"):
+        overtaken(
+            lambda: pin_command(str(serving), None, 2), str(serving / "tiny"), lambda: prune(str(serving / "tiny"), 1)
+        )
+
+    assert pinned(str(serving / "tiny")) == frozenset()
 
 
 def test_a_damaged_earlier_version_is_not_served(serving: Path):

@@ -62,7 +62,7 @@ def test_what_was_rolled_back_stays_so_until_it_is_readmitted(tiny_dataset: Path
         wait_for(lambda: set(judgements.iterdir()) - judged or under_way.poll() is not None, "the model is judged")
         command("rollback", "--to", "1", *workspace)
     assert (under_way.returncode, served(str(tmp_path / "serving/tiny")).version) == (TEMPORARY, 5)
-    assert "version 5 is served now, but the model was judged when version 4 was; run again" in output.read_text()
+    assert "version 5 is served now, but this change was decided when version 4 was; run again" in output.read_text()
 
     repeated = run(**other)
     assert (repeated["baseline"]["version"], repeated["pushed_version"]) == (5, 6)

@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from components.publishing.directory import (
 from components.publishing.lock import LOCK, changing
 from components.publishing.pins_and_blocklist import pin, unpin, withdraw
 from data.errors import WorkspaceBusy, WorkspaceError
+from tests.serving_changes import overtaken
 
 EXTRA = {"assets.extra/warmup": b"requests"}
 
@@ -277,16 +279,32 @@ def test_whoever_changes_the_directory_keeps_others_from_doing_so(
 ):
     monkeypatch.setattr("components.publishing.lock._PATIENCE", 0.1)
 
-    with changing(str(tmp_path / "serving")):
+    with changing(str(tmp_path / "serving")), ThreadPoolExecutor(1) as other:
         for change in (
             lambda: push(model, tmp_path / "serving"),
             lambda: prune(str(tmp_path / "serving"), 1),
             lambda: pin(str(tmp_path / "serving"), 1),
         ):
             with pytest.raises(WorkspaceBusy, match="another process has been changing it"):
-                change()
+                other.submit(change).result()
 
     assert push(model, tmp_path / "serving").version == 1
+
+
+def test_a_version_is_published_only_while_what_is_served_is_what_was_expected(model: Path, tmp_path: Path):
+    serving = str(tmp_path / "serving")
+    with pytest.raises(WorkspaceBusy, match=r"serving: nothing is served now, but .* when version 1 was; run again"):
+        publish(str(model), serving, ["sky"], {}, expected_served=1)
+    assert publish(str(model), serving, ["sky"], {}, expected_served=0).version == 1
+    with pytest.raises(WorkspaceBusy, match=r"serving: version 1 is served now, but .* when nothing was; run again"):
+        publish(str(model), serving, ["sky"], {}, expected_served=0)
+
+    def overtaking() -> None:
+        publish(str(model), serving, ["sky"], {}, expected_served=1)
+
+    with pytest.raises(WorkspaceBusy, match="version 2 is served now"):
+        overtaken(overtaking, serving, lambda: push(model, tmp_path / "serving"))
+    assert names(tmp_path / "serving") == ["1", "2"]
 
 
 def test_the_fingerprint_changes_with_any_byte_and_any_name(tmp_path: Path):

@@ -16,7 +16,9 @@ from components.publishing.pins_and_blocklist import readmit, withdraw
 from data.errors import WorkspaceBusy, WorkspaceError
 from data.labels import LabelMap
 from models.export.saved_model import IMAGE_BYTES, MASK_BYTES, load_label_map
+from pipeline.rollback import roll_back
 from tests.components.conftest import columns, copy_model, read_split, run_pusher, saved_model
+from tests.serving_changes import overtaken
 
 
 @pytest.fixture
@@ -110,12 +112,26 @@ def test_a_model_that_was_judged_against_what_is_served_no_more_is_not_pushed(pu
     """As where a person rolls back while a run is under way."""
     push()
     other = other_model(model, tmp_path / "other")
-    with pytest.raises(WorkspaceBusy, match=r"version 1 is served now, but the model was judged when nothing was; run"):
+    with pytest.raises(WorkspaceBusy, match=r"version 1 is served now, but .* when nothing was; run again"):
         push(other, judged_against=0)
     shutil.rmtree(tmp_path / "serving")
-    with pytest.raises(WorkspaceBusy, match="nothing is served now, but the model was judged when version 1 was"):
+    with pytest.raises(WorkspaceBusy, match=r"nothing is served now, but .* when version 1 was; run again"):
         push(other, judged_against=1)
-    assert not (tmp_path / "serving").exists()
+    assert published(str(tmp_path / "serving/tiny")) == []
+
+
+def test_a_rollback_at_the_last_moment_stays(push, model: Artifact, tmp_path: Path):
+    """The pusher has looked at what is served and is about to publish when a person rolls back."""
+    serving = str(tmp_path / "serving/tiny")
+    push()
+    push(other_model(model, tmp_path / "second"))
+    third = other_model(model, tmp_path / "third", "changed again")
+
+    with pytest.raises(WorkspaceBusy, match="version 3 is served now"):
+        overtaken(lambda: push(third), serving, lambda: roll_back(serving, to=1))
+
+    assert [version.version for version in published(serving)] == [1, 2, 3]
+    assert served(serving).record.restored_from == 1
 
 
 def test_numbers_go_on_where_the_serving_directory_was_removed(push, tmp_path: Path):
@@ -125,9 +141,9 @@ def test_numbers_go_on_where_the_serving_directory_was_removed(push, tmp_path: P
     assert push(highest=6).get_string_custom_property(VERSION) == "7"
 
 
-def other_model(model: Artifact, folder: Path) -> Artifact:
+def other_model(model: Artifact, folder: Path, note: str = "changed") -> Artifact:
     other = copy_model(model, folder)
-    Path(saved_model(other), "assets/note.txt").write_text("changed")
+    Path(saved_model(other), "assets/note.txt").write_text(note)
     return other
 
 
