@@ -40,6 +40,7 @@ RUNTIME = [
     "httpx>=0.27",
     "tenacity>=9",
     "apscheduler>=3.11,<4",
+    "cronsim>=2.8",
     "watchfiles>=1",
     "prometheus-client>=0.21",
     "pymysql>=1.1",

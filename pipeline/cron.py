@@ -1,124 +1,128 @@
-"""Cron expressions of the usual five fields, read strictly: what crons differ about is refused.
+"""Cron expressions of the usual five fields: what they mean, when they fire, and how a Kubeflow server reads them.
 
-A day that never comes, such as 30 February, is refused too: nothing would ever run.
+CronSim reads them here. What crons differ about (`L`, `#`, a step after a single number) is refused before.
 """
 
 import re
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.base import BaseTrigger
+from cronsim import CronSim, CronSimError
 
 from data.errors import ConfigError
 
-SUNDAY = 7
-_DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_ITEM = re.compile(r"(?P<first>\*|[0-9a-z]+)(-(?P<last>[0-9a-z]+))?(/(?P<step>[0-9]+))?")
+#: The lowest value, the highest one, and the names of each field.
+_FIELDS = {
+    "minute": (0, 59, ""),
+    "hour": (0, 23, ""),
+    "day of month": (1, 31, ""),
+    "month": (1, 12, " or jan to dec"),
+    "day of week": (0, 7, " or sun to sat"),
+}
+_VALUE = "([0-9]+|[a-z]{3})"
+_ITEM = re.compile(rf"{_VALUE}|(\*|{_VALUE}-{_VALUE})(/(?P<step>[0-9]+))?")
+_ANY_TIME = datetime(2000, 1, 1)  # noqa: DTZ001  # CronSim takes a naive time for a clock that is never changed.
+_DAY, _MOMENT = timedelta(days=1), timedelta(microseconds=1)
 
 
-@dataclass(frozen=True)
-class Field:
-    """One of the five fields: its bounds, and the names of its values counted from `low`."""
-
-    name: str
-    low: int
-    high: int
-    names: tuple[str, ...] = ()
-
-    @property
-    def allowed(self) -> str:
-        """For errors."""
-        names = f" or {self.names[0]} to {self.names[-1]}" if self.names else ""
-        return (
-            f"allowed: {self.low} to {self.high}{names}, ranges such as {self.low}-{self.low + 2}, lists, *, */n, a-b/n"
-        )
-
-
-MINUTE = Field("minute", 0, 59)
-HOUR = Field("hour", 0, 23)
-DAY_OF_MONTH = Field("day of month", 1, 31)
-MONTH = Field("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"))
-DAY_OF_WEEK = Field("day of week", 0, SUNDAY, ("sun", "mon", "tue", "wed", "thu", "fri", "sat"))
-FIELDS = (MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
-
-
-@dataclass(frozen=True)
-class Item:
-    """A value, a range or a star, with a step: the parts of a field between its commas."""
-
-    first: int
-    last: int
-    step: int = 1
-    star: bool = False
-
-    @property
-    def values(self) -> range:
-        """What it stands for."""
-        return range(self.first, self.last + 1, self.step)
-
-
-def parse_cron(expression: str) -> list[list[Item]]:
-    """The items of the five fields of `minute hour day-of-month month day-of-week`, in the order of `FIELDS`.
+def parse_cron(expression: str) -> list[str]:
+    """The five fields of `minute hour day-of-month month day-of-week`, checked, as CronSim reads them.
 
     Raises:
         ConfigError: Names the field, its text and what is allowed.
     """
     texts = expression.lower().split()
-    if len(texts) != len(FIELDS):
+    if len(texts) != len(_FIELDS):
         raise ConfigError(
             f"cron {expression!r}: has {len(texts)} fields; allowed: five, "
-            f"{', '.join(field.name for field in FIELDS)}, such as '0 3 * * *' for three in the morning"
+            f"{', '.join(_FIELDS)}, such as '0 3 * * *' for three in the morning"
         )
-    fields = [_parse(expression, field, text) for field, text in zip(FIELDS, texts, strict=True)]
-    _require_a_day(expression, *fields[2:])
+    # CronSim reads sun as 0, which cannot end a range.
+    texts[-1] = re.sub(r"\b(mon|tue|wed|thu|fri|sat|0*[1-7])-sun\b", r"\1-7", texts[-1])
+    fields = []
+    for position, (name, (low, high, names)) in enumerate(_FIELDS.items()):
+        # CronSim, as Debian's cron, sees whether a field is restricted by how it begins.
+        items = sorted(texts[position].split(","), key=lambda item: not item.startswith("*"))
+        for item in items:
+            alone = " ".join(item if other == position else "*" for other in range(len(texts)))
+            try:
+                match = _ITEM.fullmatch(item)
+                if match is None or int(match["step"] or 1) > high:
+                    raise CronSimError
+                CronSim(alone, _ANY_TIME)
+            except CronSimError:
+                raise ConfigError(
+                    f"cron {expression!r}: {name} {texts[position]!r}: {item!r} is not understood; allowed: "
+                    f"{low} to {high}{names}, ranges such as {low}-{low + 2}, lists, *, */n, a-b/n with n up to {high}"
+                ) from None
+        fields.append(",".join(items))
+    try:
+        CronSim(" ".join(fields), _ANY_TIME)
+    except CronSimError:
+        raise ConfigError(
+            f"cron {expression!r}: day of month {texts[2]} does not come in the months named, so it never runs; "
+            "allowed: a day that one of the months has"
+        ) from None
     return fields
 
 
-def _parse(expression: str, field: Field, text: str) -> list[Item]:
-    try:
-        return [_parse_item(field, part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"cron {expression!r}: {field.name} {text!r}: {error}; {field.allowed}") from None
+def server_cron(expression: str) -> str:
+    """The six fields that a Kubeflow Pipelines server reads, at second 0.
+
+    It parses with robfig/cron v1.2.0 (kubeflow/pipelines `backend/src/apiserver/server/api_converter.go`), whose first
+    field is seconds and whose last is optional: it takes `0 3 * * *` without complaint and starts a run at minute 3 of
+    every hour. Days of the week are 0 to 6 there. A day that never comes makes its search for the next time loop
+    forever (`backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go`).
+
+    Raises:
+        ConfigError: Names the field, its text and what is allowed.
+    """
+    *fields, weekdays = parse_cron(expression)
+
+    def without_day_7(item: str) -> str:
+        if "7" not in item or item.startswith("*"):
+            return item
+        week = islice(CronSim(f"0 0 * * {item}", _ANY_TIME), 7)
+        return ",".join(str(day) for day in sorted({time.isoweekday() % 7 for time in week}))
+
+    return " ".join(["0", *fields, ",".join(without_day_7(item) for item in weekdays.split(","))])
 
 
-def _parse_item(field: Field, text: str) -> Item:
-    match = _ITEM.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not understood" if text else "an item of the list is empty")
-    step = int(match["step"] or 1)
-    if not 1 <= step <= field.high:
-        raise ValueError(f"step {step} is not within 1 to {field.high}")
-    if match["first"] == "*":
-        if match["last"]:
-            raise ValueError("a range cannot begin with *")
-        return Item(field.low, 6 if field is DAY_OF_WEEK else field.high, step, star=True)
-    first = last = _number(field, match["first"])
-    if match["last"]:
-        last = _number(field, match["last"])
-        if field is DAY_OF_WEEK and match["last"] == "sun" and first:
-            last = SUNDAY
-    elif match["step"]:
-        raise ValueError(f"crons differ about a step after one number; write {first}-{field.high}/{step}")
-    if first > last:
-        raise ValueError(f"the range {text} begins beyond its end; write two ranges")
-    return Item(first, last, step)
+class CronTrigger(BaseTrigger):
+    """Fires when the clock of a time zone shows one of the times of an expression, for APScheduler.
 
+    A time that the clock repeats counts twice. One that it leaves out comes as much later as the clock is put forward:
+    00:15 at 01:15 where 01:00 follows 23:59. CronSim does as Debian's cron does, which makes up for all such times in
+    the same minute, so it is asked here for a clock that is never changed. APScheduler's own trigger leaves them out,
+    and where both kinds of day are restricted it wants both, while cron takes either (crontab(5)).
 
-def _number(field: Field, text: str) -> int:
-    if text in field.names:
-        return field.names.index(text) + field.low
-    if not text.isdecimal():
-        raise ValueError(f"{text!r} is no value of this field")
-    number = int(text)
-    if not field.low <= number <= field.high:
-        raise ValueError(f"{number} is out of bounds")
-    return number
+    Args:
+        expression: Five fields.
+        timezone: A name of the IANA database.
+        jitter_seconds: A run begins later by a random time up to this.
 
+    Raises:
+        ConfigError: The expression is wrong.
+    """
 
-def _require_a_day(expression: str, days: list[Item], months: list[Item], weekdays: list[Item]) -> None:
-    """Cron fires on either kind of day where both are restricted, so a weekday alone suffices."""
-    if not any(item.star for item in weekdays):
-        return
-    first = min(item.first for item in days)
-    if not any(first <= _DAYS_OF_MONTH[month - 1] for item in months for month in item.values):
-        raise ConfigError(
-            f"cron {expression!r}: day of month {first} does not come in the months named, so it never runs; "
-            "allowed: a day that one of the months has"
-        )
+    def __init__(self, expression: str, timezone: str, jitter_seconds: int = 0):
+        self._fields = " ".join(parse_cron(expression))
+        self._zone = ZoneInfo(timezone)
+        self._jitter = jitter_seconds
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """Called by the scheduler: the first time from now on that is after the previous one."""
+        after = now.astimezone(UTC) - _MOMENT
+        if previous_fire_time is not None:
+            after = max(after, previous_fire_time.astimezone(UTC))
+        found: datetime | None = None
+        # Near a change of the clock, times may come in another order than it shows them; no change exceeds a day.
+        for shown in CronSim(self._fields, after.astimezone(self._zone).replace(tzinfo=None) - _DAY):
+            if found and shown >= found.astimezone(self._zone).replace(tzinfo=None) + _DAY:
+                break
+            # With fold 1 a time is later where the clock repeats it, and earlier where the clock leaves it out.
+            first, second = (shown.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+            found = min((time for time in (first, max(first, second), found) if time and time > after), default=None)
+        return self._apply_jitter(found.astimezone(self._zone), self._jitter, now) if found else None

@@ -14,7 +14,6 @@ from data.errors import ConfigError
 from pipeline.cli.local import quietly
 from pipeline.kubeflow import recurring
 from pipeline.kubeflow.client import Server
-from pipeline.kubeflow.cron import TIME_ZONE
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.recurring import Place
 from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
@@ -23,6 +22,9 @@ from pipeline.kubeflow.submit import Patience, RunUnfinished, failures, follow, 
 _State = api.V2beta1RuntimeState
 EXIT_CODES = {_State.SUCCEEDED: 0, _State.SKIPPED: 0, _State.FAILED: 3, _State.CANCELED: 4}
 UNFINISHED = 5
+TIME_ZONE = (
+    "the server's time zone (UTC, unless CRON_SCHEDULE_TIMEZONE of its scheduled-workflow controller says other)"
+)
 
 Make = Callable[[Server, Submission, str], api.V2beta1RecurringRun]
 MAKING: dict[str, Make] = {"create": recurring.create, "replace": recurring.replace}

@@ -26,8 +26,8 @@ from typing import NoReturn
 import kfp_server_api as api
 
 from data.errors import ProjectError
+from pipeline.cron import server_cron
 from pipeline.kubeflow.client import Server, ServerError
-from pipeline.kubeflow.cron import server_cron
 from pipeline.kubeflow.submission import Submission
 
 ENABLED = api.RecurringRunMode.ENABLE

@@ -16,13 +16,13 @@ from prometheus_client import start_http_server
 
 from data.errors import ConfigError
 from pipeline.config import Config
+from pipeline.cron import CronTrigger
 from pipeline.schedule.events import Event, pushed_versions
 from pipeline.schedule.metrics import registry
 from pipeline.schedule.notice import Webhook
 from pipeline.schedule.process import RunProcess
 from pipeline.schedule.retraining import Retraining
 from pipeline.schedule.state import Cause, Plan, ScheduledRun, State
-from pipeline.schedule.trigger import cron_trigger
 from pipeline.schedule.watch import Watcher
 from pipeline.workspace import OwnedLock, Workspace
 
@@ -149,7 +149,7 @@ class Schedule:
     def _add_cron(self, expression: str, plan: Plan, retraining: Retraining) -> None:
         """Plans the runs of a cron expression; those missed since the schedule last ran become one, now."""
         section, before, now = self._config.schedule, self._state.plan, datetime.now(UTC)
-        trigger = cron_trigger(expression, section.timezone, section.jitter_seconds)
+        trigger = CronTrigger(expression, section.timezone, section.jitter_seconds)
         if before is not None and before.next_run is not None and before.next_run <= now:
             self._missed = True
         first = {"next_run_time": now} if self._missed else {}

@@ -165,7 +165,7 @@ def test_a_schedule_is_listed_paused_resumed_and_deleted(kfp: kfp_server.Server,
     def listed() -> str:
         return invoke(kfp, "schedule", "list").output
 
-    assert "enabled" in listed() and "0 */30 3 * * 1-5" in listed() and "UTC, unless" in listed()
+    assert "enabled" in listed() and "0 */30 3 * * mon-fri" in listed() and "UTC, unless" in listed()
     assert "is paused; a run under way goes on" in invoke(kfp, "schedule", "pause", "--spec", spec).output
     assert "paused" in listed() and "enabled" not in listed()
     invoke(kfp, "schedule", "resume", "--spec", spec)
