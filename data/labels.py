@@ -29,6 +29,7 @@ class ClassLabel(Section):
     """One class: its name, and what stands for it in the masks."""
 
     name: str = Field(min_length=1)
+    """How reports, legends and thresholds call it: one line of text."""
     values: tuple[LabelValue, ...] = ()
     """Label values of the masks (or category ids of the annotation file) that mean this class."""
     colors: tuple[Color, ...] = ()
@@ -51,8 +52,11 @@ class LabelMap(Section):
     """
 
     classes: tuple[ClassLabel, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    """The classes; the first one has id 0."""
     ignore_values: tuple[LabelValue, ...] = ()
+    """Label values of the masks that mean the ignore label (void): such pixels are neither trained on nor evaluated."""
     ignore_colors: tuple[Color, ...] = ()
+    """RGB colours of the masks that mean the ignore label (void)."""
 
     @model_validator(mode="after")
     def _each_once(self) -> "LabelMap":

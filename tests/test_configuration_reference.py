@@ -97,3 +97,9 @@ def test_a_section_inside_another_has_its_own_defaults(section: dict[str, Any]):
         if "$ref" in field and "default" in field:
             nested = SCHEMA["$defs"][field["$ref"].rpartition("/")[2]]["properties"]
             assert field["default"] == {key: part.get("default", {}) for key, part in nested.items()}
+
+
+@pytest.mark.parametrize("section", [SCHEMA, *SCHEMA["$defs"].values()], ids=lambda section: section["title"])
+def test_every_key_has_a_meaning(section: dict[str, Any]):
+    assert section["description"]
+    assert [key for key, field in section["properties"].items() if not {"description", "$ref"} & field.keys()] == []

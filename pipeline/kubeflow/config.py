@@ -23,7 +23,9 @@ class Toleration(Section):
     key: str = ""
     """Of the taint; empty with operator "Exists" tolerates every taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
+    """"Equal" tolerates taints with this key and this value, "Exists" those with this key and any value."""
     value: str = ""
+    """Value of the taint, for operator "Equal"."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     """Empty matches every effect."""
 
@@ -40,6 +42,7 @@ class Volume(Section):
     """A persistent volume claim that exists on the cluster, and where a stage sees it."""
 
     claim: Label
+    """Name of the persistent volume claim."""
     path: str = Field(pattern=r"^/.")
     """Absolute folder in the container."""
 
@@ -48,8 +51,11 @@ class SecretVariable(Section):
     """An environment variable whose value is a key of a secret on the cluster."""
 
     secret: SubdomainName
+    """Name of the secret."""
     key: str = Field(min_length=1)
+    """Key in the secret."""
     variable: Variable
+    """Name of the environment variable."""
 
 
 class StageConfig(Section):
@@ -66,8 +72,11 @@ class StageConfig(Section):
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes that may run it, such as cloud.google.com/gke-accelerator: nvidia-tesla-t4."""
     tolerations: tuple[Toleration, ...] = ()
+    """Taints of nodes on which the stage may run all the same."""
     volumes: tuple[Volume, ...] = ()
+    """Persistent volume claims, and where the stage sees them."""
     secrets: tuple[SecretVariable, ...] = ()
+    """Environment variables whose values come from secrets of the cluster."""
     env: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables that are no secrets."""
     retries: int = Field(default=0, ge=0)
