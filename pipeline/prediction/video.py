@@ -14,7 +14,6 @@ from PIL import Image
 
 from components.storage.file_systems import file_system
 from data.errors import ConfigError, DataError
-from pipeline.prediction.matroska import missing_bytes
 from pipeline.prediction.outputs import png
 from pipeline.prediction.pictures import Picture
 
@@ -72,10 +71,8 @@ def frames(video: Picture, every: int) -> Iterator[Picture]:
                 elif number % every == 0:
                     yield Frame(**_identity(video, number), decoded=decoded)
                 number += 1
-            with file_system(video.path).open(video.path) as file:
-                missing = missing_bytes(file)
-            if missing:
-                yield _missing(video, number, f"the file is {missing} bytes shorter than it says")
+            if "matroska" in container.format.name and _is_cut_off(video):
+                yield _missing(video, number, "the file was cut off there")
     except DataError as error:
         yield _missing(video, number, str(error))
 
@@ -117,6 +114,24 @@ def _decoded(container: InputContainer) -> Iterator[VideoFrame | None]:
             yield None
     if packets < len(stream.index_entries):
         yield None
+
+
+def _is_cut_off(video: Picture) -> bool:
+    """Whether a Matroska or WebM file ends within what it holds.
+
+    FFmpeg reads what is there and calls that the end; only its log tells. The file is read once more for that, without
+    a decoder, whose threads might log while they are being ended, and wait for each other for ever.
+    """
+    log = library().logging
+    log.set_skip_repeated(False)  # Else the second of two such files is passed over.
+    log.set_level(log.ERROR)
+    try:
+        with log.Capture() as messages, _opened(video) as container:
+            for _ in container.demux():
+                pass
+    finally:
+        log.set_level(None)
+    return any("ended prematurely" in message for _, _, message in messages)
 
 
 def library() -> ModuleType:

@@ -169,6 +169,8 @@ def test_a_recording_that_does_not_say_its_length_is_whole(tmp_path: Path):
 
     assert b"\x18\x53\x80\x67\x01" + b"\xff" * 7 in path.read_bytes()[:200]
     assert [frame.problem for frame in frames(video, every=1)] == [""] * FRAMES
+    path.write_bytes(path.read_bytes()[:-100])
+    assert list(frames(video, every=1))[-1].problem.endswith("the file was cut off there")
 
 
 def test_an_overlay_video_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp_path: Path):
