@@ -5,9 +5,9 @@ Each section is defined beside the code that uses it. A YAML file holds differen
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -35,6 +35,8 @@ from pipeline.beam import BeamConfig
 from pipeline.kubeflow.config import KubeflowConfig
 from pipeline.schedule.config import ScheduleConfig
 from pipeline.serving.config import ServingConfig
+
+_Section = TypeVar("_Section", bound=Section)
 
 
 class MetadataConfig(Section):
@@ -152,21 +154,37 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; says which, where, and what is allowed.
     """
-    values, overrides = _read_yaml(path) if path else {}, list(overrides)
-    for override in overrides:
-        _apply(values, override)
-    if path is None:
-        return parse_config(values, "the command line")
-    return parse_config(values, str(path), [override.partition("=")[0] for override in overrides])
-
-
-def parse_config(values: Mapping[str, Any], source: str, overridden: Iterable[str] = ()) -> Config:
-    """Validates a tree of values; `source` names where they come from in errors, but for the keys `overridden`."""
-    keys = [tuple(key.split(".")) for key in overridden]
+    overrides = list(overrides)
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_values(path, overrides))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(_blame(source, item, keys), item) for item in error.errors())) from None
+        raise _refusal(error.errors(), path, overrides) from None
+
+
+def load_section(path: Path | None, overrides: Iterable[str], section: type[_Section]) -> _Section:
+    """Reads one section of what `load_config` reads, for a command that needs no other.
+
+    What is missing or wrong in the other sections does not count, but a section or key that does not exist is a
+    mistake anywhere.
+
+    Args:
+        path: A YAML file of differences from the defaults.
+        overrides: `section.key=value`.
+        section: The class of one of the sections of `Config`.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key anywhere, or a value of this section, is wrong.
+    """
+    name = next(name for name, field in Config.model_fields.items() if field.annotation is section)
+    overrides = list(overrides)
+    values = _values(path, overrides)
+    try:
+        Config.model_validate(values)
+    except ValidationError as error:
+        wrong = [item for item in error.errors() if item["loc"][:1] == (name,) or item["type"] == "extra_forbidden"]
+        if wrong:
+            raise _refusal(wrong, path, overrides) from None
+    return section.model_validate(values.get(name, {}))
 
 
 def resolve(config: Config, files: FileSystem) -> Config:
@@ -186,6 +204,14 @@ def resolve(config: Config, files: FileSystem) -> Config:
 def config_hash(config: Config) -> str:
     """SHA-256 of a resolved configuration, as 16 hexadecimal digits: equal on every runner for equal configurations."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _values(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
+    """The values of a file, with the overrides in their places."""
+    values = _read_yaml(path) if path else {}
+    for override in overrides:
+        _apply(values, override)
+    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -218,12 +244,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is no YAML: {error}") from None
 
 
-def _blame(source: str, item: Any, overridden: Iterable[tuple[str, ...]]) -> str:
-    """Where the value of one of pydantic's errors comes from: from --set, from `source`, or in part from either."""
+def _refusal(items: Iterable[Any], path: Path | None, overrides: Iterable[str]) -> ConfigError:
+    """The error that names each of pydantic's errors in a line, with where the value comes from."""
+    if path is None:
+        return ConfigError("\n".join(_explain("the command line", item) for item in items))
+    overridden = [tuple(override.partition("=")[0].split(".")) for override in overrides]
+    return ConfigError("\n".join(_explain(_blame(str(path), item, overridden), item) for item in items))
+
+
+def _blame(file: str, item: Any, overridden: Iterable[tuple[str, ...]]) -> str:
+    """Where the value of one of pydantic's errors comes from: from --set, from the file, or in part from either."""
     place = tuple(map(str, item["loc"]))
     if any(place[: len(key)] == key for key in overridden):
         return "--set"
-    return f"{source} with --set" if any(key[: len(place)] == place for key in overridden) else source
+    return f"{file} with --set" if any(key[: len(place)] == place for key in overridden) else file
 
 
 def _explain(source: str, item: Any) -> str:

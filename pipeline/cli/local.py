@@ -149,9 +149,9 @@ def metadata_section(config_path: Path | None, overrides: Sequence[str]) -> Meta
     """Section `metadata` of what a command was given; None if it was given nothing."""
     if not config_path and not overrides:
         return None
-    from pipeline.config import load_config
+    from pipeline.config import MetadataConfig, load_section
 
-    return load_config(config_path, ["data.path=none", *overrides]).metadata  # These commands need no data.
+    return load_section(config_path, overrides, MetadataConfig)
 
 
 def report_command(run: str | None, compare: str | None, workspace: Path, *, verbose: bool) -> None:
@@ -180,10 +180,13 @@ def inspect_command(
 ) -> None:
     """`inspect`: what a dataset looks like, and a configuration to start from."""
     from components.storage.file_systems import file_system
-    from pipeline.config import load_config
+    from data.dataset import DataConfig
+    from pipeline.config import load_section
 
-    settings = [f"data.path={json.dumps(data)}"] + ([] if layout == "auto" else [f"data.layout={layout}"])
-    config = load_config(config_file, settings).data
+    # One folder, even where the configuration takes the data from many.
+    settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.evaluation=fixed"]
+    settings += [] if layout == "auto" else [f"data.layout={layout}"]
+    config = load_section(config_file, settings, DataConfig)
     with quietly(verbose=False):
         from pipeline.inspection.config_writer import write_config
         from pipeline.inspection.console import show_inspection

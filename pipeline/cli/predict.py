@@ -95,10 +95,11 @@ def predict_on_beam_command(
     request: Request, serving: str, model_name: str | None, config: tuple[Path | None, Sequence[str]], *, verbose: bool
 ) -> None:
     """`predict --beam`: the same by the workers that section `beam` of a configuration names."""
-    from pipeline.config import load_config
+    from pipeline.beam import BeamConfig
+    from pipeline.config import load_section
 
     file, overrides = config
-    beam = load_config(file, ["data.path=none", *overrides]).beam  # Predicting needs no labelled data.
+    beam = load_section(file, overrides, BeamConfig)
     beam.require_servers()
     with quietly(verbose):
         from pipeline.prediction.batch import predict_on_beam

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from data.errors import ConfigError
 from pipeline.cli.local import quietly
-from pipeline.config import load_config
+from pipeline.config import load_section
 from pipeline.kubeflow.connection import check_token
 from pipeline.rollback import choose_serving_dir
+from pipeline.serving.config import ServingConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def serve_command(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     file, overrides = config
-    limits = load_config(file, ["data.path=none", *overrides]).serving  # Serving needs no data.
+    limits = load_section(file, overrides, ServingConfig)
     token = _token(token_env)
     directory = choose_serving_dir(serving, model)
     name = directory.rstrip("/").rpartition("/")[2]

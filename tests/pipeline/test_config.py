@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigError
 from data.files import LocalFiles
-from pipeline.config import Config, load_config, resolve
+from pipeline.beam import BeamConfig
+from pipeline.config import Config, load_config, load_section, resolve
+from pipeline.serving.config import ServingConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "pipeline" / "configs"
 DATA = ["data.path=somewhere"]
@@ -90,6 +92,34 @@ def test_a_wrong_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     assert lines["tuning.trials"].startswith("--set: tuning.trials=-1: ")
     assert lines["training.steps"].startswith(f"{path}: training.steps=0: ")
     assert any(line.startswith(f"{path} with --set: unknown key nonsense") for line in lines.values())
+
+
+def test_a_section_is_loaded_without_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("data: {spans: {window: 2}}\ntraining: {steps: 0}\nserving: {workers: 5}\n")
+
+    serving = load_section(path, ["serving.queue=7", "tuning={trials: -1}"], ServingConfig)
+
+    assert serving == ServingConfig(workers=5, queue=7)
+    assert load_section(path, [], BeamConfig) == BeamConfig()
+    assert load_section(None, [], ServingConfig) == ServingConfig()
+
+
+def test_mistakes_in_the_section_and_unknown_keys_anywhere_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("servin: {}\ntraining: {steps: 0, stepz: 3}\nserving: {workers: 0}\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_section(path, ["serving.queue=-1"], ServingConfig)
+
+    assert str(caught.value).splitlines() == [
+        f"{path}: unknown key training.stepz; did you mean steps?",
+        f"{path}: serving.workers=0: Input should be greater than or equal to 1",
+        "--set: serving.queue=-1: Input should be greater than or equal to 0",
+        f"{path}: unknown key servin; did you mean serving?",
+    ]
+    with pytest.raises(ConfigError, match="serving=3: Input should be a valid dictionary or instance of ServingConfig"):
+        load_section(None, ["serving=3"], ServingConfig)
 
 
 def test_yaml_cannot_make_objects(tmp_path: Path) -> None:

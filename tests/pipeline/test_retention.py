@@ -19,7 +19,7 @@ from components.publishing.pins_and_blocklist import pin
 from components.validation.schema import DataSchema
 from data.errors import WorkspaceError
 from data.labels import ClassLabel, LabelMap
-from pipeline.config import MetadataConfig, RetentionConfig, parse_config
+from pipeline.config import Config, MetadataConfig, RetentionConfig
 from pipeline.local import run_pipeline
 from pipeline.metadata.lineage import find_push, lineage, pushes
 from pipeline.metadata.store import metadata_config, open_store
@@ -298,7 +298,7 @@ def test_what_keeps_old_runs_from_being_removed_keeps_neither_index_nor_backup(s
     for version in (1, 2):
         run_id = story.run(version=version)
     (story.workspace.serving / "tiny/1/PUBLISHED").write_text("{")
-    config = parse_config({"data": {"path": "none"}, "retention": {"keep_runs": 1}}, "test")
+    config = Config.model_validate({"data": {"path": "none"}, "retention": {"keep_runs": 1}})
     folder = story.workspace.run_folder(run_id)
 
     keep_house(config, story.workspace, folder, succeeded=True)

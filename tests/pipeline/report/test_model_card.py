@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import parse_config
+from pipeline.config import Config
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import BaselineSummary, DataSummary, ModelSummary, Summary
 from pipeline.report.model_card import MARKDOWN_FILE, PAGE_FILE, found_limits, write_model_card
@@ -22,13 +22,12 @@ METRICS = make_metrics(EVIL).model_copy(update={"slices": {"source:a": 0.75, "so
 
 def make_summary(**changes: Any) -> Summary:
     labels = {"classes": [{"name": name} for name in METRICS.iou]}
-    config = parse_config(
+    config = Config.model_validate(
         {
             "data": {"path": "photos", "layout": "voc", "label_map": labels, "license": "CC BY 4.0"},
             "push": {"model_name": "streets"},
             "card": {"intended_use": "Counting trees.", "limits": ["never tried in *snow*"]},
-        },
-        "test",
+        }
     )
     values = {
         "run_id": "20260101-000000-000",
