@@ -2,6 +2,8 @@
 
 A whole label map is looked at at once: two labels near a pixel differ if and only if the largest and the smallest do.
 So the cost does not depend on the number of classes, and grows with the logarithm of a band's width.
+
+The ignore label (void) is a label like any other here: ignored pixels bound the segments beside them.
 """
 
 import tensorflow as tf
@@ -19,38 +21,35 @@ def boundary_radius(size: tf.Tensor) -> tf.Tensor:
     return tf.maximum(tf.cast(tf.round(BOUNDARY_FRACTION * diagonal), tf.int32), 1)
 
 
-def inner_boundaries(labels: tf.Tensor, counted: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+def inner_boundaries(labels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
     """The pixels of each segment that are near its boundary, which may be the edge of the image.
 
     For any one class these are the pixels that `mask_to_boundary` of bowenc0221/boundary-iou-api gives for its mask.
 
     Args:
         labels: (maps, height, width) uint8.
-        counted: (maps, height, width) bool; where not, a pixel is in no segment, and bounds none.
         radius: width of the bands in pixels, int32.
 
     Returns:
         (maps, height, width) bool.
     """
     rows, columns = (_near_ends(tf.shape(labels)[axis], radius) for axis in (1, 2))
-    return counted & (near_other_label(labels, counted, radius) | rows[:, None] | columns)
+    return near_other_label(labels, radius) | rows[:, None] | columns
 
 
-def near_other_label(labels: tf.Tensor, counted: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+def near_other_label(labels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
     """Whether two different labels lie within `radius` rows and columns of each pixel.
 
     Args:
         labels: (maps, height, width) uint8.
-        counted: (maps, height, width) bool: whose labels are looked at.
         radius: in pixels, int32.
 
     Returns:
-        (maps, height, width) bool; not where nothing is counted nearby.
+        (maps, height, width) bool.
     """
-    # Zero, the lowest value, never is a maximum that matters: neither at pixels that do not count nor outside.
-    nothing = tf.zeros_like(labels)
-    largest = _window_maximum(tf.where(counted, labels, nothing), radius)
-    smallest = 255 - _window_maximum(tf.where(counted, 255 - labels, nothing), radius)
+    # Outside the image the windows hold 0, the lowest value, which never changes a maximum.
+    largest = _window_maximum(labels, radius)
+    smallest = 255 - _window_maximum(255 - labels, radius)
     return largest > smallest
 
 

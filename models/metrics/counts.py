@@ -12,9 +12,9 @@ trimap         (classes, classes)    as confusion, near boundaries of the label 
 calibration    (3, `BINS`)           pixels by confidence: all, right ones, sum of the confidences in millionths
 =============  ====================  ==================================================================================
 
-Void pixels (`IGNORE_LABEL`) count nowhere, whatever is predicted there. For boundary IoU they bound no segment either,
-in label and prediction alike: where an object's true outline lies is not known there. For the trimap they do, since
-that is how the papers define it.
+Ignored pixels (`IGNORE_LABEL`, void) count nowhere, whatever is predicted there, and bound the segments beside them.
+For boundary IoU they do so in label and prediction alike: a prediction is ignored wherever the label is. Where in a
+ring of ignored pixels an outline is predicted does not matter, then, since nobody knows where the true one lies.
 """
 
 from collections.abc import Mapping
@@ -59,31 +59,27 @@ def count_pixels(
     Returns:
         The outputs of the table above, int64.
     """
-    counted = tf.not_equal(labels, IGNORE_LABEL)
-    everything = tf.ones_like(counted)
-    near = near_other_label(labels[None], everything[None], tf.constant(TRIMAP_RADIUS))[0]
+    near = near_other_label(labels[None], tf.constant(TRIMAP_RADIUS))[0]
     return {
         CONFUSION: confusion_matrix(labels, predictions, num_classes),
-        BOUNDARY: _boundaries(labels, predictions, counted, num_classes),
+        BOUNDARY: _boundaries(labels, predictions, num_classes),
         TRIMAP: confusion_matrix(tf.where(near, labels, IGNORE_LABEL), predictions, num_classes),
-        CALIBRATION: _calibration(tf.equal(labels, predictions), confidences, counted),
+        CALIBRATION: _calibration(labels, predictions, confidences),
     }
 
 
-def _boundaries(labels: tf.Tensor, predictions: tf.Tensor, counted: tf.Tensor, num_classes: int) -> tf.Tensor:
+def _boundaries(labels: tf.Tensor, predictions: tf.Tensor, num_classes: int) -> tf.Tensor:
     """(3, num_classes) int64."""
-    both = tf.stack([counted, counted])
-    label_band, prediction_band = tf.unstack(
-        inner_boundaries(tf.stack([labels, predictions]), both, boundary_radius(tf.shape(labels)))
-    )
-    agreed = label_band & prediction_band & tf.equal(labels, predictions)
-    classes = [tf.where(agreed, labels, IGNORE_LABEL), tf.where(label_band, labels, IGNORE_LABEL)]
-    classes.append(tf.where(prediction_band, predictions, IGNORE_LABEL))
-    return tf.stack([_bincount(ids, IGNORE_LABEL + 1)[:num_classes] for ids in classes])
+    maps = tf.stack([labels, tf.where(tf.equal(labels, IGNORE_LABEL), labels, predictions)])
+    bands = tf.where(inner_boundaries(maps, boundary_radius(tf.shape(labels))), maps, IGNORE_LABEL)
+    of_label, of_prediction = tf.unstack(bands)
+    both = tf.where(tf.equal(of_label, of_prediction), of_label, IGNORE_LABEL)
+    return tf.stack([_bincount(ids, IGNORE_LABEL + 1)[:num_classes] for ids in (both, of_label, of_prediction)])
 
 
-def _calibration(right: tf.Tensor, confidences: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
+def _calibration(labels: tf.Tensor, predictions: tf.Tensor, confidences: tf.Tensor) -> tf.Tensor:
     """(3, BINS) int64."""
+    counted, right = tf.not_equal(labels, IGNORE_LABEL), tf.equal(labels, predictions)
     bins = tf.where(counted, tf.minimum(tf.cast(confidences * BINS, tf.int32), BINS - 1), BINS)
     units = tf.cast(tf.round(confidences / CONFIDENCE_UNIT), tf.int64)
     sums = [_bincount(bins, BINS + 1), _bincount(tf.where(right, bins, BINS), BINS + 1)]

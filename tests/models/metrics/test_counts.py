@@ -1,11 +1,14 @@
 """What is counted in an image: by hand, by independent loops, and its laws."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 
 from models.metrics import confusion as metrics
 from models.metrics.boundaries import boundary_radius
@@ -21,6 +24,7 @@ from models.metrics.counts import (
     count_pixels,
 )
 from models.metrics.scores import SliceScores
+from tests.models.metrics.test_boundaries import reference_boundary
 
 VOID = 255
 NUM_CLASSES = 3
@@ -42,6 +46,59 @@ def images(draw) -> Image:
     return patches([0, 1, 2, VOID]), patches([0, 1, 2]), confidences
 
 
+#: Shapes by name: whether (y, x), in [-1, 1] over the image, is inside.
+SHAPES = {
+    "disc": lambda y, x: y**2 + x**2 < 0.4,
+    "rectangle": lambda y, x: (abs(y) < 0.5) & (abs(x) < 0.7),
+    "at the edge of the image": lambda y, x: (y < 0.2) & (x > -0.3),
+    "annulus": lambda y, x: abs(y**2 + x**2 - 0.5) < 0.3,
+    "two": lambda y, x: (abs(y) < 0.6) & (abs(abs(x) - 0.4) < 0.25),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A shape of class 1 on class 0 whose outline lies anywhere within a ring of ignored pixels."""
+
+    shape: str
+    height: int
+    width: int
+    inner: int
+    outer: int
+    """How many pixels of the ring lie inside the shape, and outside."""
+
+    @property
+    def distance(self) -> np.ndarray:
+        """(height, width): rows or columns from the shape, 1 next to it; inside, 0 along its outline and falling."""
+        inside = SHAPES[self.shape](*np.ogrid[-1 : 1 : self.height * 1j, -1 : 1 : self.width * 1j])
+        within, beyond = (ndimage.distance_transform_cdt(part, "chessboard") for part in (inside, ~inside))
+        return np.where(inside, 1 - within, beyond)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.select([self.distance <= -self.inner, self.distance > self.outer], [1, 0], VOID).astype(np.uint8)
+
+    def prediction(self, edge: int) -> np.ndarray:
+        """The shape grown by `edge` pixels, which is right wherever labelled if -inner <= edge <= outer."""
+        return (self.distance <= edge).astype(np.uint8)
+
+
+#: Sides from 20 to 300 pixels make bands from 1 to 8 pixels wide.
+scenes = st.builds(
+    Scene,
+    shape=st.sampled_from(sorted(SHAPES)),
+    height=st.integers(20, 300),
+    width=st.integers(20, 300),
+    inner=st.integers(0, 12),
+    outer=st.integers(0, 12),
+)
+
+
+def certain(labels: np.ndarray, predictions: np.ndarray) -> Counts:
+    """Counts where every prediction is certain."""
+    return count((labels, predictions, np.ones(labels.shape, np.float32)))
+
+
 def count(image: Image) -> Counts:
     return Counts.of(count_pixels(*map(tf.constant, image), NUM_CLASSES), NUM_CLASSES)
 
@@ -51,14 +108,14 @@ def assert_equal(found: Counts, expected: Counts) -> None:
         np.testing.assert_array_equal(getattr(found, name), array, name)
 
 
-def window_has_other(labels: np.ndarray, row: int, column: int, radius: int, *, void: bool, edge: bool) -> bool:
-    """Whether a label differs from the pixel's own nearby; `void` and what is beyond the `edge` may be such a label."""
+def window_has_other(labels: np.ndarray, row: int, column: int, radius: int, *, edge: bool) -> bool:
+    """Whether a label, void too, differs from the pixel's own nearby; what is beyond the `edge` may be such a label."""
     for r in range(row - radius, row + radius + 1):
         for c in range(column - radius, column + radius + 1):
             if not (0 <= r < labels.shape[0] and 0 <= c < labels.shape[1]):
                 if edge:
                     return True
-            elif labels[r, c] != labels[row, column] and (void or labels[r, c] != VOID):
+            elif labels[r, c] != labels[row, column]:
                 return True
     return False
 
@@ -74,10 +131,10 @@ def count_slowly(image: Image) -> Counts:
         if label == VOID:
             continue
         found.confusion[label, prediction] += 1
-        if window_has_other(labels, *place, TRIMAP_RADIUS, void=True, edge=False):
+        if window_has_other(labels, *place, TRIMAP_RADIUS, edge=False):
             found.trimap[label, prediction] += 1
-        of_label = window_has_other(labels, *place, radius, void=False, edge=True)
-        of_prediction = window_has_other(visible, *place, radius, void=False, edge=True)
+        of_label = window_has_other(labels, *place, radius, edge=True)
+        of_prediction = window_has_other(visible, *place, radius, edge=True)
         found.boundary[0, label] += of_label and of_prediction and label == prediction
         found.boundary[1, label] += of_label
         found.boundary[2, prediction] += of_prediction
@@ -119,6 +176,86 @@ def test_a_wrong_outline_costs_more_boundary_iou_than_iou():
     assert (round(found.boundary_iou["b"], 2), round(found.iou["b"], 2)) == (0.33, 0.88)
     # Of the trimap's class 1, 5 pixels inside the outline, the outer 3 are missed.
     assert found.trimap_mean_iou < found.mean_iou
+
+
+def test_a_ring_of_void_wider_than_the_bands_by_hand():
+    # From the edge of 13 x 13 pixels: two outlines of background, two of void, a square of side 5. Bands are 1 wide.
+    labels = np.full((13, 13), VOID, np.uint8)
+    labels[[0, 1, -2, -1]] = labels[:, [0, 1, -2, -1]] = 0
+    labels[4:9, 4:9] = 1
+    # Of background, 12 * 4 pixels are at the edge of the image and 10 * 4 beside the ring; of the square, 4 * 4.
+    predictions = np.zeros_like(labels)
+    predictions[4:9, 4:9] = 1
+    right = certain(labels, predictions)
+    assert right.boundary.tolist() == [[88, 16, 0]] * 3
+    assert SliceScores.of(right, NAMES).mean_boundary_iou == 1.0
+    # A wrong pixel in the middle is all boundary, and so are the 8 around it.
+    predictions[6, 6] = 0
+    wrong = certain(labels, predictions)
+    assert wrong.boundary.tolist() == [[88, 16, 0], [88, 16, 0], [89, 24, 0]]
+    assert SliceScores.of(wrong, NAMES).mean_boundary_iou == pytest.approx((88 / 89 + 16 / 24) / 2)
+
+
+def test_void_and_the_edge_of_the_image_bound_segments_alike_by_hand():
+    # Three columns of class 1, one of void, three of class 2: of 3 x 7 pixels, all but 1 x 5 are boundary.
+    labels = np.uint8([[1, 1, 1, VOID, 2, 2, 2]] * 7)
+    for anything in range(NUM_CLASSES):
+        found = certain(labels, np.where(labels == VOID, anything, labels).astype(np.uint8))
+        assert found.boundary.tolist() == [[0, 16, 16]] * 3
+
+
+@settings(max_examples=60)
+@given(scenes, st.data())
+def test_a_right_prediction_scores_one_with_its_edge_anywhere_in_a_ring_of_void(scene: Scene, data: st.DataObject):
+    found = certain(scene.labels, scene.prediction(data.draw(st.integers(-scene.inner, scene.outer), label="edge")))
+    scores = SliceScores.of(found, NAMES)
+    assert {name for name, iou in scores.boundary_iou.items() if iou == 1.0} == {
+        NAMES[label] for label in np.unique(scene.labels) if label != VOID
+    }
+    assert_equal(found, certain(scene.labels, scene.prediction(-scene.inner)))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_wrong_speck_costs_its_own_band_whatever_the_ring(data: st.DataObject):
+    image = data.draw(st.integers(60, 300), label="side of the image")
+    radius = int(boundary_radius(tf.constant((image, image))))
+    speck = data.draw(st.integers(1, 5), label="side of the speck")
+    margin = data.draw(st.integers(2 * radius, 2 * radius + 6), label="pixels around the speck")
+    side = speck + 2 * margin
+    ring = data.draw(st.integers(0, 12), label="width of the ring")
+    labels = np.zeros((image, image), np.uint8)
+    predictions = np.zeros_like(labels)
+    for array, value, distance, length in (
+        (labels, VOID, 1, side + 2 * ring),
+        (labels, 1, 1 + ring, side),
+        (predictions, 1, 1 + ring, side),
+        (predictions, 2, 1 + ring + margin, speck),
+    ):
+        array[distance : distance + length, distance : distance + length] = value
+    found = SliceScores.of(certain(labels, predictions), NAMES)
+    band = side**2 - (side - 2 * radius) ** 2
+    assert found.boundary_iou["b"] == pytest.approx(band / (band + (speck + 2 * radius) ** 2 - speck**2))
+    assert found.boundary_iou["a"] == 1.0
+    assert found.boundary_iou["c"] == 0.0
+
+
+@settings(max_examples=60)
+@given(scenes, st.integers(-12, 12), st.data())
+def test_boundary_iou_is_the_references_of_what_is_not_ignored(scene: Scene, edge: int, data: st.DataObject):
+    labels, predictions = scene.labels, scene.prediction(edge)
+    rows, columns = (
+        slice(start, start + data.draw(st.integers(0, 9)))
+        for start in (data.draw(st.integers(0, length - 1)) for length in labels.shape)
+    )
+    predictions[rows, columns] = 2
+    radius = int(boundary_radius(tf.constant(labels.shape)))
+    found = certain(labels, predictions)
+    for label in range(NUM_CLASSES):
+        of_label = reference_boundary(labels == label, radius)
+        of_prediction = reference_boundary((predictions == label) & (labels != VOID), radius)
+        expected = (of_label & of_prediction).sum(), of_label.sum(), of_prediction.sum()
+        assert found.boundary[:, label].tolist() == list(expected)
 
 
 def test_void_bounds_the_trimap_as_in_the_papers():
