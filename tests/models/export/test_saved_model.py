@@ -129,6 +129,11 @@ def test_pixels_and_encoded_bytes_give_equal_masks(loaded):
 def test_evaluation_counts_what_serving_predicts(loaded, model):
     images = [pixels(40, 52, 1), pixels(17, 9, 2)]
     labels = [np.random.default_rng(3).choice([0, 1, 2, IGNORE_LABEL], i.shape[:2]).astype(np.uint8) for i in images]
+    ring = np.zeros((90, 80), np.uint8)
+    ring[10:70, 10:70] = IGNORE_LABEL
+    ring[20:60, 20:60] = 1
+    images.append(pixels(*ring.shape, 3))
+    labels.append(ring)
     outputs = loaded.signatures[export.EVALUATE_SIGNATURE](examples=tf.constant(list(map(example, images, labels))))
     masks, _ = serve(loaded, *map(encode, images))
     for index, (image, label, mask) in enumerate(zip(images, labels, masks, strict=True)):
