@@ -3,7 +3,7 @@
 A whole label map is looked at at once: two labels near a pixel differ if and only if the largest and the smallest do.
 So the cost does not depend on the number of classes, and grows with the logarithm of a band's width.
 
-The ignore label (void) is a label like any other here: ignored pixels bound the segments beside them.
+The ignore label (void) is a label like any other here, so ignored pixels bound the segments beside them.
 """
 
 import tensorflow as tf

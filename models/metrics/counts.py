@@ -12,9 +12,10 @@ trimap         (classes, classes)    as confusion, near boundaries of the label 
 calibration    (3, `BINS`)           pixels by confidence: all, right ones, sum of the confidences in millionths
 =============  ====================  ==================================================================================
 
-Ignored pixels (`IGNORE_LABEL`, void) count nowhere, whatever is predicted there, and bound the segments beside them.
-For boundary IoU they do so in label and prediction alike: a prediction is ignored wherever the label is. Where in a
-ring of ignored pixels an outline is predicted does not matter, then, since nobody knows where the true one lies.
+Pixels with the ignore label (`IGNORE_LABEL`, void) count nowhere, whatever is predicted there, and bound the segments
+beside them. For boundary IoU they do so in label and prediction alike: the prediction is taken as ignored wherever the
+label is. Nobody knows where in a ring of ignored pixels the true outline lies, so it must not matter where in it one is
+predicted.
 """
 
 from collections.abc import Mapping

@@ -53,7 +53,7 @@ def test_the_neighbourhood_is_a_square():
     assert near(corner, radius=1).tolist() == [[True, True, False], [True, True, False], [False, False, False]]
 
 
-def test_void_is_a_label_like_any_other():
+def test_the_ignore_label_is_a_label_like_any_other():
     assert near([[0, 0, VOID, 0, 0]], radius=1).tolist() == [[False, True, True, True, False]]
     assert not near([[VOID, VOID, VOID]], radius=1).any()
 
@@ -75,7 +75,7 @@ def test_each_class_has_the_boundary_of_the_reference_implementation(labels: np.
         np.testing.assert_array_equal(band(labels, radius) & mask, reference_boundary(mask, radius))
 
 
-def test_a_segment_has_its_band_beside_a_ring_of_void_of_any_width():
+def test_a_segment_has_its_band_beside_a_ring_of_ignored_pixels_of_any_width():
     # A square of side 7 in the middle of 25 pixels: its outline of 24 pixels, and two of them, 24 + 16.
     for ring in range(1, 9):
         labels = np.zeros((25, 25), np.uint8)

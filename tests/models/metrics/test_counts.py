@@ -114,7 +114,7 @@ def assert_equal(found: Counts, expected: Counts) -> None:
 
 
 def window_has_other(labels: np.ndarray, row: int, column: int, radius: int, *, edge: bool) -> bool:
-    """Whether a label, void too, differs from the pixel's own nearby; what is beyond the `edge` may be such a label."""
+    """Whether a nearby label, ignored or not, differs from the pixel's own; with `edge`, what is outside does."""
     for r in range(row - radius, row + radius + 1):
         for c in range(column - radius, column + radius + 1):
             if not (0 <= r < labels.shape[0] and 0 <= c < labels.shape[1]):
@@ -183,8 +183,8 @@ def test_a_wrong_outline_costs_more_boundary_iou_than_iou():
     assert found.trimap_mean_iou < found.mean_iou
 
 
-def test_a_ring_of_void_wider_than_the_bands_by_hand():
-    # From the edge of 13 x 13 pixels: two outlines of background, two of void, a square of side 5. Bands are 1 wide.
+def test_a_ring_of_ignored_pixels_wider_than_the_bands_by_hand():
+    # From the edge of 13 x 13 pixels: two outlines of background, two ignored, a square of side 5. Bands are 1 wide.
     labels = np.full((13, 13), VOID, np.uint8)
     labels[[0, 1, -2, -1]] = labels[:, [0, 1, -2, -1]] = 0
     labels[4:9, 4:9] = 1
@@ -201,8 +201,8 @@ def test_a_ring_of_void_wider_than_the_bands_by_hand():
     assert SliceScores.of(wrong, NAMES).mean_boundary_iou == pytest.approx((88 / 89 + 16 / 24) / 2)
 
 
-def test_void_and_the_edge_of_the_image_bound_segments_alike_by_hand():
-    # Three columns of class 1, one of void, three of class 2: of 3 x 7 pixels, all but 1 x 5 are boundary.
+def test_ignored_pixels_and_the_edge_of_the_image_bound_segments_alike_by_hand():
+    # Three columns of class 1, one ignored, three of class 2: of 3 x 7 pixels, all but 1 x 5 are boundary.
     labels = np.uint8([[1, 1, 1, VOID, 2, 2, 2]] * 7)
     for anything in range(NUM_CLASSES):
         found = certain(labels, np.where(labels == VOID, anything, labels).astype(np.uint8))
@@ -211,7 +211,9 @@ def test_void_and_the_edge_of_the_image_bound_segments_alike_by_hand():
 
 @settings(max_examples=60)
 @given(scenes, st.data())
-def test_a_right_prediction_scores_one_with_its_edge_anywhere_in_a_ring_of_void(scene: Scene, data: st.DataObject):
+def test_a_right_prediction_scores_one_with_its_edge_anywhere_in_a_ring_of_ignored_pixels(
+    scene: Scene, data: st.DataObject
+):
     found = certain(scene.labels, scene.prediction(data.draw(st.integers(-scene.inner, scene.outer), label="edge")))
     scores = SliceScores.of(found, NAMES)
     assert {name for name, iou in scores.boundary_iou.items() if iou == 1.0} == {
