@@ -10,8 +10,14 @@ ProjectError
     └── WorkspaceBusy   another run is under way, or something else changed what is served
 """
 
+import errno
+
 #: Exit status of a command whose failure another try may heal: EX_TEMPFAIL of sysexits.h.
 TEMPORARY = 75
+
+#: Of the disk and its owner, no fault of the program: what may pass, and what stays.
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_STAYING = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class ProjectError(Exception):
@@ -53,3 +59,22 @@ class WorkspaceBusy(WorkspaceError):
     """Something else is at work in the workspace, or was meanwhile; another try may help."""
 
     transient = True
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same, tried again later, may succeed."""
+    return (
+        error.errno in _PASSING if isinstance(error, OSError) else isinstance(error, ProjectError) and error.transient
+    )
+
+
+def explain(error: BaseException) -> str:
+    """What is wrong, for a person who can act on it; empty for a fault of the program, whose stack trace counts."""
+    if isinstance(error, OSError) and error.errno in _PASSING | _STAYING:
+        return f"{error.strerror}" if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error) if isinstance(error, ProjectError) else ""
+
+
+def exit_status(error: BaseException) -> int:
+    """How a command ends that met an error which it can explain: `TEMPORARY`, or 1 for an error that stays."""
+    return TEMPORARY if is_transient(error) else 1

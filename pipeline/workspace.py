@@ -4,7 +4,7 @@ import fcntl
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.errors import WorkspaceBusy, WorkspaceError
+from components.storage.atomic import naming
+from data.errors import WorkspaceBusy, WorkspaceError, is_transient
 
 #: Name of a run: when it began, in UTC, cut to milliseconds.
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
@@ -162,7 +163,9 @@ class Held(Exception):
 class OwnedLock:
     """A lock between processes whose holder is known.
 
-    The operating system gives it free should the process die.
+    It is two locks: one that decides who holds it, which nobody but those who want to hold it touches, and one on the
+    file with the holder's name, by which others see that it is held. The operating system frees both should the
+    process die.
     """
 
     path: Path
@@ -182,31 +185,40 @@ class OwnedLock:
         Raises:
             Held: Someone else holds it.
             WorkspaceError: The folder cannot be written to.
+            OSError: The same, for a reason that may pass, such as a full disk.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-            self._owner.write_text(f"process {os.getpid()}", encoding="utf-8")
-        except Timeout:
-            raise Held(self.holder() or "another process") from None
-        except OSError as error:
-            raise WorkspaceError(f"{self.path.parent}: cannot be written to: {error.strerror or error}") from None
-        try:
+        with ExitStack() as stack:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                owner = stack.enter_context(self._owner.open("ab", buffering=0))
+                # Unlocked, not merely closed: a forked child may have the file open, too.
+                stack.callback(fcntl.flock, owner, fcntl.LOCK_UN)
+                self._lock.acquire(timeout=0)
+                stack.callback(self._lock.release)  # The first of the two, so that who sees no holder may hold it.
+                with naming(str(self._owner)):
+                    owner.truncate(0)
+                    owner.write(f"process {os.getpid()}".encode())
+                fcntl.flock(owner, fcntl.LOCK_EX)  # Waits for nobody but those who look, which takes them an instant.
+            except Timeout:
+                raise Held(self.holder() or "another process") from None
+            except OSError as error:
+                if is_transient(error):
+                    raise
+                raise WorkspaceError(f"{self.path.parent}: cannot be written to: {error.strerror or error}") from None
             yield
-        finally:
-            self._owner.unlink(missing_ok=True)
-            self._lock.release()
 
     def holder(self) -> str:
-        """Who holds the lock now; empty if nobody does. Writes nothing, so that whoever may read may ask."""
+        """Who holds the lock now; empty if nobody does. Writes nothing, so that whoever may read may ask, and keeps
+        nobody from holding it.
+        """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self._owner, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return ""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+            return self._owner.read_text(encoding="utf-8") or "another process"
         finally:
             os.close(descriptor)
         return ""

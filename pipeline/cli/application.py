@@ -1,15 +1,10 @@
 """What the command lines have in common. Imports nothing heavy: `--help` answers at once."""
 
-import errno
 import sys
 
 import typer
 
-from data.errors import TEMPORARY, ProjectError
-
-#: Of the disk and its owner, no fault of the program: what may pass, and what stays.
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_STAYING = {errno.EROFS, errno.EACCES, errno.EPERM}
+from data.errors import ProjectError, exit_status, explain
 
 
 def application(description: str) -> typer.Typer:
@@ -31,15 +26,11 @@ def answer(app: typer.Typer) -> None:
     """
     try:
         app()
-    except ProjectError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(TEMPORARY if error.transient else 1)
-    except OSError as error:
-        if error.errno not in _PASSING | _STAYING:
+    except (ProjectError, OSError) as error:
+        if not (explanation := explain(error)):
             raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        typer.echo(f"error: {where}{error.strerror}", err=True)
-        sys.exit(TEMPORARY if error.errno in _PASSING else 1)
+        typer.echo(f"error: {explanation}", err=True)
+        sys.exit(exit_status(error))
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from data.errors import WorkspaceError
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import as_no_root
+from tests.pipeline.schedule.conftest import wait_for
 
 HOLD = """
 import sys, time
@@ -44,6 +46,40 @@ def test_a_killed_run_leaves_the_workspace_free(tmp_path: Path, other_process: s
     with Workspace(tmp_path).locked():
         pass
     assert Workspace(tmp_path).holder() == ""
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from pipeline.workspace import Workspace
+workspace = Workspace(Path(sys.argv[1]))
+while True:
+    print(workspace.holder(), flush=True)
+"""
+
+
+def test_whoever_looks_who_runs_keeps_nobody_from_running(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    with Workspace(workspace).locked():
+        pass
+    outputs = [tmp_path / f"look{number}" for number in range(3)]
+    lookers = []
+    try:
+        for output in outputs:
+            with output.open("w") as file:
+                lookers.append(subprocess.Popen([sys.executable, "-c", LOOK, str(workspace)], stdout=file))
+        wait_for(lambda: all(output.stat().st_size for output in outputs), "all look")
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            with Workspace(workspace).locked():
+                time.sleep(0.002)
+    finally:
+        for looker in lookers:
+            looker.kill()
+            looker.wait()
+    for output in outputs:
+        answers = set(output.read_text().splitlines())
+        assert {"", f"process {os.getpid()}"} <= answers <= {"", f"process {os.getpid()}", "another process"}
 
 
 def test_who_may_only_read_is_told_who_runs_and_that_nothing_can_be_written(reachable: Path) -> None:

@@ -1,6 +1,7 @@
 """A disk that is full while training, pushing, marking or backing up: a clear error, and nothing that is half done."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -91,6 +92,20 @@ def test_pins_stay_as_they_are_where_there_is_no_room_for_more(tmp_path: Path, s
     assert (told.returncode, told.stderr) == (TEMPORARY, f"error: {serving}/pins.json: No space left on device\n")
     filler.unlink()
     assert prune(str(serving), 1) == [2]
+
+
+def test_a_workspace_on_a_full_disk_is_not_held_by_who_could_not_begin(tmp_path: Path, small_disk: SmallDisk):
+    root = small_disk(tmp_path / "disk", "1m") / "workspace"
+    root.mkdir()
+    filler, workspace = fill(tmp_path / "disk"), Workspace(root)
+
+    with pytest.raises(OSError, match=f"No space left on device: '{root}/.lock-owner'"), workspace.locked():
+        pass
+
+    filler.unlink()
+    assert workspace.holder() == ""
+    with Workspace(root).locked():
+        assert workspace.holder() == f"process {os.getpid()}"
 
 
 def test_a_backup_that_does_not_fit_leaves_the_older_ones(tmp_path: Path, small_disk: SmallDisk):

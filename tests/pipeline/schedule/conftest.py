@@ -25,12 +25,13 @@ ROOT = Path(__file__).resolve().parents[3]
 PIPELINE = """
 import fcntl, json, os, signal, sys, time
 root = sys.argv[1]
-with open(root + "/.lock", "a") as lock:
+with open(root + "/.lock", "a") as lock, open(root + "/.lock-owner", "a") as owner:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         print("error: the workspace is taken", file=sys.stderr)
         sys.exit(75)
+    fcntl.flock(owner, fcntl.LOCK_EX)
     with open(root + "/calls", "a") as calls:
         calls.write(f"{time.time()} {'DEEPLAB_WEBHOOK_SECRET' in os.environ}\\n")
     number = len(open(root + "/calls").readlines())
