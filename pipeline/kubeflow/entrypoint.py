@@ -24,7 +24,7 @@ from tfx.dsl.components.base import base_beam_executor, base_executor
 from tfx.orchestration.portable import outputs_utils
 from tfx.utils import import_utils
 
-from data.errors import ConfigError, ProjectError
+from data.errors import ConfigError, ProjectError, exit_status, explain
 from pipeline.kubeflow import executor_io, parameters
 from pipeline.kubeflow.mounts import ROOT_VARIABLE, Mounts
 
@@ -104,9 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_state(arguments)
         else:
             run_executor(arguments, beam_args, Mounts(os.environ.get(ROOT_VARIABLE, "/")))
-    except ProjectError as error:
-        sys.stderr.write(f"error: {arguments.node}: {error}\n")
-        return 1
+    except (ProjectError, OSError) as error:
+        if not (explanation := explain(error)):
+            raise
+        sys.stderr.write(f"error: {arguments.node}: {explanation}\n")
+        return exit_status(error)
     return 0
 
 

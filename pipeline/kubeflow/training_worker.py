@@ -17,7 +17,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.utils import path_utils
 
 from components.training.trainer import run_fn
-from data.errors import ProjectError
+from data.errors import ProjectError, exit_status, explain
 from data.layouts.base import SPLITS
 
 
@@ -48,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         run_fn(training_arguments(arguments.examples, arguments.model, arguments.config))
-    except ProjectError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    except (ProjectError, OSError) as error:
+        if not (explanation := explain(error)):
+            raise
+        sys.stderr.write(f"error: {explanation}\n")
+        return exit_status(error)
     return 0
 
 

@@ -9,19 +9,6 @@ from prometheus_client.registry import Collector
 from pipeline.schedule.events import served_version
 from pipeline.schedule.state import KEPT, ScheduledRun, State
 
-_GAUGES = {
-    "deeplab_schedule_last_success_timestamp_seconds": "When a run last ended without failing.",
-    "deeplab_schedule_last_run_timestamp_seconds": "When a run last ended.",
-    "deeplab_schedule_last_run_duration_seconds": "What the last run took, repetitions included.",
-    "deeplab_schedule_last_run_attempts": "How often the last run was tried.",
-    "deeplab_schedule_consecutive_failures": "Failed runs since the last one that succeeded.",
-    "deeplab_schedule_running": "1 while a run is under way.",
-    "deeplab_schedule_next_run_timestamp_seconds": "When cron begins the next run.",
-    "deeplab_candidate_mean_iou": "Mean IoU of the model judged last, on the test split, 0 to 1.",
-    "deeplab_served_version": "The version being served.",
-    "deeplab_quarantined_images": "Images set aside in the last run that read data.",
-}
-
 
 class ScheduleCollector(Collector):
     """What a state says, as metrics; a value that does not exist yet is left out.
@@ -38,9 +25,8 @@ class ScheduleCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
         """Called at each scrape."""
         runs = self._state.last(KEPT)
-        values = self._values(runs)
-        for name, text in _GAUGES.items():
-            if (value := values.get(name)) is not None:
+        for name, (text, value) in self._gauges(runs).items():
+            if value is not None:
                 yield GaugeMetricFamily(name, text, value=value)
         images = GaugeMetricFamily("deeplab_images", "Images of the last run that read data.", labels=["split"])
         for split, number in next((run.images for run in runs if run.images), {}).items():
@@ -51,24 +37,54 @@ class ScheduleCollector(Collector):
             total.add_metric([result], number)
         yield total
 
-    def _values(self, runs: list[ScheduledRun]) -> dict[str, float | None]:
+    def _gauges(self, runs: list[ScheduledRun]) -> dict[str, tuple[str, float | None]]:
+        """Name -> what it says, and the value."""
         ended = [run for run in runs if run.succeeded or run.result == "failed"]
         success = next((position for position, run in enumerate(ended) if run.succeeded), None)
         last = ended[0] if ended else None
-        plan, version = self._state.plan, served_version(self._serving)
-        measured = [
-            _timestamp(ended[success]) if success is not None else None,
-            _timestamp(last) if last else None,
-            last.seconds if last else None,
-            last.attempts if last else None,
-            len(ended) if success is None else success,
-            float(bool(runs and runs[0].result == "running")),
-            plan.next_run.timestamp() if plan and plan.next_run else None,
-            next((run.mean_iou for run in ended if run.mean_iou is not None), None),
-            version,
-            next((run.quarantined for run in ended if run.quarantined is not None), None),
-        ]
-        return dict(zip(_GAUGES, measured, strict=True))
+        plan = self._state.plan
+        return {
+            "deeplab_schedule_last_success_timestamp_seconds": (
+                "When a run last ended without failing.",
+                _timestamp(ended[success]) if success is not None else None,
+            ),
+            "deeplab_schedule_last_run_timestamp_seconds": (
+                "When a run last ended.",
+                _timestamp(last) if last else None,
+            ),
+            "deeplab_schedule_last_run_duration_seconds": (
+                "What the last run took, repetitions included.",
+                last.seconds if last else None,
+            ),
+            "deeplab_schedule_last_run_attempts": (
+                "How often the last run was tried.",
+                last.attempts if last else None,
+            ),
+            "deeplab_schedule_consecutive_failures": (
+                "Failed runs since the last one that succeeded.",
+                len(ended) if success is None else success,
+            ),
+            "deeplab_schedule_running": (
+                "1 while a run is under way.",
+                float(bool(runs and runs[0].result == "running")),
+            ),
+            "deeplab_schedule_next_run_timestamp_seconds": (
+                "When cron begins the next run.",
+                plan.next_run.timestamp() if plan and plan.next_run else None,
+            ),
+            "deeplab_candidate_mean_iou": (
+                "Mean IoU of the model evaluated last, on the test split, 0 to 1.",
+                next((run.mean_iou for run in ended if run.mean_iou is not None), None),
+            ),
+            "deeplab_served_version": (
+                "The version being served.",
+                served_version(self._serving),
+            ),
+            "deeplab_quarantined_images": (
+                "Images quarantined in the last run that read data.",
+                next((run.quarantined for run in ended if run.quarantined is not None), None),
+            ),
+        }
 
 
 def _timestamp(run: ScheduledRun) -> float | None:

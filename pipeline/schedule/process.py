@@ -38,7 +38,7 @@ class RunProcess:
 
     Args:
         command: Program and arguments.
-        output: File for what it prints, from its last start on.
+        output: File for what it prints.
         patience: Seconds that it may take to end when it is told to, before it is killed.
     """
 
@@ -50,10 +50,17 @@ class RunProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def run(self) -> Ending:
-        """Runs the command to its end."""
+    def run(self, attempt: int) -> Ending:
+        """Runs the command to its end.
+
+        Args:
+            attempt: 1 begins the output anew; what later attempts print follows it.
+        """
         environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
-        with self._output.open("wb") as output:
+        with self._output.open("wb" if attempt == 1 else "ab", buffering=0) as output:
+            if attempt > 1:
+                output.write(f"\n--- attempt {attempt} ---\n".encode())
+            begin = output.tell()
             with self._lock:
                 if self._stopped:
                     return Ending(-signal.SIGTERM)
@@ -67,7 +74,7 @@ class RunProcess:
                     start_new_session=True,
                 )
             status = self._process.wait()
-        return Ending(status, "" if status == 0 else self._error(status))
+        return Ending(status, "" if status == 0 else self._error(status, begin))
 
     def stop(self) -> None:
         """Asks the run to end; kills it after a while. No other can be started."""
@@ -81,9 +88,9 @@ class RunProcess:
             process.wait(self._patience)
         _signal_group(process, signal.SIGKILL)  # What it started may have outlived it.
 
-    def _error(self, status: int) -> str:
-        """What follows the last line of the output that begins with `error:`, or else its last line."""
-        text = self._output.read_bytes()[-_TAIL:].decode(errors="replace").rstrip()
+    def _error(self, status: int, begin: int) -> str:
+        """What follows the last line of the output from `begin` on that begins with `error:`, or else its last line."""
+        text = self._output.read_bytes()[begin:][-_TAIL:].decode(errors="replace").rstrip()
         before, found, message = ("\n" + text).rpartition("\nerror: ")
         reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         last_line = before.rpartition("\n")[2] if not found else ""

@@ -138,7 +138,7 @@ class Retraining:
 
         def attempt() -> Ending:
             inputs.append(self._inputs())
-            return self.process.run()
+            return self.process.run(len(inputs))
 
         section = self.config.schedule
         retrying = Retrying(

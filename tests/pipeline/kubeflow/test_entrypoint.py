@@ -1,5 +1,6 @@
 """The pipeline's own components run through the entry point, one after the other, as under KFP's launcher."""
 
+import errno
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
 from components.ingest.example_gen import BAD_FILE, COUNTS_FILE, FINGERPRINT_PROPERTY_NAME
 from components.publishing import directory as serving_directory
 from components.storage.file_systems import file_system
-from data.errors import DataError
+from data.errors import TEMPORARY, DataError, WorkspaceBusy
 from data.layouts.base import SPLITS
 from pipeline.config import load_config, resolve
 from pipeline.kubeflow import entrypoint
@@ -159,6 +160,10 @@ def Writer(thing: OutputArtifact[standard_artifacts.Model], fails: Parameter[str
     """A component that does what a test wants."""
     if fails == "refused":
         raise DataError("/data: too small")
+    if fails == "busy":
+        raise WorkspaceBusy("/serving: version 3 is served now")
+    if fails == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "/serving/4")
     if fails == "elsewhere":
         Path(f"{thing.uri}-other").mkdir()
         Path(f"{thing.uri}-other", "file").write_text("")
@@ -291,17 +296,19 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("fails", "message"),
+    ("fails", "status", "message"),
     [
-        ("refused", "error: Writer: /data: too small\n"),
-        ("elsewhere", "error: Writer: output thing: the executor wrote nothing to {mount}, from where "),
-        ("minio://bucket/data", "error: Writer: fails holds a minio:// URI"),
+        ("refused", 1, "error: Writer: /data: too small\n"),
+        ("elsewhere", 1, "error: Writer: output thing: the executor wrote nothing to {mount}, from where "),
+        ("minio://bucket/data", 1, "error: Writer: fails holds a minio:// URI"),
+        ("busy", TEMPORARY, "error: Writer: /serving: version 3 is served now\n"),
+        ("full", TEMPORARY, "error: Writer: /serving/4: No space left on device\n"),
     ],
 )
 def test_a_failure_is_one_message_and_a_status(
-    writer, tmp_path: Path, capfd: pytest.CaptureFixture[str], fails: str, message: str
+    writer, tmp_path: Path, capfd: pytest.CaptureFixture[str], fails: str, status: int, message: str
 ):
-    assert writer(fails) == (1, False)
+    assert writer(fails) == (status, False)
     mount = tmp_path / "mounts/minio/bucket/root/Writer/thing"
     assert capfd.readouterr().err.startswith(message.format(mount=mount))
 

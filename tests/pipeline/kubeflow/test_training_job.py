@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 import kubeflow_runner
 from components.training.trainer import TrainingConfig
-from data.errors import ConfigError
+from data.errors import TEMPORARY, ConfigError, IncompleteDataError, ProjectError, TrainingError
 from pipeline.config import Config
 from pipeline.kubeflow.training_job import NEVER_RUN, Places, training_job, write_training_job
-from pipeline.kubeflow.training_worker import training_arguments
+from pipeline.kubeflow.training_worker import main, training_arguments
 from tests.pipeline.kubeflow.conftest import resolved
 
 PLACES = Places("/mnt/shared/examples", "/mnt/shared/model", "/mnt/shared/checkpoints")
@@ -114,3 +114,18 @@ def test_the_command_line_renders_it(multi_worker: Config, manifest: dict[str, A
     )
     assert result.exit_code == 0, result.output
     assert yaml.safe_load((tmp_path / "tfjob.yaml").read_text()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TrainingError("it diverged"), 1), (IncompleteDataError("still being copied"), TEMPORARY)]
+)
+def test_a_worker_that_fails_says_why_and_whether_another_try_may_help(
+    error: ProjectError, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.kubeflow.training_worker.run_fn", fail)
+
+    assert main(["--examples", "/examples", "--model", "/model", "--config", "{}"]) == status
+    assert capsys.readouterr().err == f"error: {error}\n"

@@ -53,6 +53,25 @@ def test_a_temporary_fault_is_repeated_until_it_passes(place: Place):
     assert [event.kind for event in events] == ["pushed"]
 
 
+def test_the_output_of_every_attempt_is_kept_until_the_next_run(place: Place):
+    place.script((75, 0, None), (75, 0, None), (-9, 0, None), (75, 0, None))
+    output = place.root / "schedule" / "output.txt"
+
+    ended = run(place, [], retries=2)
+
+    assert ended.failure and ended.failure.message == "killed by signal 9: it printed nothing"
+    attempts = output.read_text().split("\n--- attempt ")
+    assert [text.partition("error: ")[2].partition("\n")[0] for text in attempts] == [
+        "attempt 1 failed",
+        "attempt 2 failed",
+        "",
+    ]
+
+    run(place, [], retries=0)
+    assert output.read_text().count("failed") == 1
+    assert "attempt 4 failed" in output.read_text()
+
+
 def test_bad_data_are_not_repeated_until_they_change(place: Place):
     place.script((1, 0, failure("data")))
     events: list[Event] = []
@@ -160,13 +179,13 @@ def test_what_is_remembered_is_what_the_last_attempt_worked_on(place: Place, mon
     """As where the data are still being copied at first."""
     place.script((75, 0, failure("data")), (0, 0, PUSHED))
     job = retraining(place, [])
-    attempt = job.process.run
+    run_command = job.process.run
 
-    def run_process() -> Ending:
+    def run_process(attempt: int) -> Ending:
         new = Path(place.config.data.path) / "new.jpg"
         if not new.exists():
             new.touch()
-        return attempt()
+        return run_command(attempt)
 
     monkeypatch.setattr(job.process, "run", run_process)
 
