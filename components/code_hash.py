@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data", "models", "components", "pipeline")
@@ -58,11 +57,16 @@ def source_files(module: str, root: Path = ROOT) -> frozenset[Path]:
     return frozenset(found.values())
 
 
-def code_hash(module: ModuleType | str, root: Path = ROOT) -> str:
-    """SHA-256 over names and contents of the files that a module runs, as 16 hexadecimal digits."""
+def code_hash(module: str, root: Path = ROOT, files: Path | None = None) -> str:
+    """SHA-256 over names and contents of the files that a module runs, as 16 hexadecimal digits.
+
+    Args:
+        module: Dotted name.
+        root: The project's folder.
+        files: A folder whose files count, too.
+    """
     digest = hashlib.sha256()
-    name = module if isinstance(module, str) else module.__name__
-    for path in sorted(source_files(name, root)):
+    for path in sorted([*source_files(module, root), *(files.iterdir() if files else ())]):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()[:16]

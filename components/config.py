@@ -56,6 +56,10 @@ class ValidationConfig(Section):
     drift: DriftConfig = DriftConfig()
     """How much is too much."""
 
+    def without_drift(self) -> Self:
+        """What each example must hold to, whatever is said of spans."""
+        return self.model_copy(update={"on_drift": "stop", "drift": DriftConfig()})
+
 
 class ClassThreshold(Section):
     """What one class must reach."""

@@ -18,6 +18,7 @@ from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import transform_pb2
 
+from components.code_hash import code_hash
 from data import features
 from data.config import PreprocessConfig
 from data.labels import LabelMap
@@ -142,7 +143,7 @@ class ImageTransform(transform.Transform):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(
-        self, examples: types.BaseChannel, schema: types.BaseChannel, preprocess: str, label_map: str, code_hash: str
+        self, examples: types.BaseChannel, schema: types.BaseChannel, preprocess: PreprocessConfig, labels: LabelMap
     ):
         train, val, _ = SPLITS
         super().__init__(
@@ -150,7 +151,11 @@ class ImageTransform(transform.Transform):
             schema=schema,
             preprocessing_fn=f"{preprocessing_fn.__module__}.{preprocessing_fn.__name__}",
             splits_config=transform_pb2.SplitsConfig(analyze=[train], transform=[train, val]),
-            custom_config={"preprocess": preprocess, "label_map": label_map, "code_hash": code_hash},
+            custom_config={
+                "preprocess": preprocess.model_dump_json(),
+                "label_map": labels.model_dump_json(),
+                "code_hash": code_hash(__name__),
+            },
             disable_statistics=True,
             disable_analyzer_cache=True,
         )

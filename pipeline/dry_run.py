@@ -30,6 +30,7 @@ from pipeline.local import compile_pipeline
 from pipeline.metadata.backup import require_whole
 from pipeline.metadata.store import metadata_config, open_store
 from pipeline.records.executions import StageRecord, last_completed
+from pipeline.stages import Stage
 from pipeline.workspace import Workspace
 
 Outputs = dict[str, list[Artifact]]
@@ -64,7 +65,7 @@ class Plan:
             table.add_row(stage.name, "run" if stage.runs else "be cached", stage.why, last)
         console.print(table)
         console.print(f"time  {self._time()}")
-        ingests = any(stage.runs and stage.name == "ImageExampleGen" for stage in self.stages)
+        ingests = any(stage.runs and stage.name == Stage.EXAMPLE_GEN for stage in self.stages)
         needed = 2 * self.data_bytes if ingests else 0
         console.print(f"disk  about {needed / 1e6:.0f} MB for examples and transformed examples, and the model")
 

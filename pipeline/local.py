@@ -13,21 +13,21 @@ from tfx.proto.orchestration import pipeline_pb2
 from data.errors import ConfigError
 from pipeline.config import Config
 from pipeline.metadata.store import metadata_config
-from pipeline.pipeline import Locations, create_pipeline
+from pipeline.pipeline import PipelinePaths, create_pipeline
 from pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Span:
+class StageRange:
     """Which stages of the pipeline run: from one to another, both included; None is the first or the last."""
 
     first: str | None = None
     last: str | None = None
 
 
-def local_locations(config: Config, workspace: Workspace) -> Locations:
+def local_paths(config: Config, workspace: Workspace) -> PipelinePaths:
     """The folders of a workspace, and its ML Metadata."""
-    return Locations(
+    return PipelinePaths(
         artifacts=str(workspace.artifacts),
         serving=str(workspace.serving),
         checkpoints=str(workspace.checkpoints),
@@ -38,7 +38,7 @@ def local_locations(config: Config, workspace: Workspace) -> Locations:
 
 def compile_pipeline(config: Config, workspace: Workspace, run_id: str) -> pipeline_pb2.Pipeline:
     """TFX's intermediate form of the pipeline, under a run id of ours."""
-    compiled = compiler.Compiler().compile(create_pipeline(config, local_locations(config, workspace)))
+    compiled = compiler.Compiler().compile(create_pipeline(config, local_paths(config, workspace)))
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     return compiled
 
@@ -48,21 +48,21 @@ def stage_names(compiled: pipeline_pb2.Pipeline) -> list[str]:
     return [node.pipeline_node.node_info.id for node in compiled.nodes]
 
 
-def run_options(span: Span, stages: Sequence[str]) -> pipeline_pb2.RunOptions | None:
+def run_options(stages_to_run: StageRange, stages: Sequence[str]) -> pipeline_pb2.RunOptions | None:
     """TFX's options for a partial run; None for a whole one.
 
     Raises:
         ConfigError: There is no such stage.
     """
-    for name in (span.first, span.last):
+    for name in (stages_to_run.first, stages_to_run.last):
         if name is not None and name not in stages:
             raise ConfigError(f"no stage {name!r}; the stages are {', '.join(stages)}")
-    if span.first is None and span.last is None:
+    if stages_to_run == StageRange():
         return None
     options = pipeline_pb2.RunOptions()
     options.partial_run.snapshot_settings.latest_pipeline_run_strategy.SetInParent()
-    options.partial_run.from_nodes.extend([span.first] if span.first else [])
-    options.partial_run.to_nodes.extend([span.last] if span.last else [])
+    options.partial_run.from_nodes.extend([stages_to_run.first] if stages_to_run.first else [])
+    options.partial_run.to_nodes.extend([stages_to_run.last] if stages_to_run.last else [])
     return options
 
 

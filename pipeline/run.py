@@ -12,7 +12,7 @@ from components.training.trainer import TENSORBOARD
 from data.errors import ConfigError, DataError, ProjectError, WorkspaceError
 from pipeline.capture_output import output_to
 from pipeline.config import Config
-from pipeline.local import Span, compile_pipeline, run_options, run_pipeline, stage_names
+from pipeline.local import StageRange, compile_pipeline, run_options, run_pipeline, stage_names
 from pipeline.metadata.backup import back_up, require_whole, skip_used_ids
 from pipeline.metadata.store import metadata_config, open_store
 from pipeline.records.executions import StageRecord, note_reasons, read_run
@@ -22,6 +22,7 @@ from pipeline.report.index import write_index
 from pipeline.report.model_card import write_model_card
 from pipeline.report.page import TRIALS, RunRecord, read_origin, write_report
 from pipeline.retention import superseded
+from pipeline.stages import Stage
 from pipeline.workspace import CONFIG_FILE, Workspace
 
 LOG_FILE = "log.txt"
@@ -44,14 +45,14 @@ class RecordUnwritten(WorkspaceError):
 
 
 def run(
-    config: Config, workspace: Workspace, span: Span, verbose: bool, on_stage: Callable[[str], None]
+    config: Config, workspace: Workspace, stages: StageRange, verbose: bool, on_stage: Callable[[str], None]
 ) -> tuple[Summary, Path]:
     """Runs the pipeline once.
 
     Args:
         config: Resolved (`pipeline.config.resolve`).
         workspace: The caller holds its lock.
-        span: Which stages run.
+        stages: Which stages run.
         verbose: Leave what libraries print on the terminal instead of leading it into the log.
         on_stage: Told the name of each stage as it begins.
 
@@ -67,7 +68,7 @@ def run(
     _prepare_metadata(config, workspace)
     run_id = workspace.new_run_id(datetime.now(UTC))
     compiled = compile_pipeline(config, workspace, run_id)
-    options = run_options(span, stage_names(compiled))
+    options = run_options(stages, stage_names(compiled))
     with _recording(workspace.runs / run_id):
         folder = workspace.start_run(run_id)
         write_small(str(folder / CONFIG_FILE), config.model_dump_json(indent=2).encode())
@@ -168,6 +169,6 @@ def record(run_id: str, config: Config, workspace: Workspace, folder: Path, erro
 
 
 def _link_tensorboard(stages: dict[str, StageRecord], folder: Path) -> None:
-    for link, stage, key in ((TENSORBOARD, "Trainer", "model_run"), (TRIALS, "Tuner", "tuner_results")):
+    for link, stage, key in ((TENSORBOARD, Stage.TRAINER, "model_run"), (TRIALS, Stage.TUNER, "tuner_results")):
         if stage in stages and key in stages[stage].outputs:
             (folder / link).symlink_to(Path(stages[stage].outputs[key][0].uri).resolve() / TENSORBOARD)

@@ -18,6 +18,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils, json_utils, path_utils
 from tfx_bsl.tfxio import tensor_adapter
 
+from components.code_hash import code_hash
 from components.config import EvaluationConfig
 from components.evaluation.batches import examples_by_name, large_apart
 from components.evaluation.metrics import MEAN_IOU, SegmentationMetrics
@@ -183,7 +184,7 @@ class SegmentationEvaluatorSpec(ComponentSpec):
 
 
 class SegmentationEvaluator(base_beam_component.BaseBeamComponent):
-    """See the module.
+    """Evaluates a model by slice with TFMA, beside the served model, and blesses it or not.
 
     Args of the constructor:
         examples: ExampleGen's output.
@@ -192,7 +193,6 @@ class SegmentationEvaluator(base_beam_component.BaseBeamComponent):
         schema: The curated schema.
         config: Section `evaluation`.
         labels: The label map.
-        code_hash: Of the code that this node runs; part of the cache key.
     """
 
     SPEC_CLASS = SegmentationEvaluatorSpec
@@ -206,7 +206,6 @@ class SegmentationEvaluator(base_beam_component.BaseBeamComponent):
         schema: types.BaseChannel,
         config: EvaluationConfig,
         labels: LabelMap,
-        code_hash: str,
     ):
         super().__init__(
             spec=SegmentationEvaluatorSpec(
@@ -217,7 +216,7 @@ class SegmentationEvaluator(base_beam_component.BaseBeamComponent):
                 # What happens where the classes differ is `ServedModel`'s affair.
                 config=config.model_dump_json(exclude={"on_label_change"}),
                 label_map=labels.model_dump_json(),
-                code_hash=code_hash,
+                code_hash=code_hash(__name__),
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )

@@ -13,11 +13,11 @@ from pathlib import Path
 import tensorflow as tf
 from absl import logging
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.config import InfraConfig
+from components.function_component import function_component
 from components.ingest.sample_images import test_examples
 from components.publishing.directory import copy_tree
 from components.storage.file_systems import is_local
@@ -74,7 +74,7 @@ def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | 
     return f"{lines[-1]} (exit status {result.returncode})"
 
 
-@component
+@function_component()
 def InfraCheck(
     model: InputArtifact[standard_artifacts.Model],
     examples: InputArtifact[standard_artifacts.Examples],

@@ -7,12 +7,12 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tfx import types
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.artifacts import DESTINATION, PUSHED, REASON, VERSION, HubModels, LiteModels
 from components.config import PushConfig
+from components.function_component import function_component
 from components.ingest.sample_images import encoded_images, test_examples
 from components.publishing import directory as serving_directory
 from components.publishing import infra_check
@@ -61,7 +61,7 @@ def target_files(folder: str, uri: str, record: TargetRecord) -> dict[str, bytes
     return {f"{EXTRA}{folder}/{name}": content for name, content in pushed_files(uri, record).items()}
 
 
-@component
+@function_component()
 def ModelPusher(
     model: InputArtifact[standard_artifacts.Model],
     examples: InputArtifact[standard_artifacts.Examples],

@@ -15,6 +15,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import path_utils
 
 from components.artifacts import DESTINATION, PUSHED
+from components.code_hash import code_hash
 from components.config import OnLabelChange
 from components.drivers import StateDriver
 from components.publishing import directory as serving_directory
@@ -136,26 +137,25 @@ class ServedModelSpec(ComponentSpec):
 
 
 class ServedModel(base_component.BaseComponent):
-    """See the module.
+    """Copies the model that is being served now, or marks its output absent.
 
     Args of the constructor:
         serving_dir: Folder of the versions, `<serving>/<model name>`.
-        label_map: JSON of the label map of this run.
+        labels: The label map of this run.
         on_label_change: See `comparable`.
-        code_hash: Of the code that this node runs; part of the cache key.
     """
 
     SPEC_CLASS = ServedModelSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(self, serving_dir: str, label_map: str, on_label_change: OnLabelChange, code_hash: str):
+    def __init__(self, serving_dir: str, labels: LabelMap, on_label_change: OnLabelChange):
         super().__init__(
             spec=ServedModelSpec(
                 serving_dir=serving_dir,
-                label_map=label_map,
+                label_map=labels.model_dump_json(),
                 on_label_change=on_label_change,
-                code_hash=code_hash,
+                code_hash=code_hash(__name__),
                 model=types.Channel(type=standard_artifacts.Model),
             )
         )

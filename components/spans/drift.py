@@ -13,10 +13,10 @@ from absl import logging
 from pydantic import BaseModel, ConfigDict
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 
 from components.artifacts import Drift, Spans
 from components.config import DriftConfig
+from components.function_component import function_component
 from components.spans.records import WindowRecord, read_pictures, read_window
 from components.storage.atomic import create
 from components.storage.file_systems import file_system
@@ -272,7 +272,7 @@ def measure_drift(
     )
 
 
-@component
+@function_component()
 def SpanDrift(
     spans: InputArtifact[Spans],
     drift: OutputArtifact[Drift],

@@ -17,6 +17,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.artifacts import Quarantine, Spans
+from components.code_hash import code_hash
 from components.drivers import StateDriver
 from components.ingest.example_gen import check_splits
 from components.spans.cache import SpanCache, place
@@ -129,24 +130,23 @@ class WindowExampleGenSpec(ComponentSpec):
 
 
 class WindowExampleGen(base_beam_component.BaseBeamComponent):
-    """See the module.
+    """Reads a window of spans of labelled images into one set of examples.
 
     Args of the constructor:
         config: The `data` section, its path a pattern, with layout and label map resolved.
         ingested: Folder or URI for what is kept from run to run, of this pipeline alone.
-        code_hash: Of the code that this node runs; part of the cache key.
     """
 
     SPEC_CLASS = WindowExampleGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(self, config: DataConfig, ingested: str, code_hash: str):
+    def __init__(self, config: DataConfig, ingested: str):
         super().__init__(
             spec=WindowExampleGenSpec(
-                config=config.model_dump_json(),
+                config=config.model_dump_json(exclude={"license"}),  # a note for people
                 ingested=ingested,
-                code_hash=code_hash,
+                code_hash=code_hash(__name__),
                 examples=types.Channel(type=standard_artifacts.Examples),
                 quarantine=types.Channel(type=Quarantine),
                 spans=types.Channel(type=Spans),

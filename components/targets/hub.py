@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.artifacts import HubModels
 from components.config import HubConfig
+from components.function_component import function_component
 from components.ingest.sample_images import test_examples
 from components.publishing.directory import copy_tree
 from components.storage.atomic import create
@@ -78,7 +78,7 @@ class Exporter:
         )
 
 
-@component
+@function_component()
 def HubExporter(
     model: InputArtifact[standard_artifacts.Model],
     examples: InputArtifact[standard_artifacts.Examples],

@@ -6,7 +6,6 @@ out of the inference protocol (scales, windows, mirroring) counts as drop, too. 
 the converter cannot make, is left out with its reason; it does not keep the model from being pushed.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.artifacts import LiteModels
 from components.config import LiteConfig
+from components.function_component import function_component
 from components.ingest.sample_images import first_examples, test_examples
 from components.targets.accuracy_check import Pair, Predict, judge, saved_model_predictor, score
 from components.targets.lite_record import RECORD_FILE, LiteClass, LiteModel, LiteRecord
@@ -44,14 +43,6 @@ METADATA = metadata_table((PIXELS, CLASS_IDS), LABELS_FILE)
 
 #: The page that runs the models in a browser; it lies beside them.
 PAGE = Path(__file__).parent / "browser"
-
-
-def page_hash() -> str:
-    """SHA-256 of the page's files, as 16 hexadecimal digits, for the cache key."""
-    digest = hashlib.sha256()
-    for path in sorted(PAGE.iterdir()):
-        digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def fixed_pairs(serialized: Sequence[bytes], size: tuple[int, int]) -> list[Pair]:
@@ -140,16 +131,15 @@ def _write(folder: str, name: str, content: bytes) -> None:
         file.write(content)
 
 
-@component
+@function_component(files=PAGE)
 def LiteConverter(
     model: InputArtifact[standard_artifacts.Model],
     examples: InputArtifact[standard_artifacts.Examples],
     lite: OutputArtifact[LiteModels],
     config: Parameter[str],
-    page: Parameter[str],
     code_hash: Parameter[str],
 ) -> None:
-    """Makes the variants of section `lite`, whose JSON is `config`; `page` is `page_hash()`.
+    """Makes the variants of section `lite`, whose JSON is `config`, and the browser page.
 
     It does not wait for the blessing: a second judgement of the same model, against another baseline, would make all of
     this anew.

@@ -56,19 +56,6 @@ def chosen_values(hyperparameters: Mapping[str, Any]) -> dict[str, Value]:
     return {name: value for name, value in hyperparameters.items() if name in FIELDS}
 
 
-def tuned(custom_config: Mapping[str, Any], hyperparameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The configuration that Trainer trains with.
-
-    Args:
-        custom_config: of the Trainer: its sections as JSON trees, and more.
-        hyperparameters: `best_hyperparameters` of the Tuner as `FnArgs.hyperparameters` holds them; None without one.
-
-    Returns:
-        `custom_config` with the best values in place of those of its sections.
-    """
-    return with_values(custom_config, chosen_values(hyperparameters["values"]) if hyperparameters else {})
-
-
 def short(value: Value) -> str:
     """A value to read: floats to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,27 +14,29 @@ import keras
 import keras_tuner
 from keras_tuner.engine import base_tuner
 from keras_tuner.engine.trial import Trial
+from pydantic import Field
 from tfx import types
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner import component, executor
 from tfx.components.tuner.component import TunerFnResult
 from tfx.dsl.components.base import executor_spec
+from tfx.proto import trainer_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
-from components.training.search_space import chosen_values, is_integer, short, with_values
+from components.code_hash import code_hash
+from components.training.search_space import chosen_values, is_integer, short
 from components.training.trainer import (
     CHECKPOINTS,
     TENSORBOARD,
-    checkpoint_folder,
+    TrainerConfig,
     fit,
     record_files,
-    served_as_initial_weights,
-    shortened,
 )
 from components.training.tuning import Dimension, TuningConfig
 from data.console import terminal
 from data.errors import ProjectError, TrainingError
+from data.layouts.base import SPLITS
 
 OBJECTIVE = keras_tuner.Objective("val_mean_iou", direction="max")
 SCORE_FILE = "score.txt"
@@ -63,10 +65,43 @@ class Executor(executor.Executor):
         search.copy_curves(os.path.join(results, TENSORBOARD))
 
 
+class TunerConfig(TrainerConfig):
+    """The training whose hyperparameters are searched, and the search."""
+
+    tuning: TuningConfig
+    code_hash: str = Field(default_factory=lambda: code_hash(__name__))
+    """Hash of the code that searches."""
+
+
 class Tuner(component.Tuner):
-    """TFX's, with this executor; it runs `tuner_fn`."""
+    """TFX's Tuner, which runs `tuner_fn` and keeps the curves of the trials.
+
+    Args of the constructor:
+        examples: Transform's output.
+        transform_graph: Transform's output.
+        config: What is trained, and the search.
+        base_model: The copy of the served model to start from, where `training.warm_start` is on.
+    """
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        transform_graph: types.BaseChannel,
+        config: TunerConfig,
+        base_model: types.BaseChannel | None = None,
+    ):
+        train, val, _ = SPLITS
+        super().__init__(
+            examples=examples,
+            transform_graph=transform_graph,
+            base_model=base_model,
+            tuner_fn=f"{tuner_fn.__module__}.{tuner_fn.__name__}",
+            train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.tuning.steps),
+            eval_args=trainer_pb2.EvalArgs(splits=[val]),
+            custom_config=config.without_inference().model_dump(mode="json"),
+        )
 
 
 class TrialFailed(TrainingError, keras_tuner.errors.FatalError):
@@ -77,13 +112,11 @@ class TrialFailed(TrainingError, keras_tuner.errors.FatalError):
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
-    """Prepares the search that `fn_args.custom_config` describes: that of the Trainer, and section `tuning`."""
-    custom = served_as_initial_weights(dict(fn_args.custom_config), fn_args.base_model)
-    tuning = TuningConfig.model_validate(custom.pop("tuning"))
+    """Prepares the search that `fn_args.custom_config`, the JSON of a `TunerConfig`, describes."""
+    config = TunerConfig.model_validate(fn_args.custom_config).starting_from(fn_args.base_model)
     search = Search(
-        make_oracle(tuning, custom["training"]["seed"]),
-        custom,
-        tuning.steps,
+        make_oracle(config.tuning, config.training.seed),
+        config,
         train_files=record_files(fn_args.train_files, "train"),
         val_files=record_files(fn_args.eval_files, "val"),
         directory=fn_args.working_dir,
@@ -96,8 +129,7 @@ class Search(base_tuner.BaseTuner):
 
     Args:
         oracle: Proposes values for them.
-        custom_config: Of the Trainer.
-        steps: Of a trial, or of the longest ones.
+        config: What is trained, and for how many steps.
         train_files: Transformed records of the training split.
         val_files: Those of the validation split.
         directory: For KerasTuner's own notes, from which nothing is read.
@@ -106,16 +138,14 @@ class Search(base_tuner.BaseTuner):
     def __init__(
         self,
         oracle: keras_tuner.Oracle,
-        custom_config: dict[str, Any],
-        steps: int,
+        config: TunerConfig,
         *,
         train_files: list[str],
         val_files: list[str],
         directory: str,
     ):
         super().__init__(oracle, directory=directory, overwrite=True)
-        self._custom_config = custom_config
-        self._steps = steps
+        self._config = config
         self._train_files = train_files
         self._val_files = val_files
         self._console = terminal()
@@ -132,10 +162,10 @@ class Search(base_tuner.BaseTuner):
         text = ", ".join(f"{field}={short(value)}" for field, value in values.items())
         number = int(trial.trial_id) + 1
         name = f"trial {number} of at most {self.oracle.max_trials} ({text})"
-        custom = shortened(with_values(self._custom_config, values), self._steps_of(trial))
-        self._folders[number] = checkpoint_folder(custom, self._train_files)
+        config = self._config.with_values(values).with_steps(self._steps_of(trial))
+        self._folders[number] = config.checkpoint_folder(self._train_files)
         try:
-            return self._score(name, custom, self._folders[number])
+            return self._score(name, config, self._folders[number])
         except ProjectError as error:
             raise TrialFailed(f"{name} failed: {error}") from error
         except Exception as error:
@@ -143,22 +173,24 @@ class Search(base_tuner.BaseTuner):
 
     def _steps_of(self, trial: Trial) -> int:
         if not isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle):
-            return self._steps
-        return max(1, self._steps * trial.hyperparameters.values["tuner/epochs"] // self.oracle.max_epochs)
+            return self._config.tuning.steps
+        return max(
+            1, self._config.tuning.steps * trial.hyperparameters.values["tuner/epochs"] // self.oracle.max_epochs
+        )
 
     def copy_curves(self, target: str) -> None:
         """Copies the TensorBoard logs of all trials."""
         for number, folder in self._folders.items():
             io_utils.copy_dir(str(folder / TENSORBOARD), os.path.join(target, f"trial-{number:03}"))
 
-    def _score(self, name: str, custom: dict[str, Any], folder: Path) -> float:
+    def _score(self, name: str, config: TunerConfig, folder: Path) -> float:
         if (folder / SCORE_FILE).exists():
             score = float((folder / SCORE_FILE).read_text(encoding="utf-8"))
             self._console.print(f"{name} has been done: mean IoU {score:.4f}", highlight=False, soft_wrap=True)
             return score
         self._console.print(name, highlight=False, soft_wrap=True)
         keras.backend.clear_session()
-        _, result = fit(custom, self._train_files, self._val_files, folder)
+        _, result = fit(config, self._train_files, self._val_files, folder)
         if result.best is None:
             raise TrainingError("nothing was evaluated")
         _write(folder / SCORE_FILE, repr(result.best.mean_iou))

@@ -6,14 +6,14 @@ served. So it looks at the serving directory when the Trainer would have to run 
 """
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 
+from components.function_component import function_component
 from components.publishing import directory as serving_directory
 from components.publishing.served_model import copy_served
 
 
-@component
+@function_component()
 def WarmStart(
     examples: InputArtifact[standard_artifacts.Examples],
     model: OutputArtifact[standard_artifacts.Model],

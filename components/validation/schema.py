@@ -8,11 +8,11 @@ import os
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
 from components.config import ValidationConfig
+from components.function_component import function_component
 from data import features
 from data.labels import LabelMap
 
@@ -53,7 +53,7 @@ def make_schema(config: ValidationConfig, class_names: tuple[str, ...]) -> schem
     return schema
 
 
-@component
+@function_component()
 def DataSchema(
     schema: OutputArtifact[standard_artifacts.Schema],
     validation: Parameter[str],

@@ -16,6 +16,7 @@ from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import io_utils
 
 from components.artifacts import Drift
+from components.code_hash import code_hash
 from components.spans.drift import read_drift
 from data.errors import DataError
 
@@ -86,6 +87,7 @@ class StrictExampleValidatorSpec(standard_component_specs.ExampleValidatorSpec):
     PARAMETERS = {
         **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
         "on_drift": ExecutionParameter(type=str, optional=True),
+        "code_hash": ExecutionParameter(type=str),
     }
     INPUTS = {
         **standard_component_specs.ExampleValidatorSpec.INPUTS,
@@ -94,13 +96,13 @@ class StrictExampleValidatorSpec(standard_component_specs.ExampleValidatorSpec):
 
 
 class StrictExampleValidator(base_component.BaseComponent):
-    """See the module.
+    """TFX's ExampleValidator, which stops the run at an anomaly.
 
     Args of the constructor:
         statistics: Of the examples.
         schema: What they must hold to.
         drift: What `SpanDrift` measured, where data come in spans.
-        on_drift: 'stop' or 'warn', where data come in spans.
+        on_drift: 'stop' or 'warn'; it matters where data come in spans.
     """
 
     SPEC_CLASS = StrictExampleValidatorSpec
@@ -118,7 +120,8 @@ class StrictExampleValidator(base_component.BaseComponent):
                 statistics=statistics,
                 schema=schema,
                 drift=drift,
-                on_drift=on_drift,
+                on_drift=on_drift if drift else None,
+                code_hash=code_hash(__name__),
                 exclude_splits="[]",
                 anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
             )

@@ -12,10 +12,10 @@ from rich.table import Table
 from data.errors import ProjectError
 from pipeline.cli.kubeflow_compile import compile_command
 from pipeline.config import load_config
-from pipeline.kubeflow.parameters import REPORTER
 from pipeline.kubeflow.places import on_this_machine
 from pipeline.kubeflow.simulation.driver import ERROR, FAILED, simulate
 from pipeline.kubeflow.simulation.store import DEFAULT_ROOT
+from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE
 
 #: Stands for the image, which no step needs here.
@@ -51,7 +51,9 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
         table.add_row(step.name, step.state, str(step.attempts or ""), f"{step.seconds:.1f}", escape(step.reason))
     console.print(table)
     console.print(f"logs: {run.logs}", markup=False, highlight=False, soft_wrap=True)
-    for record in [step.artifacts["record"] for step in run.steps if step.name == REPORTER and step.artifacts]:
+    for record in [
+        step.artifacts["record"] for step in run.steps if step.name == Stage.RUN_REPORTER and step.artifacts
+    ]:
         page = run.store.path(record) / REPORT_FILE
         console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     if not run.succeeded:

@@ -67,11 +67,11 @@ def run_command(
     # A service manager ends a run as Ctrl-C does: the lock and the lease are given free, the exit status says so.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with places.locked(), run_lease(config.metadata, config.name), quietly(verbose):
-        from pipeline.local import Span
+        from pipeline.local import StageRange
         from pipeline.run import run
 
         console = terminal()
-        summary, folder = run(config, places, Span(*stages), verbose, lambda stage: show_stage(console, stage))
+        summary, folder = run(config, places, StageRange(*stages), verbose, lambda stage: show_stage(console, stage))
     show_summary(summary, folder, Console())
 
 

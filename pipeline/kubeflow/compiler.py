@@ -32,7 +32,8 @@ from pipeline.kubeflow.platform import (
 )
 from pipeline.kubeflow.rules import check_spec
 from pipeline.kubeflow.run_report import RunReporter
-from pipeline.pipeline import Locations, create_pipeline
+from pipeline.pipeline import PipelinePaths, create_pipeline
+from pipeline.stages import Stage
 
 #: How the image starts a step; its working directory is the project's folder.
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
@@ -61,8 +62,9 @@ def compile_pipeline(
     """
     check_places(config, serving, checkpoints)
     check_strategy(config)
-    locations = Locations(artifacts=pipeline_root, serving=serving, checkpoints=checkpoints)
-    pipeline = create_pipeline(config, locations, last=lambda nodes: RunReporter(config, nodes))
+    ingested = f"{serving.rstrip('/')}-ingested"
+    paths = PipelinePaths(artifacts=pipeline_root, serving=serving, checkpoints=checkpoints, ingested=ingested)
+    pipeline = create_pipeline(config, paths, last=lambda nodes: RunReporter(config, nodes))
     nodes = {node.id: node for node in pipeline.components}
     check_stages(config.kubeflow, nodes)
 
@@ -81,7 +83,7 @@ def compile_pipeline(
 
 def check_strategy(config: Config) -> None:
     """Raises ConfigError if the Trainer's one pod does not fit the strategy."""
-    trainer = config.kubeflow.stage("Trainer")
+    trainer = config.kubeflow.stage(Stage.TRAINER)
     if config.training.strategy == "multi_worker":
         raise ConfigError(
             "training.strategy 'multi_worker' needs several pods, but a step of Kubeflow Pipelines is one pod; use "
@@ -204,7 +206,7 @@ def push_each_time(spec: Spec) -> None:
     version that was removed by hand would not come back. So the ModelPusher looks each time; what is served already it
     does not push again.
     """
-    tasks_of(spec)["ModelPusher"]["cachingOptions"] = {}
+    tasks_of(spec)[Stage.PUSHER]["cachingOptions"] = {}
 
 
 def add_run_parameters(spec: Spec, values: Mapping[str, parameters.Value], hash_of_config: str) -> None:

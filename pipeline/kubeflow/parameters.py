@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.stages import Stage
+
 if TYPE_CHECKING:
     from pipeline.config import Config
 
@@ -19,9 +21,6 @@ PREFIX = "parameter_"
 
 #: In place of a constant of this value the server puts the run's id (KFP backend/src/v2/driver/resolve.go).
 RUN_ID = "{{$.pipeline_job_uuid}}"
-
-#: The step that is given the whole configuration, and so every value of it that a run sets.
-REPORTER = "RunReporter"
 
 #: The parameter that no step reads: it says in a run's record which configuration was compiled.
 CONFIG_HASH = "config_hash"
@@ -61,7 +60,8 @@ class Parameter:
 
     def places_in(self, node: str) -> list[Place]:
         """Where it stands in a step's execution properties."""
-        whole = [Place(REPORTER, "config", tuple(self.key.split(".")))] if "." in self.key else []
+        # This step is given the whole configuration, and so every value of it that a run sets.
+        whole = [Place(Stage.RUN_REPORTER, "config", tuple(self.key.split(".")))] if "." in self.key else []
         return [place for place in (*self.places, *whole) if place.node == node]
 
     @property
@@ -71,17 +71,19 @@ class Parameter:
 
 
 def _training(field: str) -> tuple[Place, ...]:
-    return tuple(Place(node, "custom_config", ("training", field)) for node in ("Trainer", "Tuner", "WarmStart"))
+    return tuple(
+        Place(node, "custom_config", ("training", field)) for node in (Stage.TRAINER, Stage.TUNER, Stage.WARM_START)
+    )
 
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("data_path", "data.path", "STRING", (Place("ImageExampleGen", "config", ("path",)),)),
-    Parameter("span", "data.spans.span", "STRING", (Place("ImageExampleGen", "config", ("spans", "span")),), _span),
+    Parameter("data_path", "data.path", "STRING", (Place(Stage.EXAMPLE_GEN, "config", ("path",)),)),
+    Parameter("span", "data.spans.span", "STRING", (Place(Stage.EXAMPLE_GEN, "config", ("spans", "span")),), _span),
     Parameter(
         "train_steps",
         "training.steps",
         "NUMBER_INTEGER",
-        (*_training("steps"), Place("Trainer", "train_args", ("num_steps",))),
+        (*_training("steps"), Place(Stage.TRAINER, "train_args", ("num_steps",))),
         int,
     ),
     Parameter("batch_size", "training.global_batch_size", "NUMBER_INTEGER", _training("global_batch_size"), int),
@@ -91,14 +93,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "min_mean_iou",
         "evaluation.min_mean_iou",
         "NUMBER_DOUBLE",
-        (Place("SegmentationEvaluator", "config", ("min_mean_iou",)),),
+        (Place(Stage.EVALUATOR, "config", ("min_mean_iou",)),),
         float,
     ),
     Parameter(
         "serving",
         "serving",
         "STRING",
-        tuple(Place(node, "serving_dir", parent=True) for node in ("ServedModel", "WarmStart", "ModelPusher")),
+        tuple(Place(node, "serving_dir", parent=True) for node in (Stage.SERVED_MODEL, Stage.WARM_START, Stage.PUSHER)),
     ),
 )
 

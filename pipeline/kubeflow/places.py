@@ -9,6 +9,7 @@ from typing import NamedTuple
 from components.storage.file_systems import is_local
 from data.errors import ConfigError
 from pipeline.config import Config
+from pipeline.stages import Stage
 
 
 class Place(NamedTuple):
@@ -22,12 +23,12 @@ class Place(NamedTuple):
 
 def read_places(config: Config) -> Iterator[Place]:
     """What the stages read beside artifacts."""
-    yield Place("ImageExampleGen", "data.path", config.data.path)
+    yield Place(Stage.EXAMPLE_GEN, "data.path", config.data.path)
     if config.data.evaluation not in ("fixed", "window"):
-        yield Place("ImageExampleGen", "data.evaluation", config.data.evaluation)
+        yield Place(Stage.EXAMPLE_GEN, "data.evaluation", config.data.evaluation)
     weights = config.training.initial_weights
     if weights not in ("random", "imagenet") and is_local(weights):
-        yield Place("Trainer", "training.initial_weights", weights)
+        yield Place(Stage.TRAINER, "training.initial_weights", weights)
 
 
 def on_this_machine(config: Config) -> list[str]:
@@ -59,9 +60,9 @@ def places_on_no_volume(config: Config, serving: str, checkpoints: str) -> list[
     """What a step would look for, or leave, in its own pod alone, as sentences; empty if volumes hold it all."""
     places = (
         *((*place, "it must be in the image") for place in read_places(config)),
-        ("ModelPusher", "the serving directory", serving, "the pushed model is gone with the pod"),
-        ("RunReporter", "the serving directory", serving, "the pushed model gets no model card"),
-        ("Trainer", "the checkpoints' folder", checkpoints, "a new pod trains from the beginning"),
+        (Stage.PUSHER, "the serving directory", serving, "the pushed model is gone with the pod"),
+        (Stage.RUN_REPORTER, "the serving directory", serving, "the pushed model gets no model card"),
+        (Stage.TRAINER, "the checkpoints' folder", checkpoints, "a new pod trains from the beginning"),
     )
     return [
         f"{what} {place} is on no volume of kubeflow.stages.{stage}: {otherwise}"

@@ -24,26 +24,27 @@ from pipeline.records.summarize import summarize
 from pipeline.records.summary import SUMMARY_FILE
 from pipeline.report.model_card import MARKDOWN_FILE, write_model_card
 from pipeline.report.page import RunRecord, write_report
+from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE
 
 #: (stage, output) -> type of what the record is made of; not every pipeline has every stage.
 READ: Mapping[tuple[str, str], type[Artifact]] = {
-    ("ServedModel", "model"): standard_artifacts.Model,
-    ("ImageExampleGen", "examples"): standard_artifacts.Examples,
-    ("ImageExampleGen", "quarantine"): Quarantine,
-    ("ImageExampleGen", "spans"): Spans,
-    ("StatisticsGen", "statistics"): standard_artifacts.ExampleStatistics,
-    ("SpanDrift", "drift"): Drift,
-    ("WarmStart", "model"): standard_artifacts.Model,
-    ("Tuner", "best_hyperparameters"): standard_artifacts.HyperParameters,
-    ("Tuner", "tuner_results"): standard_artifacts.TunerResults,
-    ("Trainer", "model"): standard_artifacts.Model,
-    ("Trainer", "model_run"): standard_artifacts.ModelRun,
-    ("SegmentationEvaluator", "evaluation"): standard_artifacts.ModelEvaluation,
-    ("InfraCheck", "blessing"): standard_artifacts.InfraBlessing,
-    ("LiteConverter", "lite"): LiteModels,
-    ("HubExporter", "hub"): HubModels,
-    ("ModelPusher", "pushed_model"): standard_artifacts.PushedModel,
+    (Stage.SERVED_MODEL, "model"): standard_artifacts.Model,
+    (Stage.EXAMPLE_GEN, "examples"): standard_artifacts.Examples,
+    (Stage.EXAMPLE_GEN, "quarantine"): Quarantine,
+    (Stage.EXAMPLE_GEN, "spans"): Spans,
+    (Stage.STATISTICS, "statistics"): standard_artifacts.ExampleStatistics,
+    (Stage.DRIFT, "drift"): Drift,
+    (Stage.WARM_START, "model"): standard_artifacts.Model,
+    (Stage.TUNER, "best_hyperparameters"): standard_artifacts.HyperParameters,
+    (Stage.TUNER, "tuner_results"): standard_artifacts.TunerResults,
+    (Stage.TRAINER, "model"): standard_artifacts.Model,
+    (Stage.TRAINER, "model_run"): standard_artifacts.ModelRun,
+    (Stage.EVALUATOR, "evaluation"): standard_artifacts.ModelEvaluation,
+    (Stage.INFRA_CHECK, "blessing"): standard_artifacts.InfraBlessing,
+    (Stage.LITE, "lite"): LiteModels,
+    (Stage.HUB, "hub"): HubModels,
+    (Stage.PUSHER, "pushed_model"): standard_artifacts.PushedModel,
 }
 
 

@@ -18,7 +18,8 @@ import yaml
 from data.errors import ConfigError
 from pipeline.config import Config, config_hash
 from pipeline.kubeflow.config import StageConfig
-from pipeline.pipeline import Locations, training_config
+from pipeline.pipeline import trainer_config
+from pipeline.stages import Stage
 
 NEVER_RUN = "Rendered and checked against the schema of the Training Operator; never run on a cluster."
 COMMAND = ("python", "-m", "pipeline.kubeflow.training_worker")
@@ -66,7 +67,7 @@ def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
             "training.warm_start is true, but a job is not told which model is served; set it to false, and "
             "training.initial_weights to the folder of a served version on a volume that the pods share"
         )
-    stage = config.kubeflow.stage("Trainer")
+    stage = config.kubeflow.stage(Stage.TRAINER)
     _check_shared(stage, asdict(places))
     return {
         "apiVersion": "kubeflow.org/v1",
@@ -119,7 +120,7 @@ def _pod(config: Config, image: str, places: Places, stage: StageConfig) -> dict
 
 
 def _container(config: Config, image: str, places: Places, stage: StageConfig) -> dict[str, Any]:
-    custom = training_config(config, Locations(artifacts="", serving="", checkpoints=places.checkpoints))
+    custom = trainer_config(config, places.checkpoints).model_dump(mode="json")
     secrets = [
         {"name": secret.variable, "valueFrom": {"secretKeyRef": {"name": secret.secret, "key": secret.key}}}
         for secret in stage.secrets

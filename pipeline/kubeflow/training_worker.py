@@ -27,7 +27,7 @@ def training_arguments(examples: str, model: str, custom_config: str) -> FnArgs:
     Args:
         examples: Folder of Transform's transformed examples, one folder for each split in it.
         model: Folder of a Model artifact; the curves go to `run` in it.
-        custom_config: JSON of `pipeline.pipeline.training_config`.
+        custom_config: JSON of a `components.training.trainer.TrainerConfig`.
     """
     train, val, _ = SPLITS
     return FnArgs(

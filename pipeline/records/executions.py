@@ -12,6 +12,7 @@ from tfx.types.artifact import Artifact
 
 from pipeline.metadata.provenance import REASONS
 from pipeline.metadata.store import open_store
+from pipeline.stages import Stage
 
 _STATES = {
     metadata_store_pb2.Execution.COMPLETE: "ran",
@@ -54,7 +55,7 @@ def note_reasons(
     config: metadata_store_pb2.ConnectionConfig, stages: Mapping[str, StageRecord], reasons: list[str]
 ) -> None:
     """Adds to the evaluation that a run made why its model was blessed or not; `pipeline.metadata.lineage` tells it."""
-    evaluator = stages.get("SegmentationEvaluator")
+    evaluator = stages.get(Stage.EVALUATOR)
     if evaluator is not None and evaluator.state == "ran":
         store = open_store(config)
         (evaluation,) = store.get_artifacts_by_id([evaluator.outputs["evaluation"][0].id])

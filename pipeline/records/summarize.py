@@ -36,13 +36,16 @@ from pipeline.records.summary import (
     TrialSummary,
     TuningSummary,
 )
+from pipeline.stages import Stage
 
 
 def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> Summary:
     """Collects a run's summary from its artifacts; what the run did not come to stays None."""
     artifacts = {(stage.name, key): outputs[0] for stage in stages.values() for key, outputs in stage.outputs.items()}
-    lite, hub = artifacts.get(("LiteConverter", "lite")), artifacts.get(("HubExporter", "hub"))
-    tuning = _tuning(artifacts.get(("Tuner", "best_hyperparameters")), artifacts.get(("Tuner", "tuner_results")))
+    lite, hub = artifacts.get((Stage.LITE, "lite")), artifacts.get((Stage.HUB, "hub"))
+    tuning = _tuning(
+        artifacts.get((Stage.TUNER, "best_hyperparameters")), artifacts.get((Stage.TUNER, "tuner_results"))
+    )
     summary = Summary(
         run_id=run_id,
         status="failed" if error else "succeeded",
@@ -57,25 +60,25 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
         timings={stage.name: round(stage.seconds, 3) for stage in stages.values()},
         cached=[stage.name for stage in stages.values() if stage.state == "cached"],
     )
-    evaluation = artifacts.get(("SegmentationEvaluator", "evaluation"))
+    evaluation = artifacts.get((Stage.EVALUATOR, "evaluation"))
     if evaluation is None:
         return summary.model_copy(update={"reasons": [error] if error else []})
     scores, verdict = read_scores(evaluation.uri, config.labels.names), read_verdict(evaluation.uri)
     return summary.model_copy(
         update={
             "metrics": _metrics(scores, verdict),
-            "baseline": _baseline(artifacts.get(("ServedModel", "model")), scores, verdict),
+            "baseline": _baseline(artifacts.get((Stage.SERVED_MODEL, "model")), scores, verdict),
             **_outcome(artifacts, verdict),
         }
     )
 
 
 def _data(artifacts: Mapping[tuple[str, str], Artifact]) -> DataSummary | None:
-    quarantine = artifacts.get(("ImageExampleGen", "quarantine"))
+    quarantine = artifacts.get((Stage.EXAMPLE_GEN, "quarantine"))
     if quarantine is None:
         return None
     counts = read_counts(quarantine.uri)
-    spans, drift = artifacts.get(("ImageExampleGen", "spans")), artifacts.get(("SpanDrift", "drift"))
+    spans, drift = artifacts.get((Stage.EXAMPLE_GEN, "spans")), artifacts.get((Stage.DRIFT, "drift"))
     window = read_window(spans.uri) if spans else None
     return DataSummary(
         images=counts["splits"],
@@ -100,7 +103,7 @@ def _tuning(best: Artifact | None, results: Artifact | None) -> TuningSummary | 
 def _model(
     artifacts: Mapping[tuple[str, str], Artifact], config: Config, tuning: TuningSummary | None
 ) -> ModelSummary | None:
-    model_run, start = artifacts.get(("Trainer", "model_run")), artifacts.get(("WarmStart", "model"))
+    model_run, start = artifacts.get((Stage.TRAINER, "model_run")), artifacts.get((Stage.WARM_START, "model"))
     if model_run is None:
         return None
     if tuning is not None:
@@ -171,8 +174,8 @@ def _baseline(served: Artifact | None, scores: Scores, verdict: Verdict) -> Base
 
 def _outcome(artifacts: Mapping[tuple[str, str], Artifact], verdict: Verdict) -> dict[str, Any]:
     """Whether the model was blessed and pushed, and why."""
-    infra = artifacts.get(("InfraCheck", "blessing"))
-    pushed = artifacts.get(("ModelPusher", "pushed_model"))
+    infra = artifacts.get((Stage.INFRA_CHECK, "blessing"))
+    pushed = artifacts.get((Stage.PUSHER, "pushed_model"))
     reasons, blessed = list(verdict.reasons), verdict.blessed
     if infra is not None:
         refusal = infra.get_string_custom_property(infra_check.REASON)

@@ -11,6 +11,7 @@ from pipeline.records.summary import Summary
 from pipeline.report.charts import Axis, Chart, round_top
 from pipeline.report.render import render
 from pipeline.report.wording import Verdict, seconds_text, verdict
+from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE, Workspace, begun, run_folders
 
 INDEX_FILE = "index.html"
@@ -35,9 +36,9 @@ class Row:
     @property
     def training_seconds(self) -> float | None:
         """None where nothing was trained: training failed to begin, or its result was taken from the cache."""
-        if self.summary is None or "Trainer" in self.summary.cached:
+        if self.summary is None or Stage.TRAINER in self.summary.cached:
             return None
-        return self.summary.timings.get("Trainer")
+        return self.summary.timings.get(Stage.TRAINER)
 
     @property
     def images(self) -> int | None:

@@ -41,6 +41,7 @@ from pipeline.report.scores import class_scores, confusions, interval_config, lo
 from pipeline.report.spans import SpansView, view_spans
 from pipeline.report.statistics import Split, read_statistics
 from pipeline.report.wording import seconds_text, verdict
+from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE, Workspace
 
 TRIALS = "trials"
@@ -153,7 +154,7 @@ def nested(tree: Tree) -> dict[str, Any]:
 
 def read_training(stages: Mapping[str, StageRecord]) -> TrainingResult | None:
     """What the Trainer's `model_run` artifact tells."""
-    folder = artifact_folder(stages, "Trainer", "model_run")
+    folder = artifact_folder(stages, Stage.TRAINER, "model_run")
     if folder is None:
         return None
     with fileio.open(os.path.join(folder, RESULT_FILE)) as file:
@@ -181,21 +182,21 @@ def draw_training(training: TrainingResult | None, summary: Summary) -> Chart | 
 
 def quarantined(stages: Mapping[str, StageRecord]) -> list[dict[str, str]]:
     """The first files that were set aside, with path and reason."""
-    folder = artifact_folder(stages, "ImageExampleGen", "quarantine")
+    folder = artifact_folder(stages, Stage.EXAMPLE_GEN, "quarantine")
     return read_bad(folder, MOST_BAD) if folder else []
 
 
 def read_splits(stages: Mapping[str, StageRecord], names: list[str]) -> list[Split]:
     """What is known of each split."""
-    if artifact_folder(stages, "StatisticsGen", "statistics") is None:
+    if artifact_folder(stages, Stage.STATISTICS, "statistics") is None:
         return []
-    return read_statistics(stages["StatisticsGen"].outputs["statistics"][0], names)
+    return read_statistics(stages[Stage.STATISTICS].outputs["statistics"][0], names)
 
 
 def read_spans(stages: Mapping[str, StageRecord]) -> SpansView | None:
     """What the run left of its spans; None where the data do not come in spans."""
-    folder = artifact_folder(stages, "ImageExampleGen", "spans")
-    return view_spans(folder, artifact_folder(stages, "SpanDrift", "drift")) if folder else None
+    folder = artifact_folder(stages, Stage.EXAMPLE_GEN, "spans")
+    return view_spans(folder, artifact_folder(stages, Stage.DRIFT, "drift")) if folder else None
 
 
 def _tensorboard_command(logs: Path) -> str:

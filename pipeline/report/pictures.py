@@ -28,6 +28,7 @@ from models.export.saved_model import Segmenter, load_segmenter
 from pipeline.records.executions import StageRecord, artifact_folder
 from pipeline.records.summary import Summary
 from pipeline.report.render import drawing_uri, mask_uri, photo_uri, shrunk
+from pipeline.stages import Stage
 
 #: Longer side of a picture in a page, in pixels.
 PICTURE_SIDE = 320
@@ -136,7 +137,7 @@ def choose(results: Sequence[ImageResult], each: int) -> Choice:
 
 def image_results(stages: Mapping[str, StageRecord]) -> list[ImageResult]:
     """What a run's evaluation says of each image; nothing where it holds none."""
-    evaluation = artifact_folder(stages, "SegmentationEvaluator", "evaluation")
+    evaluation = artifact_folder(stages, Stage.EVALUATOR, "evaluation")
     with suppress(WorkspaceError):  # made by an earlier version, which said nothing of single images
         return read_images(evaluation) if evaluation else []
     return []
@@ -148,18 +149,18 @@ def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
     Only one that InfraCheck has let through is loaded: it has answered in a process of its own, so it will not bring
     this one down.
     """
-    blessings = stages["InfraCheck"].outputs.get("blessing", []) if "InfraCheck" in stages else []
+    blessings = stages[Stage.INFRA_CHECK].outputs.get("blessing", []) if Stage.INFRA_CHECK in stages else []
     serves = any(blessing.get_int_custom_property(infra_check.BLESSED) for blessing in blessings)
-    model = artifact_folder(stages, "Trainer", "model")
+    model = artifact_folder(stages, Stage.TRAINER, "model")
     return load_segmenter(path_utils.serving_model_dir(model)) if model and serves else None
 
 
 def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> dict[str, Labelled]:
     """Those of a run's test images that are asked for, by key, as long as they are there."""
     found: dict[str, Labelled] = {}
-    if artifact_folder(stages, "ImageExampleGen", "examples") is None:
+    if artifact_folder(stages, Stage.EXAMPLE_GEN, "examples") is None:
         return found
-    for record in all_examples(stages["ImageExampleGen"].outputs["examples"][0], TEST_SPLIT):
+    for record in all_examples(stages[Stage.EXAMPLE_GEN].outputs["examples"][0], TEST_SPLIT):
         if len(found) == len(keys):
             break
         example = tf.train.Example.FromString(record).features.feature

@@ -28,6 +28,7 @@ from pipeline.schedule.events import Event, events_of, pushed_versions
 from pipeline.schedule.inputs import input_state
 from pipeline.schedule.process import Ending, RunProcess
 from pipeline.schedule.state import KEPT, Cause, Result, ScheduledRun, State
+from pipeline.stages import Stage
 from pipeline.workspace import Workspace
 
 _POLL = 5.0
@@ -183,7 +184,7 @@ class Retraining:
 def _measured(summary: Summary | None) -> dict[str, object]:
     if summary is None:
         return {}
-    ran = "ModelPusher" not in summary.cached
+    ran = Stage.PUSHER not in summary.cached
     return {
         "version": summary.pushed_version if ran else None,
         "mean_iou": summary.metrics.mean_iou if summary.metrics else None,
@@ -200,9 +201,9 @@ def result_of(summary: Summary | None) -> Result:
     """
     if summary is None or summary.blessed is None:
         return "unchanged"
-    if summary.pushed_version is not None and "ModelPusher" not in summary.cached:
+    if summary.pushed_version is not None and Stage.PUSHER not in summary.cached:
         return "pushed"
-    new = "Trainer" if summary.blessed else "SegmentationEvaluator"
+    new = Stage.TRAINER if summary.blessed else Stage.EVALUATOR
     return "unchanged" if summary.pushed_version is not None or new in summary.cached else "refused"
 
 

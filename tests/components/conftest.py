@@ -105,9 +105,8 @@ def run_pusher(
         served_model=channel(served),
         **{name: channel(made) for name, made in targets.items()},
         serving_dir=str(folder / "serving/tiny"),
-        config=config.model_dump_json(),
-        label_map=labels.model_dump_json(),
-        code_hash="",
+        config=config,
+        label_map=labels,
     )
     return run_node(node, folder / "pushed")["pushed_model"]
 
@@ -122,7 +121,7 @@ def push(model: Artifact, examples: Artifact, labels: LabelMap, folder: Path, **
 
 def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:
     """Runs ExampleGen; its examples and its quarantine."""
-    outputs = run_node(example_gen.ImageExampleGen(config, code_hash=""), folder)
+    outputs = run_node(example_gen.ImageExampleGen(config), folder)
     return outputs["examples"], outputs["quarantine"]
 
 

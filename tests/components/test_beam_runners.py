@@ -55,22 +55,21 @@ class Outcome:
 
 def run_stages(beam: BeamConfig, dataset: Path, model: Artifact, labels: LabelMap, folder: Path) -> Outcome:
     """Runs the four stages with the Beam options of a configuration."""
-    config, label_map = resolved(dataset), labels.model_dump_json()
+    config = resolved(dataset)
 
     def run(node: Any, name: str) -> dict[str, Artifact]:
         return run_node(node, folder / name, beam.arguments())
 
-    examples = run(ImageExampleGen(config, code_hash=""), "examples")["examples"]
+    examples = run(ImageExampleGen(config), "examples")["examples"]
     options = tfdv.StatsOptions(feature_allowlist=features.scalar_keys(labels.names))
     statistics = run(StatisticsGen(channel(examples), stats_options=options), "statistics")["statistics"]
-    schema = run(DataSchema(validation=ValidationConfig().model_dump_json(), label_map=label_map, code_hash=""), "s")
+    schema = run(DataSchema(validation=ValidationConfig(), label_map=labels), "s")
     transform = run(
         ImageTransform(
             channel(examples),
             channel(schema["schema"]),
-            preprocess=PreprocessConfig().model_dump_json(),
-            label_map=label_map,
-            code_hash="",
+            PreprocessConfig(),
+            labels,
         ),
         "transform",
     )
@@ -84,7 +83,6 @@ def run_stages(beam: BeamConfig, dataset: Path, model: Artifact, labels: LabelMa
             channel(schema["schema"]),
             EvaluationConfig(slice_by=(features.SOURCE,)),
             labels,
-            code_hash="",
         ),
         "evaluation",
     )

@@ -14,12 +14,14 @@ def project(tmp_path: Path) -> Path:
         "models/__init__.py": "",
         "models/net.py": "def build():\n    from data import masks\n    return masks\n",
         "components/__init__.py": "import os\n",
+        "components/training/__init__.py": "",
+        "components/publishing/__init__.py": "",
         "components/training/trainer.py": "import models.net\n",
         "components/publishing/pusher.py": "import json\n",
     }
     for name, content in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     return tmp_path
 
@@ -38,6 +40,7 @@ def test_follows_imports_into_functions_and_packages(project: Path) -> None:
     found = {path.relative_to(project).as_posix() for path in source_files("components.training.trainer", project)}
     assert found == {
         "components/__init__.py",
+        "components/training/__init__.py",
         "components/training/trainer.py",
         "models/__init__.py",
         "models/net.py",

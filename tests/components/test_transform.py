@@ -62,18 +62,8 @@ def transformed(
 ) -> dict[str, Artifact]:
     """Transform's outputs for `mixed`."""
     folder = tmp_path_factory.mktemp("transform")
-    schema = run_node(
-        DataSchema(validation=ValidationConfig().model_dump_json(), label_map=labels.model_dump_json(), code_hash=""),
-        folder,
-    )["schema"]
-    node = ImageTransform(
-        channel(mixed),
-        channel(schema),
-        preprocess=config.model_dump_json(),
-        label_map=labels.model_dump_json(),
-        code_hash="",
-    )
-    return run_node(node, folder)
+    schema = run_node(DataSchema(validation=ValidationConfig(), label_map=labels), folder)["schema"]
+    return run_node(ImageTransform(channel(mixed), channel(schema), config, labels), folder)
 
 
 def pair(serialized: bytes, config: PreprocessConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -95,12 +95,10 @@ def evaluate(
         of.set_int_custom_property(baseline.PRESENT, 1)
         of.set_int_custom_property(baseline.VERSION, 5)
     schema = run_node(
-        DataSchema(validation=ValidationConfig().model_dump_json(), label_map=labels.model_dump_json(), code_hash=""),
+        DataSchema(validation=ValidationConfig(), label_map=labels),
         folder,
     )["schema"]
-    node = SegmentationEvaluator(
-        channel(judged), channel(candidate), channel(of), channel(schema), config, labels, code_hash=""
-    )
+    node = SegmentationEvaluator(channel(judged), channel(candidate), channel(of), channel(schema), config, labels)
     outputs = run_node(node, folder)
     uri = outputs["evaluation"].uri
     found = Judged(read_scores(uri, labels.names), read_images(uri), read_verdict(uri), outputs["blessing"])

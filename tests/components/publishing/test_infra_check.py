@@ -19,7 +19,7 @@ ONE = InfraConfig(requests=1, image_seconds=60)
 
 def check(model: Artifact, examples: Artifact, config: InfraConfig, folder: Path) -> tuple[bool, str]:
     """The verdict and its reason."""
-    node = InfraCheck(model=channel(model), examples=channel(examples), config=config.model_dump_json(), code_hash="")
+    node = InfraCheck(model=channel(model), examples=channel(examples), config=config)
     blessing = run_node(node, folder)["blessing"]
     blessed = bool(blessing.get_int_custom_property(BLESSED))
     assert os.listdir(blessing.uri) == ["INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED"]

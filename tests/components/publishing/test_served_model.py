@@ -33,7 +33,7 @@ def serving(tmp_path: Path) -> Path:
 
 
 def baseline(serving: Path, labels: LabelMap, on_label_change: OnLabelChange, out: Path) -> Artifact:
-    return run_node(ServedModel(str(serving), labels.model_dump_json(), on_label_change, "hash"), out)["model"]
+    return run_node(ServedModel(str(serving), labels, on_label_change), out)["model"]
 
 
 def renamed(*names: str) -> LabelMap:
@@ -153,7 +153,7 @@ def test_the_highest_version_that_ever_was_is_known_after_the_serving_directory_
 
     assert state[HIGHEST] == "10"
     assert Driver(None).state({"serving_dir": str(serving)})[HIGHEST] == "0"
-    node = ServedModel(str(serving), LABELS.model_dump_json(), "refuse", "hash")
+    node = ServedModel(str(serving), LABELS, "refuse")
     model = artifact(standard_artifacts.Model, tmp_path / "model")
     node.EXECUTOR_SPEC.executor_class().Do({}, {"model": [model]}, node.exec_properties | state)
     assert model.get_int_custom_property(HIGHEST) == 10

@@ -182,9 +182,8 @@ def drift(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     labels = LabelMap(classes=tuple(ClassLabel(name=name) for name in CLASSES))
     node = SpanDrift(
         spans=channel(spans),
-        config=DriftConfig().model_dump_json(),
-        label_map=labels.model_dump_json(),
-        code_hash="",
+        config=DriftConfig(),
+        label_map=labels,
     )
     return run_node(node, folder)["drift"]
 
@@ -200,9 +199,7 @@ def test_the_numbers_are_kept_with_tfdvs_statistics_of_each_span(drift: Artifact
 def validate(drift: Artifact | None, on_drift: str | None, folder: Path) -> None:
     """Runs the validator on statistics that break no schema."""
     labels = LabelMap(classes=tuple(ClassLabel(name=name) for name in CLASSES))
-    schema = DataSchema(
-        validation=ValidationConfig(min_side=1).model_dump_json(), label_map=labels.model_dump_json(), code_hash=""
-    )
+    schema = DataSchema(validation=ValidationConfig(min_side=1), label_map=labels)
     made = run_node(schema, folder)["schema"]
     statistics = artifact(standard_artifacts.ExampleStatistics, folder / "statistics")
     statistics.split_names = '["train"]'

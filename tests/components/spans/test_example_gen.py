@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -87,7 +88,8 @@ class Runs:
         config = DataConfig.model_validate(
             {"path": self._path, "layout": "folder", "label_map": LABELS, "max_bad_fraction": 0.3, **settings}
         )
-        node = WindowExampleGen(config, str(self.ingested), code_hash)
+        with patch("components.spans.example_gen.code_hash", lambda module: code_hash):
+            node = WindowExampleGen(config, str(self.ingested))
         return run_node(node, self._folder / f"run{self._count}")
 
     def cached(self) -> list[str]:

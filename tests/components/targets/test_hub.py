@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 def make(model: Artifact, examples: Artifact, folder: Path, **settings: Any) -> Artifact:
     """Runs the component's executor."""
     config = HubConfig(**{"modules": ("segmenter", "feature_extractor"), "images": 3, **settings})
-    node = HubExporter(model=channel(model), examples=channel(examples), config=config.model_dump_json(), code_hash="")
+    node = HubExporter(model=channel(model), examples=channel(examples), config=config)
     return run_node(node, folder / "out")["hub"]
 
 

@@ -14,7 +14,7 @@ from components.config import LiteConfig
 from components.ingest.sample_images import test_examples as first_test_examples
 from components.targets import lite
 from components.targets.accuracy_check import Pair, score
-from components.targets.lite import LiteConverter, fixed_pairs, latency, page_hash
+from components.targets.lite import LiteConverter, fixed_pairs, latency
 from components.targets.lite_record import LiteRecord, read_record
 from data.labels import LabelMap
 from models.export.lite import LiteSegmenter
@@ -31,9 +31,7 @@ def make(model: Artifact, examples: Artifact, folder: Path, **settings: Any) -> 
     node = LiteConverter(
         model=channel(model),
         examples=channel(examples),
-        config=SETTINGS.model_copy(update=settings).model_dump_json(),
-        page=page_hash(),
-        code_hash="",
+        config=SETTINGS.model_copy(update=settings),
     )
     return run_node(node, folder / "out")["lite"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.training.tuner import tuner_fn
+from components.training.tuner import TunerConfig, tuner_fn
 from components.training.tuning import TuningConfig
 from components.transform import CHANNEL_MEAN, CHANNEL_VARIANCE, CLASS_PIXELS
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
@@ -58,9 +58,8 @@ def write_split(path: Path) -> str:
 
 def search(strategy: str, records: str, folder: Path) -> list[dict[str, Any]]:
     """Runs the search as TFX's executor does; values and score of each trial, in order."""
-    custom: dict[str, Any] = {name: section.model_dump(mode="json") for name, section in SECTIONS.items()}
-    custom["training"]["strategy"] = strategy
-    custom["checkpoints"] = str(folder / "checkpoints")
+    config = TunerConfig(**SECTIONS, checkpoints=str(folder / "checkpoints"))
+    custom = config.with_values({"training.strategy": strategy}).model_dump(mode="json")
     tuner = tuner_fn(
         FnArgs(working_dir=str(folder / "tmp"), train_files=[records], eval_files=[records], custom_config=custom)
     ).tuner

@@ -18,10 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.training import tuner
-from components.training.tuner import halvings, shortened, tuner_fn
+from components.training.tuner import TunerConfig, halvings, tuner_fn
 from components.training.tuning import TuningConfig
-from data.config import AugmentConfig
+from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.errors import DataError, TrainingError
+from data.labels import ClassLabel, LabelMap
 from models.config import ModelConfig, TrainingConfig
 from models.training.loop import TrainingResult
 from models.training.validation import Evaluation
@@ -34,8 +35,8 @@ SPACE = {
     "model.dropout": {"choices": [0, 0.5]},
 }
 
-#: The sections of each training, in order.
-Trainings = list[dict[str, Any]]
+#: What each training was told, in order.
+Trainings = list[TunerConfig]
 
 
 @pytest.fixture
@@ -43,14 +44,14 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     """What has been trained; the mean IoU of a training is its dropout plus its learning rate."""
     made: Trainings = []
 
-    def fit(custom: dict[str, Any], train: list[str], val: list[str], folder: Path) -> tuple[None, TrainingResult]:
+    def fit(config: TunerConfig, train: list[str], val: list[str], folder: Path) -> tuple[None, TrainingResult]:
         assert [Path(file).name for file in (*train, *val)] == ["train-0", "val-0"]
         (folder / "checkpoints").mkdir(exist_ok=True)
-        made.append(custom)
-        score = custom["model"]["dropout"] + custom["training"]["learning_rate"]
+        made.append(config)
+        score = config.model.dropout + config.training.learning_rate
         early = Evaluation(step=1, mean_iou=score, iou=(score,))
-        late = Evaluation(step=custom["training"]["steps"], mean_iou=score / 2, iou=(score / 2,))
-        return None, TrainingResult(steps=custom["training"]["steps"], history=(early, late))
+        late = Evaluation(step=config.training.steps, mean_iou=score / 2, iou=(score / 2,))
+        return None, TrainingResult(steps=config.training.steps, history=(early, late))
 
     monkeypatch.setattr(tuner, "fit", fit)
     monkeypatch.setattr(tuner.keras.backend, "clear_session", lambda: None)  # half a second each, and nothing to clear
@@ -64,18 +65,22 @@ def search(tmp_path: Path) -> Callable[..., keras_tuner.engine.base_tuner.BaseTu
         (tmp_path / name).touch()
 
     def run(space: Mapping[str, Any] = SPACE, **tuning: Any) -> keras_tuner.engine.base_tuner.BaseTuner:
-        sections = {"model": ModelConfig(), "training": TrainingConfig(steps=100), "augment": AugmentConfig()}
-        custom = {
-            **{name: section.model_dump(mode="json") for name, section in sections.items()},
-            "checkpoints": str(tmp_path / "checkpoints"),
-            "tuning": TuningConfig(steps=90, space=space, **tuning).model_dump(mode="json"),
-        }
+        config = TunerConfig(
+            model=ModelConfig(),
+            training=TrainingConfig(steps=100),
+            augment=AugmentConfig(),
+            input=InputConfig(),
+            preprocess=PreprocessConfig(),
+            label_map=LabelMap(classes=(ClassLabel(name="sky"), ClassLabel(name="road"))),
+            checkpoints=str(tmp_path / "checkpoints"),
+            tuning=TuningConfig(steps=90, space=space, **tuning),
+        )
         result = tuner_fn(
             FnArgs(
                 working_dir=str(tmp_path / "tmp"),
                 train_files=[str(tmp_path / "train-*")],
                 eval_files=[str(tmp_path / "val-*")],
-                custom_config=custom,
+                custom_config=config.model_dump(mode="json"),
             )
         )
         result.tuner.search(**result.fit_kwargs)
@@ -84,8 +89,8 @@ def search(tmp_path: Path) -> Callable[..., keras_tuner.engine.base_tuner.BaseTu
     return run
 
 
-def values(training: dict[str, Any]) -> tuple[float, float]:
-    return training["training"]["learning_rate"], training["model"]["dropout"]
+def values(trained: TunerConfig) -> tuple[float, float]:
+    return trained.training.learning_rate, trained.model.dropout
 
 
 @pytest.mark.parametrize(("algorithm", "least"), [("random", 6), ("bayesian", 4)])
@@ -95,7 +100,7 @@ def test_trials_train_with_different_values_of_the_space_and_the_best_score_wins
     found = search(trials=6, algorithm=algorithm)
     assert len({values(training) for training in trainings}) == len(trainings) >= least
     assert all(0.001 <= rate <= 0.1 and dropout in (0, 0.5) for rate, dropout in map(values, trainings))
-    assert {training["training"]["steps"] for training in trainings} == {90}
+    assert {training.training.steps for training in trainings} == {90}
     best = found.get_best_hyperparameters()[0].values
     assert (best["training.learning_rate"], best["model.dropout"]) == max(map(values, trainings), key=sum)
     assert found.oracle.get_best_trials()[0].score == pytest.approx(max(map(sum, map(values, trainings))))
@@ -105,7 +110,7 @@ def test_hyperband_gives_few_steps_to_many_trials_and_all_steps_to_the_best(
     search: Callable[..., Any], trainings: Trainings
 ) -> None:
     search(trials=13, algorithm="hyperband")
-    assert [training["training"]["steps"] for training in trainings] == [10] * 9 + [30] * 3 + [90]
+    assert [training.training.steps for training in trainings] == [10] * 9 + [30] * 3 + [90]
     by_score = sorted(map(values, trainings[:9]), key=sum, reverse=True)
     assert set(map(values, trainings[9:12])) == set(by_score[:3])
     assert values(trainings[12]) == by_score[0]
@@ -133,7 +138,7 @@ def test_a_search_that_was_killed_makes_only_the_trials_that_were_not_finished(
     monkeypatch.setattr(tuner, "fit", fit)
     found = search(trials=6, algorithm=algorithm)
     assert [trial.status for trial in found.oracle.trials.values()] == ["COMPLETED"] * 6
-    made = [(values(training), training["training"]["steps"]) for training in trainings]
+    made = [(values(training), training.training.steps) for training in trainings]
     assert 4 < len(made) == len(set(made)), "no trial was made twice"
 
 
@@ -208,9 +213,3 @@ def test_a_search_without_a_validation_split_is_refused(
     (tmp_path / "val-0").unlink()
     with pytest.raises(DataError, match="split val has no record files"):
         search(trials=1)
-
-
-def test_warm_up_and_ramps_keep_their_share_of_a_shorter_training() -> None:
-    config = TrainingConfig(steps=1000, warmup_steps=100, loss={"top_k_ramp_steps": 500})
-    short = TrainingConfig.model_validate(shortened({"training": config.model_dump(mode="json")}, 50)["training"])
-    assert (short.steps, short.warmup_steps, short.loss.top_k_ramp_steps) == (50, 5, 25)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.training.search_space import FIELDS, chosen_values, tuned, with_values
+from components.training.search_space import FIELDS, chosen_values, with_values
 from components.training.tuning import Dimension, TuningConfig
 from data.errors import ConfigError
 from pipeline.config import Config, load_config
@@ -99,15 +99,14 @@ def test_values_that_are_refused_only_together_are_found_too() -> None:
 
 
 def test_best_values_take_the_place_of_the_configurations_own() -> None:
-    custom = {"training": {"learning_rate": 0.1, "loss": {"dice": 0.0}}, "model": {"width": 1.0}, "code_hash": "a"}
-    best = {"space": [], "values": {"training.loss.dice": 0.5, "model.width": 0.35, "tuner/epochs": 3}}
-    assert tuned(custom, best) == {
+    tree = {"training": {"learning_rate": 0.1, "loss": {"dice": 0.0}}, "model": {"width": 1.0}, "code_hash": "a"}
+    best = {"training.loss.dice": 0.5, "model.width": 0.35, "tuner/epochs": 3}
+    assert with_values(tree, chosen_values(best)) == {
         "training": {"learning_rate": 0.1, "loss": {"dice": 0.5}},
         "model": {"width": 0.35},
         "code_hash": "a",
     }
-    assert custom["model"] == {"width": 1.0}
-    assert tuned(custom, None) == custom
+    assert tree["model"] == {"width": 1.0}
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.integers(0, 9)))

@@ -3,23 +3,23 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from tfx.components.trainer.component import Trainer
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.proto import trainer_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
 from components.publishing.directory import publish
 from components.publishing.served_model import VERSION, is_present
-from components.training.trainer import checkpoint_folder, initial_weights, warm_started
+from components.training.trainer import Trainer, TrainerConfig, initial_weights, warm_started
 from components.training.warm_start import WarmStart
+from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.errors import ConfigError
 from data.labels import ClassLabel, LabelMap
-from models.config import TrainingConfig
+from models.config import ModelConfig, TrainingConfig
 from models.network.deeplab import build_model
 from tests.components.conftest import TINY, artifact, channel, run_node, saved_model
 
@@ -49,7 +49,7 @@ def examples(tmp_path: Path) -> Artifact:
 
 def start(serving: str, examples: Artifact, folder: Path) -> Artifact:
     """What the stage finds."""
-    node = WarmStart(examples=channel(examples), serving_dir=serving, custom_config="{}", code_hash="")
+    node = WarmStart(examples=channel(examples), serving_dir=serving, custom_config="{}")
     return run_node(node, folder)["model"]
 
 
@@ -79,27 +79,29 @@ def test_tfx_hands_the_start_over_to_the_training(
     served: bool, serving: str, examples: Artifact, tmp_path: Path
 ) -> None:
     base = start(serving if served else str(tmp_path / "nothing"), examples, tmp_path / "start")
-    node = Trainer(
-        run_fn=f"{remember.__module__}.{remember.__name__}",
-        examples=channel(examples),
-        base_model=channel(base),
-        train_args=trainer_pb2.TrainArgs(splits=["train"]),
-        eval_args=trainer_pb2.EvalArgs(splits=["val"]),
-        custom_config=custom(),
-    )
+    graph = artifact(standard_artifacts.TransformGraph, tmp_path / "graph")
+    with patch("components.training.trainer.run_fn", remember):
+        node = Trainer(channel(examples), channel(graph), config(), channel(base))
     run_node(node, tmp_path / "trained")
 
     (handed,) = HANDED
     HANDED.clear()
-    started = warm_started(handed.custom_config, handed.base_model, [])
+    started = warm_started(TrainerConfig.model_validate(handed.custom_config), handed.base_model, [])
     expected = path_utils.serving_model_dir(base.uri) if served else "random"
-    assert started["training"]["initial_weights"] == expected
+    assert started.training.initial_weights == expected
 
 
-def custom(**training: Any) -> dict[str, Any]:
-    """The Trainer's configuration, as far as it is looked at here."""
-    values = {"warm_start": True, "steps": 100, "warmup_steps": 10, "global_batch_size": 2, **training}
-    return {"training": TrainingConfig.model_validate(values).model_dump(mode="json"), "checkpoints": ""}
+def config(checkpoints: str = "", **training: Any) -> TrainerConfig:
+    """A configuration of the Trainer that starts from the served model."""
+    return TrainerConfig(
+        model=ModelConfig(),
+        training={"warm_start": True, "steps": 100, "warmup_steps": 10, "global_batch_size": 2, **training},
+        augment=AugmentConfig(),
+        input=InputConfig(),
+        preprocess=PreprocessConfig(),
+        label_map=LabelMap(classes=(ClassLabel(name="sky"), ClassLabel(name="road"))),
+        checkpoints=checkpoints,
+    )
 
 
 @pytest.fixture
@@ -118,24 +120,24 @@ def five_images(write_records: WriteRecords, tmp_path: Path) -> list[str]:
 
 
 def test_steps_scale_with_the_images_and_the_warm_up_with_the_steps(base: str, five_images: list[str]):
-    started = warm_started(custom(warm_start_epochs=8), base, five_images)["training"]
+    started = warm_started(config(warm_start_epochs=8), base, five_images).training
 
-    assert (started["initial_weights"], started["steps"], started["warmup_steps"]) == (base, 20, 2)
+    assert (started.initial_weights, started.steps, started.warmup_steps) == (base, 20, 2)
 
 
 def test_steps_stay_as_configured_for_a_fresh_training_or_without_the_rule(base: str, five_images: list[str]):
-    fresh = custom(warm_start_epochs=8)
+    fresh = config(warm_start_epochs=8)
 
     assert warm_started(fresh, base + "/nothing", five_images) == fresh
-    assert warm_started(custom(), base, five_images)["training"]["steps"] == 100
-    off = custom(warm_start=False)
+    assert warm_started(config(), base, five_images).training.steps == 100
+    off = config(warm_start=False)
     assert warm_started(off, base, five_images) == off
 
 
 def test_outside_the_pipeline_nobody_says_what_is_served():
     with pytest.raises(ConfigError, match="training.warm_start=true needs the served model"):
-        warm_started(custom(), None, [])
-    assert warm_started(custom(warm_start=False), None, [])["training"]["initial_weights"] == "random"
+        warm_started(config(), None, [])
+    assert warm_started(config(warm_start=False), None, []).training.initial_weights == "random"
 
 
 def test_a_served_network_of_another_shape_is_refused_with_what_to_do(model: Artifact, labels: LabelMap):
@@ -158,9 +160,9 @@ def test_of_a_served_network_with_fewer_classes_all_else_is_taken(model: Artifac
 
 
 def test_checkpoints_of_another_start_are_not_gone_on_with(base: str, tmp_path: Path):
-    places = {"checkpoints": str(tmp_path / "checkpoints")}
-    fresh = checkpoint_folder(warm_started(custom(), base + "/nothing", []) | places, ["a"])
-    warm = checkpoint_folder(warm_started(custom(), base, []) | places, ["a"])
+    training = config(checkpoints=str(tmp_path / "checkpoints"))
+    fresh = warm_started(training, base + "/nothing", []).checkpoint_folder(["a"])
+    warm = warm_started(training, base, []).checkpoint_folder(["a"])
 
     assert fresh != warm
-    assert warm == checkpoint_folder(warm_started(custom(), base, []) | places, ["a"])
+    assert warm == warm_started(training, base, []).checkpoint_folder(["a"])

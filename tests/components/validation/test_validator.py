@@ -32,7 +32,7 @@ def rows(examples: Artifact) -> dict[str, list[dict]]:
 
 
 def validate(statistics: Artifact, config: ValidationConfig, labels: LabelMap, folder: Path) -> Artifact:
-    schema = DataSchema(validation=config.model_dump_json(), label_map=labels.model_dump_json(), code_hash="")
+    schema = DataSchema(validation=config, label_map=labels)
     made = run_node(schema, folder)["schema"]
     validator = StrictExampleValidator(statistics=channel(statistics), schema=channel(made))
     return run_node(validator, folder)["anomalies"]

@@ -30,7 +30,7 @@ from data.layouts.base import SPLITS
 from pipeline.config import load_config, resolve
 from pipeline.kubeflow import entrypoint
 from pipeline.kubeflow.mounts import ROOT_VARIABLE
-from pipeline.pipeline import Locations, create_pipeline
+from pipeline.pipeline import PipelinePaths, create_pipeline
 from tests.pipeline.conftest import ROOT, overrides
 
 pytestmark = pytest.mark.long
@@ -175,7 +175,8 @@ def launcher(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     folder = tmp_path_factory.mktemp("launcher")
     config = resolve(load_config(None, overrides(tiny_dataset)), file_system(str(tiny_dataset)))
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": "/data/compiled"})})
-    pipeline = create_pipeline(config, Locations("/unused", serving="/serving/compiled", checkpoints="/unused"))
+    paths = PipelinePaths("/unused", serving="/serving/compiled", checkpoints="/unused", ingested="/unused")
+    pipeline = create_pipeline(config, paths)
     return Launcher(folder, {node.id: node for node in pipeline.components})
 
 

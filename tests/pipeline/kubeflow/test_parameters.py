@@ -11,7 +11,7 @@ from data.dataset import DataConfig
 from pipeline.config import Config
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.parameters import PARAMETERS, Parameter
-from pipeline.pipeline import Locations, create_pipeline
+from pipeline.pipeline import PipelinePaths, create_pipeline
 from tests.pipeline.kubeflow.conftest import resolved
 
 TUNING = "tuning={trials: 1, space: {augment.flip: {choices: [true, false]}}}"
@@ -34,7 +34,8 @@ def with_search(tiny_dataset: Path) -> Config:
 
 def exec_properties(config: Config, serving: str = "/mnt/serving") -> dict[str, dict[str, Any]]:
     """Node id -> execution properties, as strings, with their JSON parsed."""
-    pipeline = create_pipeline(config, Locations("gs://bucket/root", serving, "/mnt/checkpoints"))
+    paths = PipelinePaths("gs://bucket/root", serving, checkpoints="/mnt/checkpoints", ingested="/mnt/ingested")
+    pipeline = create_pipeline(config, paths)
     return {node.id: node.exec_properties for node in pipeline.components}
 
 
