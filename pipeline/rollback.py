@@ -1,12 +1,11 @@
-"""`rollback`, `pin`, `unpin`, `readmit`: what a person decides about versions. Imports quickly, works beside a run.
+"""What a person decides about versions: rollback, pins, and which model may be pushed again. Works beside a run.
 
 The highest version is the one that is served, so an earlier one comes back as a new, higher one. The model that was
 rolled back is remembered as withdrawn: the pipeline, which would find it as good as ever, does not push it again.
 """
 
+from collections.abc import Collection
 from pathlib import Path
-
-from rich.console import Console
 
 from components.publishing import pins_and_blocklist as version_marks
 from components.publishing.directory import Published, published, readable, republish, require_served, versions
@@ -109,55 +108,21 @@ def restored_version(serving: Path, model: str | None, version: int) -> Publishe
     return found[0] if len(found) == 1 and found[0].record.restored_from is not None else None
 
 
-def rollback_command(serving: str, model: str | None, to: int | None, reason: str) -> None:
-    """`rollback`: an earlier version is served again."""
-    serving_dir = choose_serving_dir(serving, model)
-    restored = roll_back(serving_dir, to, reason)
-    record = restored.record
-    console = Console(soft_wrap=True)
-    console.print(f"version {restored.version} is version {record.restored_from} again: {restored.path}", markup=False)
-    console.print(
-        f"version {record.rollback_of} is withdrawn: its model is not pushed again, unless you say `rollback --to "
-        f"{record.rollback_of}` or `readmit {record.rollback_of}`",
-        markup=False,
-    )
-
-
-def pin_command(serving: str, model: str | None, version: int) -> None:
-    """`pin`: a version is never removed."""
-    serving_dir = choose_serving_dir(serving, model)
+def pin(serving_dir: str, version: int) -> Collection[int]:
+    """Keeps a version from being removed; all versions that are pinned now."""
     with changing(serving_dir):  # Or a run might remove the version between the two.
         version_marks.pin(serving_dir, find_version(serving_dir, version).version)
-    _show_pins(serving_dir)
+    return version_marks.pinned(serving_dir)
 
 
-def unpin_command(serving: str, model: str | None, version: int) -> None:
-    """`unpin`: a version is removed when its time has come.
+def unpin(serving_dir: str, version: int) -> Collection[int]:
+    """Lets a version be removed when its time has come; all versions that are pinned now.
 
     Raises:
         WorkspaceError: It was not pinned.
     """
-    serving_dir = choose_serving_dir(serving, model)
-    if not version_marks.unpin(serving_dir, version):
-        raise WorkspaceError(f"{serving_dir}: version {version} is not pinned; pinned versions: {_pins(serving_dir)}")
-    _show_pins(serving_dir)
-
-
-def _pins(serving_dir: str) -> str:
-    return ", ".join(map(str, sorted(version_marks.pinned(serving_dir)))) or "none"
-
-
-def _show_pins(serving_dir: str) -> None:
-    Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {_pins(serving_dir)}", markup=False)
-
-
-def readmit_command(serving: str, model: str | None, version: int) -> None:
-    """`readmit`: a model that was rolled back may be pushed again.
-
-    Raises:
-        WorkspaceError: No model was rolled back as this version.
-    """
-    serving_dir = choose_serving_dir(serving, model)
-    if not readmit(serving_dir, version):
-        raise WorkspaceError(f"{serving_dir}: version {version} was not rolled back")
-    Console(soft_wrap=True).print(f"{serving_dir}: the model of version {version} may be pushed again", markup=False)
+    removed, pins = version_marks.unpin(serving_dir, version), version_marks.pinned(serving_dir)
+    if not removed:
+        text = ", ".join(map(str, sorted(pins))) or "none"
+        raise WorkspaceError(f"{serving_dir}: version {version} is not pinned; pinned versions: {text}")
+    return pins

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from data.errors import ConfigError, DataError
-from pipeline.cli.local import quietly
+from pipeline.cli.application import quietly
 
 if TYPE_CHECKING:
     from pipeline.config import Config

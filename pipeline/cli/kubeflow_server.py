@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import ConfigError
-from pipeline.cli.local import quietly
+from pipeline.cli.application import quietly
 from pipeline.kubeflow import recurring
 from pipeline.kubeflow.client import Server
 from pipeline.kubeflow.document import CompiledPipeline

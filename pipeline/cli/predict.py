@@ -1,4 +1,4 @@
-"""What `local_runner.py predict` does and prints. Importing this module is cheap."""
+"""`predict`: segments images and videos with the pushed model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from data.console import terminal
-from pipeline.cli.local import quietly
+from pipeline.cli.application import (
+    DEFAULT_WORKSPACE,
+    ConfigOption,
+    ModelOption,
+    ServingOption,
+    SetOption,
+    VerboseOption,
+    WorkspaceOption,
+    quietly,
+    serving_root,
+)
 from pipeline.rollback import choose_serving_dir
 
 if TYPE_CHECKING:
@@ -55,6 +66,48 @@ class Request:
         model = served(choose_serving_dir(absolute(serving), model_name))
         assert model is not None  # noqa: S101  # the directory was chosen because it holds a version
         return Task(model, absolute(self.out), self.probability, self.max_pixels)
+
+
+def predict(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Pictures, videos, folders of pictures, quoted patterns; also s3://, gs://."
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder or URI for masks and overlays.")],
+    probability: Annotated[
+        bool, typer.Option("--probability", help="Write how probable each pixel's class is, too.")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", min=1, help="Pictures with more are set aside.")
+    ] = 25_000_000,
+    every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Every N-th frame of a video.")] = 1,
+    overlay_video: Annotated[
+        bool, typer.Option("--overlay-video", help="Join the overlays of a video's frames to a video, too.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with pictures that come later.")] = False,
+    beam: Annotated[
+        bool, typer.Option("--beam", help="Share the work as section beam of the configuration says: no videos.")
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    verbose: VerboseOption = False,
+) -> None:
+    """Segment pictures with the pushed model; what was done before is not done again."""
+    request = Request(images, out, probability, max_pixels, every, overlay_video)
+    root = serving_root(serving, workspace)
+    if watch and (beam or overlay_video):
+        raise typer.BadParameter("--watch goes neither with --beam nor with --overlay-video")
+    if beam:
+        predict_on_beam_command(request, root, model, (config, set_ or []), verbose=verbose)
+        return
+    if config or set_:
+        raise typer.BadParameter("--config and --set go with --beam, whose workers they name")
+    predict_command(request, root, model, watch=watch, verbose=verbose)
 
 
 def load(task: Task) -> Predictor:

@@ -1,38 +1,97 @@
-"""What the command `schedule` of `local_runner.py` does and prints."""
+"""`schedule`: runs the pipeline again and again, by the clock, on new data, or both."""
+
+from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data.errors import TEMPORARY, WorkspaceBusy, WorkspaceError
-from pipeline.config import load_config
-from pipeline.schedule.scheduler import ENDING, Request, Schedule, describe, schedule_lock, schedule_state
-from pipeline.schedule.state import ScheduledRun
+from pipeline.cli.application import DEFAULT_WORKSPACE, ConfigOption, SetOption, WorkspaceOption
 from pipeline.workspace import Held, Workspace
+
+if TYPE_CHECKING:
+    from pipeline.schedule.scheduler import Request
+    from pipeline.schedule.state import ScheduledRun
+
+#: What the schedule starts, in a process of its own, for each run.
+RUNNER = Path(__file__).resolve().parents[2] / "local_runner.py"
 
 #: Log more than anyone wants to read, the last one with the URLs that it asks. What APScheduler warns of, the schedule
 #: says in its own words.
 _QUIET = {"apscheduler": logging.ERROR, "watchfiles": logging.WARNING, "httpx": logging.WARNING}
 
 
-def schedule_command(request: Request, config_path: Path | None, overrides: Sequence[str], workspace: Path) -> int:
-    """`schedule`: runs the pipeline by the clock and on new data, or, without either, once.
+def schedule(
+    cron: Annotated[str | None, typer.Option("--cron", metavar="EXPR", help="When to run, as '0 3 * * *'.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Run whenever there are new data.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run once, now: for a cron that is there already.")] = False,
+    status_: Annotated[bool, typer.Option("--status", help="Show the next run and the last ones.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="With --status: machine-readable.")] = False,
+    last: Annotated[int, typer.Option("--last", min=1, help="With --status: number of runs shown.")] = 10,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    webhook_url: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook-url",
+            metavar="URL",
+            envvar="DEEPLAB_WEBHOOK_URL",
+            help="Events go there, signed with the secret in DEEPLAB_WEBHOOK_SECRET.",
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics there.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address of the metrics.")] = "127.0.0.1",
+) -> None:
+    """Run the pipeline again and again: by the clock, on new data, or both.
+
+    A single run ends with 0 where it came to its end, whether its model was blessed or not; with 1 where the same would
+    fail again; and with 75 where it may pass, or another run was in the way.
+    """
+    if status_:
+        show_status(Workspace(workspace.absolute()), last, as_json=json_)
+        return
+    if once == bool(cron or watch):
+        raise typer.BadParameter("give --cron, --watch or both; or --once alone")
+    from pipeline.schedule.scheduler import Request
+
+    settings = [part for setting in set_ or [] for part in ("--set", setting)]
+    configured = ["--config", str(config)] if config else []
+    program = [sys.executable, str(RUNNER), "run", *configured, *settings, "--workspace", str(workspace)]
+    secret = os.environ.get("DEEPLAB_WEBHOOK_SECRET", "")
+    request = Request(program, cron, watch, webhook_url, secret, metrics_host, metrics_port)
+    sys.exit(run_schedule(request, config, set_ or [], workspace))
+
+
+def run_schedule(request: Request, config_path: Path | None, overrides: Sequence[str], workspace: Path) -> int:
+    """Runs the schedule, or, without cron and watch, the pipeline once.
 
     Returns:
-        Exit status. Of a schedule that was stopped: 0. Of a single run: 0 where it came to its end, whatever the
-        verdict; 1 where the same would fail again; TEMPORARY where it may pass, or another run was in the way.
+        Exit status. Of a schedule that was stopped: 0. Of a single run: 0 where it came to its end, whether its model
+        was blessed or not; 1 where the same would fail again; TEMPORARY where it may pass, or another run was in the
+        way.
 
     Raises:
         ConfigError: A key, the cron expression or the webhook is wrong.
         WorkspaceBusy: Another schedule runs in this workspace.
     """
+    from pipeline.config import load_config
+    from pipeline.schedule.scheduler import ENDING, Schedule, schedule_lock
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
@@ -60,9 +119,10 @@ def exit_status(run: ScheduledRun) -> int:
     return TEMPORARY if run.transient or run.result == "skipped" else 1
 
 
-def schedule_status_command(workspace: Path, last: int, *, as_json: bool) -> None:
-    """`schedule --status`: the plan, and what the last runs came to."""
-    places = Workspace(workspace.absolute())
+def show_status(places: Workspace, last: int, *, as_json: bool) -> None:
+    """The plan, and what the last runs came to."""
+    from pipeline.schedule.scheduler import describe, schedule_lock, schedule_state
+
     if not places.schedule.is_dir():
         raise WorkspaceError(f"{places.root}: nothing has been scheduled in this workspace yet")
     state, lock = schedule_state(places), schedule_lock(places)
@@ -76,7 +136,7 @@ def schedule_status_command(workspace: Path, last: int, *, as_json: bool) -> Non
         Console().print_json(json.dumps(shown))
         return
     console = Console()
-    table = Table(title=str(workspace))
+    table = Table(title=str(places.root))
     for heading in ("run", "began (UTC)", "cause", "result", "seconds", "tries", "mean IoU"):
         table.add_column(heading, no_wrap=True)
     for run in runs:

@@ -23,7 +23,8 @@ import tenacity
 import urllib3
 
 from data.errors import ConfigError, ProjectError
-from pipeline.kubeflow.connection import SERVICE_ACCOUNT_TOKEN, TOKEN_VARIABLE, Connection, read_token
+from pipeline.kubeflow.connection import SERVICE_ACCOUNT_TOKEN, TOKEN_VARIABLE, Connection
+from pipeline.tokens import read_token
 
 _PAGE_SIZE = 100
 _TEMPORARY = frozenset({408, 425, 429})

@@ -3,12 +3,12 @@
 A token is never printed: not in an error, a representation or an address.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.errors import ConfigError
+from pipeline.tokens import check_token, read_token
 
 TOKEN_VARIABLE = "DEEPLAB_KFP_TOKEN"  # noqa: S105 - the name of the variable, not its value
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
@@ -65,18 +65,3 @@ def _check_host(host: str) -> None:
         )
     if parts.query or parts.fragment:
         raise ConfigError(f"--host {host!r}: has a query or a fragment; allowed: http(s)://name[:port][/path]")
-
-
-def check_token(text: str, source: str) -> str:
-    """A token that can stand in a header. The HTTP library would print any other one in its error."""
-    if not re.fullmatch(r"[!-~]+", text):
-        raise ConfigError(f"{source}: holds no token; allowed: one line of visible ASCII characters without blanks")
-    return text
-
-
-def read_token(file: Path) -> str:
-    """The token in a file."""
-    try:
-        return check_token(file.read_text(encoding="ascii", errors="replace").strip(), str(file))
-    except OSError as error:
-        raise ConfigError(f"{file}: the token cannot be read: {error.strerror}") from None

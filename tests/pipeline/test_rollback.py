@@ -10,12 +10,12 @@ from data.errors import WorkspaceBusy, WorkspaceError
 from pipeline.rollback import (
     choose_serving_dir,
     find_version,
-    pin_command,
     readmit,
     restored_version,
     roll_back,
-    unpin_command,
+    unpin,
 )
+from pipeline.rollback import pin as pin_version
 from tests.pipeline.conftest import command_line
 from tests.serving_changes import overtaken
 
@@ -96,7 +96,9 @@ def test_a_version_pushed_at_the_last_moment_is_not_rolled_back_unseen(serving: 
 def test_a_version_that_is_removed_at_the_last_moment_is_not_pinned(serving: Path):
     with pytest.raises(WorkspaceError, match="there is no version 2; there is: 3"):
         overtaken(
-            lambda: pin_command(str(serving), None, 2), str(serving / "tiny"), lambda: prune(str(serving / "tiny"), 1)
+            lambda: pin_version(str(serving / "tiny"), 2),
+            str(serving / "tiny"),
+            lambda: prune(str(serving / "tiny"), 1),
         )
 
     assert pinned(str(serving / "tiny")) == frozenset()
@@ -135,10 +137,10 @@ def test_what_is_not_pinned_is_not_unpinned(serving: Path):
     pin(str(serving / "tiny"), 2)
 
     with pytest.raises(WorkspaceError, match="tiny: version 77 is not pinned; pinned versions: 2$"):
-        unpin_command(str(serving), None, 77)
-    unpin_command(str(serving), None, 2)
+        unpin(str(serving / "tiny"), 77)
+    unpin(str(serving / "tiny"), 2)
     with pytest.raises(WorkspaceError, match="tiny: version 2 is not pinned; pinned versions: none$"):
-        unpin_command(str(serving), None, 2)
+        unpin(str(serving / "tiny"), 2)
 
 
 def test_the_model_is_named_where_there_are_several(serving: Path):

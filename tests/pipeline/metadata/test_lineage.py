@@ -16,7 +16,7 @@ from rich.console import Console
 from components.publishing.directory import prune, publish
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, image_file, pack_part, part_name
-from pipeline.cli.local import lineage_command
+from pipeline.cli.lineage import lineage as lineage_command
 from pipeline.config import MetadataConfig
 from pipeline.metadata.backup import DamagedMetadata
 from pipeline.metadata.data_lineage import FileUse, file_uses, with_restored
@@ -312,11 +312,10 @@ def test_a_version_that_a_rollback_published_is_shown_with_what_was_rolled_back_
         publish_file(f"model {version}", serving, tmp_path / "model")
         sqlite_history.push(f"run-{version}", "cars", version)
     roll_back(serving, 2, "misses [kerbs]")
-    places = ("cars", tmp_path, None, [])
     shown = {as_json: io.StringIO() for as_json in (True, False)}
     for as_json, output in shown.items():
         with redirect_stdout(output):
-            lineage_command(4, *places, as_json=as_json)
+            lineage_command(4, model="cars", workspace=tmp_path, json_=as_json)
     found = json.loads(shown[True].getvalue())
     assert (found["version"], found["run_id"]) == (2, "run-2")
     restoration = found["restoration"]
@@ -350,7 +349,7 @@ def test_removed_versions_of_which_nothing_is_known_leave_the_answer_clear(
     shown = {as_json: io.StringIO() for as_json in (True, False)}
     for as_json, output in shown.items():
         with redirect_stdout(output):
-            lineage_command(tmp_path / "a.jpg", "cars", tmp_path, None, [], as_json=as_json)
+            lineage_command(data=tmp_path / "a.jpg", model="cars", workspace=tmp_path, json_=as_json)
 
     found = json.loads(shown[True].getvalue())
     assert (found["uses"], found["unknown"], found["removed"]) == ([], ["cars/1", "cars/2"], ["cars/1", "cars/2"])

@@ -10,7 +10,7 @@ import pytest
 
 from components.publishing.directory import publish
 from data.errors import WorkspaceError
-from pipeline.cli.local import status_command
+from pipeline.cli.status import status as status_command
 from pipeline.records.status import RunStatus, Status, read_status
 from pipeline.records.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
 from pipeline.workspace import Workspace
@@ -139,7 +139,7 @@ def test_a_damaged_record_of_a_version_is_named_and_hides_nothing_else(
     assert status.serving == {"roads": [2]}
     (error,) = status.damaged
     assert error.startswith(f"{record}: damaged record of a published version")
-    status_command(workspace.root, 10, as_json=False)
+    status_command(workspace.root)
     shown = capsys.readouterr().out
     assert "model roads: serves version 2; kept: 2\n" in shown and f"{error}\n" in shown
 

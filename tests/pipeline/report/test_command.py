@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from data.errors import ConfigError, WorkspaceError
 from local_runner import app
-from pipeline.cli.local import index_command, report_command
+from pipeline.cli.report import report
 from pipeline.records.summary import SUMMARY_FILE
 from pipeline.workspace import Workspace
 from tests.pipeline.report.hand_made import BLESSED, make_summary
@@ -38,31 +38,31 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_pages_are_written_and_named(
     workspace: Workspace, capsys: pytest.CaptureFixture[str], run: str | None, compare: str | None, file: str
 ):
-    report_command(run, compare, workspace.root, verbose=True)
+    report(run, compare, workspace=workspace.root, verbose=True)
     path = workspace.runs / file
     assert path.is_file() and str(path) in capsys.readouterr().out
 
 
 def test_a_run_is_not_compared_with_itself_nor_with_one_without_a_name(workspace: Workspace):
     with pytest.raises(ConfigError, match=f"{NEW} cannot be compared with itself"):
-        report_command(None, "latest", workspace.root, verbose=True)
+        report(None, "latest", workspace=workspace.root, verbose=True)
     with pytest.raises(WorkspaceError, match="there is no run ''"):
-        report_command(None, "", workspace.root, verbose=True)
+        report(None, "", workspace=workspace.root, verbose=True)
 
 
 def test_the_index_is_written_and_named(workspace: Workspace, capsys: pytest.CaptureFixture[str]):
-    index_command(workspace.root, verbose=True)
+    report(index=True, workspace=workspace.root, verbose=True)
     path = workspace.runs / "index.html"
     assert path.is_file() and str(path) in capsys.readouterr().out
 
 
 def test_a_workspace_without_runs_is_named(tmp_path: Path):
     with pytest.raises(WorkspaceError, match="nothing has run in this workspace yet"):
-        index_command(tmp_path / "none", verbose=True)
+        report(index=True, workspace=tmp_path / "none", verbose=True)
     assert not (tmp_path / "none").exists()
 
 
 def test_the_index_takes_no_run():
     answer = CliRunner().invoke(app, ["report", "x", "--index"])
     assert answer.exit_code == 2
-    assert "--index is of all runs" in answer.output
+    assert "--index lists all runs" in answer.output

@@ -62,12 +62,12 @@ STARTER = """
 import json, sys
 from pathlib import Path
 from data.errors import ProjectError
-from pipeline.cli.schedule import schedule_command
+from pipeline.cli.schedule import run_schedule
 from pipeline.schedule.scheduler import Request
 arguments = json.loads(sys.argv[1])
 request = Request(**arguments["request"])
 try:
-    sys.exit(schedule_command(request, None, arguments["settings"], Path(arguments["workspace"])))
+    sys.exit(run_schedule(request, None, arguments["settings"], Path(arguments["workspace"])))
 except ProjectError as error:
     print(error, file=sys.stderr)
     sys.exit(75 if error.transient else 1)

@@ -12,7 +12,7 @@ import pytest
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.cli.schedule import schedule_status_command
+from pipeline.cli.schedule import schedule as schedule_command
 from pipeline.records.summary import Failure
 from pipeline.schedule.events import events_of
 from pipeline.schedule.scheduler import Request, Schedule
@@ -236,7 +236,7 @@ def test_status_is_whole_at_80_columns(
         place.state.end(run.model_copy(update={**measured, **changes}))
     monkeypatch.setenv("COLUMNS", "80")
 
-    schedule_status_command(place.root, 10, as_json=False)
+    schedule_command(status_=True, workspace=place.root)
 
     shown = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "missed" in line]

@@ -30,7 +30,7 @@ from components.publishing import directory as serving_directory
 from components.publishing.directory import WARMUP_FILE, Published
 from data.errors import ConfigError
 from data.masks import palette
-from pipeline.cli.serve import serve_command
+from pipeline.cli.serve import serve as serve_command
 from pipeline.rollback import roll_back
 from pipeline.serving.model import LoadedModel
 from pipeline.serving.server import listen
@@ -259,7 +259,7 @@ def test_what_cannot_be_served_ends_the_command_with_the_reason(directory: Servi
 def test_a_token_that_no_client_can_send_is_refused_without_being_shown(token: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TOKEN", token)
     with pytest.raises(ConfigError, match="--token-env TOKEN: holds no token; allowed: one line of visible") as raised:
-        serve_command("serving", None, ("127.0.0.1", 0), "TOKEN", (None, []))
+        serve_command(serving="serving", port=0, token_env="TOKEN")
     assert token.strip() not in str(raised.value)
 
 

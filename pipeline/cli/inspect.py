@@ -1,0 +1,55 @@
+"""`inspect`: what a dataset looks like, and a configuration to start from."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from data.console import terminal
+from pipeline.cli.application import ConfigOption, quietly
+
+
+def inspect(
+    data: Annotated[str, typer.Argument(metavar="DIR", help="Folder with images and masks.")],
+    layout: Annotated[str, typer.Option("--layout", help="Name of the layout; auto recognises it.")] = "auto",
+    config: ConfigOption = None,
+    write_to: Annotated[
+        Path | None,
+        typer.Option("--write-config", help="Write a configuration with the label map to this file."),
+    ] = None,
+    page: Annotated[Path, typer.Option("--page", help="Where the page with images goes.")] = Path("inspection.html"),
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Images whose pixels are read.")] = 500,
+) -> None:
+    """Look at a dataset before training on it."""
+    from components.storage.file_systems import file_system
+    from data.dataset import DataConfig
+    from pipeline.config import load_section
+
+    # One folder, even where the configuration takes the data from many.
+    settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.evaluation=fixed"]
+    settings += [] if layout == "auto" else [f"data.layout={layout}"]
+    section = load_section(config, settings, DataConfig)
+    with quietly():
+        from pipeline.inspection.config_writer import write_config
+        from pipeline.inspection.console import show_inspection
+        from pipeline.inspection.dataset import inspect_dataset
+
+        with Progress(console=terminal(), transient=True) as bar:
+            task = bar.add_task("looking at images", total=None)
+            found = inspect_dataset(
+                section,
+                file_system(section.path),
+                limit=limit,
+                out=page,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    console = Console()
+    show_inspection(found, console)
+    console.print(f"page with images: {page}", markup=False)
+    if write_to:
+        write_config(found, write_to)
+        console.print(f"configuration: {write_to}", markup=False)
+    found.require_label_map(written=write_to is not None)

@@ -1,0 +1,56 @@
+"""`lineage`: what stands behind a version, or which versions came from a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.cli.application import (
+    DEFAULT_WORKSPACE,
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    SetOption,
+    WorkspaceOption,
+    metadata_section,
+    quietly,
+)
+from pipeline.workspace import Workspace
+
+
+def lineage(
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="A version that was pushed.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Say which versions came from this image instead.")
+    ] = None,
+    model: ModelOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what stands behind a pushed version: data, code, hyperparameters, evaluation."""
+    if (version is None) == (data is None):
+        raise typer.BadParameter("give a VERSION, or --data FILE")
+    places = Workspace(workspace.absolute())
+    with quietly():
+        from pipeline.metadata.data_lineage import file_uses, with_restored
+        from pipeline.metadata.lineage import find_push, pushes, restoration
+        from pipeline.metadata.lineage import lineage as lineage_of
+        from pipeline.metadata.lineage_tree import lineage_tree, uses_tree
+        from pipeline.metadata.store import existing_store, recorded_config
+        from pipeline.rollback import restored_version
+
+        store = existing_store(places, metadata_section(config, set_ or []) or recorded_config(places))
+        if version is None:
+            assert data is not None  # noqa: S101  # one of the two is given
+            uses = with_restored(file_uses(store, data), places.serving)
+            text, tree = uses.model_dump_json(), uses_tree(uses)
+        else:
+            again = restored_version(places.serving, model, version)
+            pushed = again.record.first_version if again else version
+            found = lineage_of(store, find_push(pushes(store), pushed, model, places.serving))
+            found = found.model_copy(update={"restoration": restoration(again) if again else None})
+            text, tree = found.model_dump_json(), lineage_tree(found)
+    Console().print_json(text) if json_ else Console().print(tree)

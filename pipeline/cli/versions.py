@@ -1,0 +1,83 @@
+"""`rollback`, `pin`, `unpin` and `readmit`: what a person decides about versions. They import quickly."""
+
+from collections.abc import Collection
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data.errors import WorkspaceError
+from pipeline.cli.application import DEFAULT_WORKSPACE, ModelOption, ServingOption, WorkspaceOption, serving_root
+
+
+def rollback(
+    to: Annotated[
+        int | None, typer.Option("--to", metavar="VERSION", help="What comes back; else the newest other model.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes on record.")] = "",
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve an earlier version again; the one served now is not pushed again by itself."""
+    from pipeline.rollback import choose_serving_dir, roll_back
+
+    restored = roll_back(choose_serving_dir(serving_root(serving, workspace), model), to, reason)
+    record = restored.record
+    console = Console(soft_wrap=True)
+    console.print(f"version {restored.version} is version {record.restored_from} again: {restored.path}", markup=False)
+    console.print(
+        f"version {record.rollback_of} is withdrawn: its model is not pushed again, unless you say `rollback --to "
+        f"{record.rollback_of}` or `readmit {record.rollback_of}`",
+        markup=False,
+    )
+
+
+def readmit(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version that was rolled back.")],
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Let a model that was rolled back be pushed again."""
+    from pipeline.rollback import choose_serving_dir
+    from pipeline.rollback import readmit as readmit_version
+
+    serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
+    if not readmit_version(serving_dir, version):
+        raise WorkspaceError(f"{serving_dir}: version {version} was not rolled back")
+    Console(soft_wrap=True).print(f"{serving_dir}: the model of version {version} may be pushed again", markup=False)
+
+
+def pin(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version in the serving directory.")],
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Keep a version, and what stands behind it, whatever push.keep and section retention say."""
+    from pipeline.rollback import choose_serving_dir
+    from pipeline.rollback import pin as pin_version
+
+    serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
+    show_pins(serving_dir, pin_version(serving_dir, version))
+
+
+def unpin(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version that was pinned.")],
+    model: ModelOption = None,
+    serving: ServingOption = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Let a pinned version be removed when its time has come."""
+    from pipeline.rollback import choose_serving_dir
+    from pipeline.rollback import unpin as unpin_version
+
+    serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
+    show_pins(serving_dir, unpin_version(serving_dir, version))
+
+
+def show_pins(serving_dir: str, pins: Collection[int]) -> None:
+    """Says which versions are pinned."""
+    text = ", ".join(map(str, sorted(pins))) or "none"
+    Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {text}", markup=False)
