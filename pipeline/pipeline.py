@@ -59,7 +59,7 @@ def create_pipeline(
     """
     labels, serving_dir = config.labels, f"{paths.serving}/{config.push.model_name}"
     training = trainer_config(config, paths.checkpoints)
-    search = TunerConfig(**dict(training), tuning=config.tuning) if config.tuning.trials else None
+    search = TunerConfig.of(training, config.tuning) if config.tuning.trials else None
 
     served_model = ServedModel(serving_dir, labels, config.evaluation.on_label_change)
     # The same stage whether the data are one folder or come in spans.

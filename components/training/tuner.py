@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import keras_tuner
@@ -71,6 +71,11 @@ class TunerConfig(TrainerConfig):
     tuning: TuningConfig
     code_hash: str = Field(default_factory=lambda: code_hash(__name__))
     """Hash of the code that searches."""
+
+    @classmethod
+    def of(cls, training: TrainerConfig, tuning: TuningConfig) -> Self:
+        """The search for better hyperparameters of a training."""
+        return cls(**{name: value for name, value in training if name != "code_hash"}, tuning=tuning)
 
 
 class Tuner(component.Tuner):

@@ -17,7 +17,9 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from components.code_hash import code_hash
 from components.training import tuner
+from components.training.trainer import TrainerConfig
 from components.training.tuner import TunerConfig, halvings, tuner_fn
 from components.training.tuning import TuningConfig
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
@@ -213,3 +215,18 @@ def test_a_search_without_a_validation_split_is_refused(
     (tmp_path / "val-0").unlink()
     with pytest.raises(DataError, match="split val has no record files"):
         search(trials=1)
+
+
+def test_a_search_is_of_the_same_training_and_knows_the_code_that_searches() -> None:
+    training = TrainerConfig(
+        model=ModelConfig(),
+        training=TrainingConfig(steps=7),
+        augment=AugmentConfig(),
+        input=InputConfig(),
+        preprocess=PreprocessConfig(),
+        label_map=LabelMap(classes=(ClassLabel(name="sky"),)),
+        checkpoints="/checkpoints",
+    )
+    search = TunerConfig.of(training, TuningConfig())
+    assert search.training == training.training
+    assert search.code_hash == code_hash("components.training.tuner") != training.code_hash
