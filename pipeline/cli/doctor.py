@@ -1,13 +1,15 @@
 """`doctor`: checks of the machine and of the workspace, and the way back from damaged metadata."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data.errors import ProjectError
+from data.errors import ConfigError, ProjectError, WorkspaceError
 from pipeline.cli.application import (
     DEFAULT_WORKSPACE,
     ConfigOption,
@@ -16,6 +18,10 @@ from pipeline.cli.application import (
     metadata_section,
     quietly,
 )
+from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipeline.config import MetadataConfig
 
 
 def doctor(
@@ -28,16 +34,16 @@ def doctor(
     set_: SetOption = None,
 ) -> None:
     """Check this machine, and say what to do about what is wrong."""
+    metadata = metadata_section(config, set_ or [])
     if restore:
-        from pipeline.metadata.backup import restore_command
-
-        restore_command(workspace)
+        if quick:
+            raise typer.BadParameter("--restore checks nothing, so --quick does not go with it")
+        restore_metadata(Workspace(workspace.absolute()), metadata)
         return
     from pipeline.doctor.examination import has_failures, run_checks
 
     console = Console()
     table = Table("check", "", "found", "what to do")
-    metadata = metadata_section(config, set_ or [])
     with quietly():
         checks = run_checks(workspace.absolute(), quick, metadata)
     for check in checks:
@@ -46,3 +52,32 @@ def doctor(
     if has_failures(checks):
         failed = ", ".join(check.name for check in checks if check.status == "fail")
         raise ProjectError(f"this machine is not ready: {failed}")
+
+
+def restore_metadata(workspace: Workspace, metadata: MetadataConfig | None) -> None:
+    """Puts the newest good backup of the metadata in a workspace back.
+
+    Args:
+        workspace: Whose metadata are damaged or gone.
+        metadata: Where ML Metadata is kept; None: in the workspace.
+
+    Raises:
+        ConfigError: It is kept on a server.
+        WorkspaceError: There is no such workspace, its metadata are whole, or there is no good backup.
+    """
+    from pipeline.metadata.backup import restore
+
+    if metadata and metadata.backend == "mysql":
+        raise ConfigError(
+            "metadata.backend is 'mysql': doctor --restore puts back SQLite metadata, which lie in the workspace; "
+            f"restore database {metadata.database} at {metadata.host}:{metadata.port} from the server's own backups"
+        )
+    if not workspace.root.is_dir():
+        raise WorkspaceError(f"{workspace.root}: no such workspace")
+    with workspace.locked():
+        backup, damaged = restore(workspace)
+    console = Console(soft_wrap=True)
+    console.print(f"restored {workspace.metadata} from {backup}", markup=False)
+    if damaged:
+        console.print(f"the damaged database is kept as {damaged}", markup=False)
+    console.print("runs made since that backup are not on record; what they made again is not taken from the cache")

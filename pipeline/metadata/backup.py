@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from data.errors import MetadataError, WorkspaceError
 from pipeline.workspace import Workspace, run_folders
 
@@ -238,20 +236,6 @@ def _set_aside(database: Path) -> Path | None:
         if beside.exists():
             beside.replace(f"{aside}{companion}")
     return database.replace(aside)
-
-
-def restore_command(root: Path) -> None:
-    """`doctor --restore`: puts the newest good backup back."""
-    workspace = Workspace(root.absolute())
-    if not workspace.root.is_dir():
-        raise WorkspaceError(f"{workspace.root}: no such workspace")
-    with workspace.locked():
-        backup, aside = restore(workspace)
-    console = Console(soft_wrap=True)
-    console.print(f"restored {workspace.metadata} from {backup}", markup=False)
-    if aside:
-        console.print(f"the damaged database is kept as {aside}", markup=False)
-    console.print("runs made since that backup are not on record; what they made again is not taken from the cache")
 
 
 def skip_used_ids(workspace: Workspace) -> None:

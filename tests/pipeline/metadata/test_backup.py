@@ -1,5 +1,6 @@
 """Backups of the SQLite metadata: whole ones, a few, and one that is put back where the database was damaged."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -217,6 +218,44 @@ def test_the_command_restores_and_says_so(workspace: Workspace):
     assert count_executions(workspace.metadata) == RUN
     again = command_line("doctor", "--restore", "--workspace", str(workspace.root))
     assert (again.returncode, "is whole" in again.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        (
+            ["--set", "metadata.backend=mysql", "--set", "metadata.host=db"],
+            "error: metadata.backend is 'mysql': .* restore database mlmd at db:3306 from the server's own backups",
+        ),
+        (["--set", "metadata.backend=postgres"], "metadata.backend='postgres': Input should be 'sqlite' or 'mysql'"),
+        (["--config", "absent.yaml"], "error: absent.yaml: no such file"),
+        (["--quick"], "--restore checks nothing"),
+    ],
+)
+def test_what_does_not_go_with_restoring_is_refused_and_nothing_is_touched(
+    workspace: Workspace, options: list[str], refusal: str
+):
+    back_up(workspace, keep=3)
+    damage(workspace.metadata)
+    damaged = workspace.metadata.read_bytes()
+
+    result = command_line("doctor", "--restore", "--workspace", str(workspace.root), *options)
+
+    assert result.returncode != 0
+    assert re.search(refusal, result.stderr), result.stderr
+    assert workspace.metadata.read_bytes() == damaged
+
+
+def test_a_configuration_of_sqlite_goes_with_restoring(workspace: Workspace, tmp_path: Path):
+    back_up(workspace, keep=3)
+    workspace.metadata.unlink()
+    config = tmp_path / "config.yaml"
+    config.write_text("data: {path: '/data/span-{SPAN}', spans: {window: 2}}\nmetadata: {backend: sqlite}\n")
+
+    result = command_line("doctor", "--restore", "--workspace", str(workspace.root), "--config", str(config))
+
+    assert result.returncode == 0, result.stderr
+    assert count_executions(workspace.metadata) == RUN
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["database lost", "database older"])
