@@ -63,6 +63,8 @@ def schedule(
     fail again; and with 75 where it may pass, or another run was in the way.
     """
     if status_:
+        if cron or watch or once or config or set_:
+            raise typer.BadParameter("--status runs nothing; it goes with --last, --json and --workspace alone")
         show_status(Workspace(workspace.absolute()), last, as_json=json_)
         return
     if once == bool(cron or watch):

@@ -2,9 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import local_runner
 from data.errors import TEMPORARY, WorkspaceError
 from pipeline.cli.application import answer, application
 
@@ -53,3 +56,17 @@ def test_an_error_of_the_project_is_its_text_alone(
 def test_a_fault_of_the_program_keeps_its_stack_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):
         end_of(FileNotFoundError(errno.ENOENT, "No such file", "forgotten"), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--once"], ["--watch"], ["--cron", "0 3 * * *"], ["--config", "config.yaml"], ["--set", "training.steps=3"]],
+    ids=" ".join,
+)
+def test_an_option_that_would_be_ignored_is_refused(options: list[str], tmp_path: Path) -> None:
+    arguments = ["schedule", "--status", "--workspace", str(tmp_path), *options]
+
+    result = CliRunner().invoke(local_runner.app, arguments)
+
+    assert result.exit_code == 2
+    assert "--status runs nothing" in result.stderr
