@@ -1,4 +1,4 @@
-"""Imports point one way: data <- models <- components <- pipeline <- runners."""
+"""Imports point one way: data <- models <- components <- pipeline <- runners, and one way between the rooms inside."""
 
 import ast
 from collections.abc import Iterator
@@ -9,6 +9,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("data", "models", "components", "pipeline")
 RUNNERS = ("local_runner", "kubeflow_runner")
+
+#: The rooms of each layer, packages and modules, from the lowest to the highest: each may import those before it.
+ROOMS = {
+    "models": ("config", "metrics", "network", "training", "export", "weights"),
+    "components": (
+        *("artifacts", "slicing", "config", "code_hash", "drivers", "function_component", "storage"),
+        *("ingest", "spans", "validation", "transform", "targets", "publishing", "training", "evaluation"),
+        "beam_workers",
+    ),
+    "pipeline": (
+        *("stages", "cron", "tokens", "workspace", "sections", "config", "metadata", "records", "report"),
+        *("pipeline", "local", "dry_run", "retention", "rollback", "run"),
+        *("inspection", "prediction", "serving", "schedule", "kubeflow", "doctor", "cli"),
+    ),
+}
 
 TFX_FAMILY = {
     "apache_beam",
@@ -59,6 +74,10 @@ def broken_rule(module: str, imported: str) -> str | None:
         return "nothing imports a runner"
     if layer in LAYERS and target in LAYERS[LAYERS.index(layer) + 1 :]:
         return "imports point one way: data <- models <- components <- pipeline <- runners"
+    if layer == target and (rooms := ROOMS.get(layer)):
+        room, target_room = (name.split(".")[1] if "." in name else "" for name in (module, imported))
+        if {room, target_room} <= set(rooms) and rooms.index(target_room) > rooms.index(room):
+            return f"rooms of {layer}/ import one way: {' <- '.join(rooms)}"
     if layer in ("data", "models") and target in TFX_FAMILY:
         return "data and models import nothing of TFX, Beam or KFP"
     if target == "kfp" and not module.startswith("pipeline.kubeflow"):
@@ -87,6 +106,13 @@ def test_the_project_keeps_the_import_rules():
     assert violations(ROOT) == []
 
 
+@pytest.mark.parametrize("layer", ROOMS)
+def test_every_room_has_its_place_in_the_order(layer: str):
+    found = {path.stem for path in (ROOT / layer).glob("*.py")} - {"__init__"}
+    found |= {path.parent.name for path in (ROOT / layer).glob("*/__init__.py")}
+    assert found == set(ROOMS[layer])
+
+
 def test_every_layer_is_looked_at():
     assert all(list((ROOT / layer).rglob("*.py")) for layer in LAYERS)
 
@@ -108,6 +134,10 @@ def write(root: Path, path: str, source: str) -> Path:
         ("components/training/trainer.py", "import importlib\nimportlib.import_module('pipeline.config')", "one way"),
         ("data/masks.py", "import apache_beam as beam", "nothing of TFX, Beam or KFP"),
         ("models/training/loop.py", "from tfx.v1 import dsl", "nothing of TFX, Beam or KFP"),
+        ("models/network/heads.py", "from models.training.losses import dice", "rooms of models/ import one way"),
+        ("components/storage/atomic.py", "import components.publishing.pusher", "rooms of components/ import one way"),
+        ("pipeline/run.py", "from pipeline.cli import run", "rooms of pipeline/ import one way"),
+        ("pipeline/metadata/store.py", "from pipeline import run", "rooms of pipeline/ import one way"),
         (
             "models/metrics/confusion.py",
             "try:\n    import tensorflow_model_analysis\nexcept ImportError: ...",
@@ -143,6 +173,8 @@ def test_a_violation_is_reported_with_its_file_and_line(tmp_path: Path):
         ("models/training/losses.py", "from data.features import IGNORE_LABEL"),
         ("components/training/trainer.py", "import apache_beam, tfx.v1, models.training.loop, data.input"),
         ("pipeline/kubeflow.py", "import kfp"),
+        ("pipeline/report/page.py", "from pipeline.metadata.lineage import lineage"),
+        ("components/targets/lite.py", "from components.targets.record import TargetRecord"),
         ("pipeline/local.py", "from tfx.orchestration.local.local_dag_runner import LocalDagRunner"),
         ("local_runner.py", "from pipeline import config"),
         ("data/preprocess.py", "import tensorflow as tf"),
