@@ -20,9 +20,9 @@ from ml_metadata.proto import metadata_store_pb2
 from components.publishing.directory import all_published
 from components.publishing.served_model import PRESENT, VERSION
 from data.errors import WorkspaceError
-from pipeline.config import RetentionConfig
 from pipeline.metadata.lineage import Lineage, Push, find_push, lineage, pushes
 from pipeline.records.status import run_status
+from pipeline.sections.workspace import RetentionConfig
 from pipeline.workspace import Workspace, run_folders
 
 _DAY = 86400.0

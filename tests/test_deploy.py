@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.kubeflow.config import KubeflowConfig
+from pipeline.sections.kubeflow import KubeflowConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 STORAGE = list(yaml.safe_load_all((ROOT / "deploy/storage.yaml").read_text()))

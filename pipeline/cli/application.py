@@ -17,7 +17,7 @@ from pipeline.capture_output import output_to
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.config import MetadataConfig
+    from pipeline.sections.workspace import MetadataConfig
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", help="Folder that holds metadata, artifacts, models.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of differences from the defaults.")]
@@ -83,6 +83,7 @@ def metadata_section(config: Path | None, overrides: Sequence[str]) -> "Metadata
     """Section `metadata` of what a command was given; None if it was given nothing."""
     if not config and not overrides:
         return None
-    from pipeline.config import MetadataConfig, load_section
+    from pipeline.config import load_section
+    from pipeline.sections.workspace import MetadataConfig
 
     return load_section(config, overrides, MetadataConfig)

@@ -21,7 +21,7 @@ from pipeline.cli.application import (
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.config import MetadataConfig
+    from pipeline.sections.workspace import MetadataConfig
 
 
 def doctor(

@@ -148,8 +148,8 @@ def predict_on_beam_command(
     request: Request, serving: str, model_name: str | None, config: tuple[Path | None, Sequence[str]], *, verbose: bool
 ) -> None:
     """`predict --beam`: the same by the workers that section `beam` of a configuration names."""
-    from pipeline.beam import BeamConfig
     from pipeline.config import load_section
+    from pipeline.sections.beam import BeamConfig
 
     file, overrides = config
     beam = load_section(file, overrides, BeamConfig)

@@ -41,7 +41,7 @@ def serve(
     """Answer requests with the pushed model, and with every later one, until it is stopped."""
     from pipeline.config import load_section
     from pipeline.rollback import choose_serving_dir
-    from pipeline.serving.config import ServingConfig
+    from pipeline.sections.serving import ServingConfig
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     limits = load_section(config, set_ or [], ServingConfig)

@@ -27,7 +27,7 @@ from pipeline.doctor.workspace import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.config import MetadataConfig
+    from pipeline.sections.workspace import MetadataConfig
 
 
 def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig | None" = None) -> list[Check]:

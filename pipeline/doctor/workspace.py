@@ -16,8 +16,8 @@ from pipeline.metadata.backup import backups, count_executions, is_busy, is_clos
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.config import MetadataConfig
     from pipeline.schedule.state import Plan, ScheduledRun
+    from pipeline.sections.workspace import MetadataConfig
 
 #: Artifacts hold a copy of the pictures as read and one as transformed, beside models and checkpoints.
 DISK_FAIL, DISK_WARN = 1 * GIB, 5 * GIB

@@ -20,7 +20,6 @@ from components.drivers import StateDriver
 from data.errors import ConfigError
 from pipeline.config import Config, config_hash
 from pipeline.kubeflow import parameters
-from pipeline.kubeflow.config import StageConfig
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.places import check_places
 from pipeline.kubeflow.platform import (
@@ -33,6 +32,7 @@ from pipeline.kubeflow.platform import (
 from pipeline.kubeflow.rules import check_spec
 from pipeline.kubeflow.run_report import RunReporter
 from pipeline.pipeline import PipelinePaths, create_pipeline
+from pipeline.sections.kubeflow import StageConfig
 from pipeline.stages import Stage
 
 #: How the image starts a step; its working directory is the project's folder.

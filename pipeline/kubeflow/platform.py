@@ -15,7 +15,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from data.errors import ConfigError
-from pipeline.kubeflow.config import KubeflowConfig, StageConfig
+from pipeline.sections.kubeflow import KubeflowConfig, StageConfig
 
 _Container = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec
 _LONGEST_BACKOFF = duration_pb2.Duration(seconds=3600)

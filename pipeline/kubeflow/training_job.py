@@ -17,8 +17,8 @@ import yaml
 
 from data.errors import ConfigError
 from pipeline.config import Config, config_hash
-from pipeline.kubeflow.config import StageConfig
 from pipeline.pipeline import trainer_config
+from pipeline.sections.kubeflow import StageConfig
 from pipeline.stages import Stage
 
 NEVER_RUN = "Rendered and checked against the schema of the Training Operator; never run on a cluster."

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 import pymysql  # type: ignore[import-untyped]
 
 from data.errors import MetadataError, WorkspaceBusy
-from pipeline.config import Config, MetadataConfig
+from pipeline.config import Config
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 
 #: Seconds between two signs of life, and until the server gives up waiting for one.

@@ -13,8 +13,8 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.config import MetadataConfig
 from pipeline.metadata.backup import DamagedMetadata, backups, remedy, require_whole
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import CONFIG_FILE, Workspace
 
 #: Environment variable with the password of the MySQL account.

@@ -25,7 +25,6 @@ from components.training.trainer import RESULT_FILE, TENSORBOARD
 from data.errors import WorkspaceError
 from data.masks import VOID_COLOR
 from models.training.loop import TrainingResult
-from pipeline.config import ReportConfig
 from pipeline.metadata.backup import require_whole
 from pipeline.metadata.lineage import find_push, lineage, pushes
 from pipeline.metadata.lineage_tree import lineage_tree
@@ -41,6 +40,7 @@ from pipeline.report.scores import class_scores, confusions, interval_config, lo
 from pipeline.report.spans import SpansView, view_spans
 from pipeline.report.statistics import Split, read_statistics
 from pipeline.report.wording import seconds_text, verdict
+from pipeline.sections.workspace import ReportConfig
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE, Workspace
 

@@ -5,7 +5,7 @@ from components.storage.fingerprint import fingerprint
 from data.dataset import DataConfig
 from data.errors import DataError, IncompleteDataError
 from pipeline.config import Config, config_hash
-from pipeline.schedule.config import ScheduleConfig
+from pipeline.sections.schedule import ScheduleConfig
 from pipeline.workspace import Workspace
 
 

@@ -21,8 +21,8 @@ from tenacity import (
 )
 
 from data.errors import ConfigError
-from pipeline.schedule.config import ScheduleConfig
 from pipeline.schedule.events import Event
+from pipeline.sections.schedule import ScheduleConfig
 
 TIMESTAMP = "X-DeepLab-Timestamp"
 SIGNATURE = "X-DeepLab-Signature"

@@ -23,11 +23,11 @@ from pipeline.config import Config
 from pipeline.metadata.lease import holder
 from pipeline.records.status import recorded
 from pipeline.records.summary import Failure, Summary
-from pipeline.schedule.config import LONGEST_BACKOFF
 from pipeline.schedule.events import Event, events_of, pushed_versions
 from pipeline.schedule.inputs import input_state
 from pipeline.schedule.process import Ending, RunProcess
 from pipeline.schedule.state import KEPT, Cause, Result, ScheduledRun, State
+from pipeline.sections.schedule import LONGEST_BACKOFF
 from pipeline.stages import Stage
 from pipeline.workspace import Workspace
 

@@ -17,7 +17,7 @@ from components.storage.file_systems import is_local
 from data.dataset import DataConfig
 from data.errors import IncompleteDataError, ProjectError
 from data.spans import parse_pattern
-from pipeline.schedule.config import LONGEST_BACKOFF, ScheduleConfig
+from pipeline.sections.schedule import LONGEST_BACKOFF, ScheduleConfig
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from prometheus_client import Gauge
 
-from pipeline.serving.config import ServingConfig
+from pipeline.sections.serving import ServingConfig
 from pipeline.serving.errors import RequestError
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from pipeline.serving.config import ServingConfig
+from pipeline.sections.serving import ServingConfig
 from pipeline.serving.errors import RequestError
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.model import LoadedModel

@@ -31,7 +31,7 @@ from data.config import PreprocessConfig
 from data.labels import LabelMap
 from data.layouts.base import SPLITS
 from models.metrics.scores import SliceScores
-from pipeline.beam import BeamConfig
+from pipeline.sections.beam import BeamConfig
 from tests.components.conftest import artifact, channel, read_split, resolved, run_node
 
 pytestmark = pytest.mark.long

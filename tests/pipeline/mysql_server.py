@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import MetadataConfig
+from pipeline.sections.workspace import MetadataConfig
 
 USER, PASSWORD = "deeplab", "open-sesame-4711"
 

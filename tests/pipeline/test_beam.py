@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, PortableOption
 from pydantic import ValidationError
 
 from data.errors import ConfigError
-from pipeline.beam import BeamConfig
+from pipeline.sections.beam import BeamConfig
 
 DATAFLOW = ("--project=p", "--region=r", "--temp_location=gs://b/tmp", "--sdk_container_image=i")
 SERVERS = {"endpoint": "jobs:8099", "worker_pool": "workers:50000"}

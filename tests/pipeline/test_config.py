@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigError
 from data.files import LocalFiles
-from pipeline.beam import BeamConfig
 from pipeline.config import Config, load_config, load_section, resolve
-from pipeline.serving.config import ServingConfig
+from pipeline.sections.beam import BeamConfig
+from pipeline.sections.serving import ServingConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "pipeline" / "configs"
 DATA = ["data.path=somewhere"]

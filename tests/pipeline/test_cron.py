@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from data.errors import ConfigError
 from pipeline.cron import CronTrigger, server_cron
-from pipeline.schedule.config import ScheduleConfig
+from pipeline.sections.schedule import ScheduleConfig
 from tests.pipeline.kubeflow import robfig
 
 

@@ -19,7 +19,7 @@ from components.publishing.pins_and_blocklist import pin
 from components.validation.schema import DataSchema
 from data.errors import WorkspaceError
 from data.labels import ClassLabel, LabelMap
-from pipeline.config import Config, MetadataConfig, RetentionConfig
+from pipeline.config import Config
 from pipeline.local import run_pipeline
 from pipeline.metadata.lineage import find_push, lineage, pushes
 from pipeline.metadata.store import metadata_config, open_store
@@ -28,6 +28,7 @@ from pipeline.records.summary import SUMMARY_FILE, Summary
 from pipeline.retention import superseded
 from pipeline.rollback import roll_back
 from pipeline.run import LOG_FILE, keep_house
+from pipeline.sections.workspace import MetadataConfig, RetentionConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
 

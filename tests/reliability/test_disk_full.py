@@ -11,10 +11,10 @@ import pytest
 from components.publishing.directory import prune, publish, published
 from components.publishing.pins_and_blocklist import pin, pinned
 from data.errors import TEMPORARY, MetadataError
-from pipeline.config import MetadataConfig
 from pipeline.metadata.backup import back_up, backups, count_executions
 from pipeline.metadata.store import metadata_config, open_store
 from pipeline.rollback import roll_back
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line, overrides, run_arguments
 from tests.pipeline.history import History

@@ -20,9 +20,9 @@ import pytest
 import tensorflow as tf
 
 from components.publishing.directory import published, served
-from pipeline.config import MetadataConfig
 from pipeline.metadata.backup import require_whole
 from pipeline.metadata.store import metadata_config, open_store
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import MetadataConfig
 from pipeline.doctor import examination
+from pipeline.sections.workspace import MetadataConfig
 
 
 def test_the_quick_doctor_looks_at_everything_but_the_imports(tmp_path: Path):

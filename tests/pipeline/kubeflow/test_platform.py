@@ -4,7 +4,6 @@ import pytest
 
 from data.errors import ConfigError
 from pipeline.config import load_config
-from pipeline.kubeflow.config import KubeflowConfig, StageConfig
 from pipeline.kubeflow.platform import (
     check_stages,
     container_settings,
@@ -12,6 +11,7 @@ from pipeline.kubeflow.platform import (
     platform_document,
     retry_policy,
 )
+from pipeline.sections.kubeflow import KubeflowConfig, StageConfig
 
 FULL = StageConfig.model_validate(
     {

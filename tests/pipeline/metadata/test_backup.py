@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.config import MetadataConfig
 from pipeline.doctor.workspace import check_metadata
 from pipeline.metadata.backup import (
     DamagedMetadata,
@@ -21,6 +20,7 @@ from pipeline.metadata.backup import (
     skip_used_ids,
 )
 from pipeline.metadata.store import existing_store, metadata_config, open_store
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line
 from tests.pipeline.history import OUTPUTS, History

@@ -7,10 +7,11 @@ from contextlib import closing
 import pytest
 
 from data.errors import MetadataError, WorkspaceBusy
-from pipeline.config import Config, MetadataConfig
+from pipeline.config import Config
 from pipeline.metadata import lease as module
 from pipeline.metadata.lease import holder, run_lease
 from pipeline.metadata.store import PASSWORD
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.mysql_server import PASSWORD as SECRET
 from tests.pipeline.mysql_server import Server

@@ -17,7 +17,6 @@ from components.publishing.directory import prune, publish
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, image_file, pack_part, part_name
 from pipeline.cli.lineage import lineage as lineage_command
-from pipeline.config import MetadataConfig
 from pipeline.metadata.backup import DamagedMetadata
 from pipeline.metadata.data_lineage import FileUse, file_uses, with_restored
 from pipeline.metadata.lineage import Lineage, find_push, lineage, pushes
@@ -27,6 +26,7 @@ from pipeline.metadata.store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata.store import existing_store, metadata_config, open_store
 from pipeline.retention import Superseded
 from pipeline.rollback import roll_back
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
 from tests.pipeline.mysql_server import PASSWORD, Server

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError, MetadataError, WorkspaceError
-from pipeline.config import MetadataConfig, load_config
+from pipeline.config import load_config
 from pipeline.doctor.workspace import check_metadata_server
 from pipeline.metadata.store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata.store import metadata_config, open_store, recorded_config
+from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import command_line, overrides, run_arguments
 from tests.pipeline.mysql_server import PASSWORD, USER, Server

@@ -10,7 +10,6 @@ import pytest
 from components.publishing.directory import Published, copy_tree
 from components.storage.beam_files import BeamFiles
 from models.export.saved_model import Segmenter
-from pipeline.beam import BeamConfig
 from pipeline.prediction import batch
 from pipeline.prediction import predictor as module
 from pipeline.prediction.batch import NO_VIDEOS, predict_on_beam
@@ -18,6 +17,7 @@ from pipeline.prediction.listing import find_pictures
 from pipeline.prediction.outputs import prepare_folder
 from pipeline.prediction.predictor import Task, load_model
 from pipeline.prediction.tally import Tally
+from pipeline.sections.beam import BeamConfig
 from tests.object_store import make_bucket, object_store, put
 from tests.pipeline.conftest import command_line
 from tests.pipeline.prediction.conftest import LABELS, PIXELS, MakePredictor, blocks, encode, outputs, write

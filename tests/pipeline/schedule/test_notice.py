@@ -8,9 +8,9 @@ import time
 import pytest
 
 from data.errors import ConfigError
-from pipeline.schedule.config import ScheduleConfig
 from pipeline.schedule.events import Event
 from pipeline.schedule.notice import Webhook, signature
+from pipeline.sections.schedule import ScheduleConfig
 from tests.pipeline.schedule.conftest import Receiver
 
 EVENT = Event(

@@ -10,9 +10,9 @@ import pytest
 
 from data.dataset import DataConfig
 from pipeline.config import Config
-from pipeline.schedule.config import ScheduleConfig
 from pipeline.schedule.inputs import input_state
 from pipeline.schedule.watch import Watcher, watched_folder
+from pipeline.sections.schedule import ScheduleConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.schedule.conftest import wait_for
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from pipeline.serving.config import ServingConfig
+from pipeline.sections.serving import ServingConfig
 from pipeline.serving.errors import RequestError
 from pipeline.serving.pool import Pool
 
