@@ -38,7 +38,7 @@ def lineage(
         from pipeline.metadata.data_lineage import file_uses, with_restored
         from pipeline.metadata.lineage import find_push, pushes, restoration
         from pipeline.metadata.lineage import lineage as lineage_of
-        from pipeline.metadata.lineage_tree import lineage_tree, uses_tree
+        from pipeline.metadata.outline import lineage_outline, uses_outline
         from pipeline.metadata.store import existing_store, recorded_config
         from pipeline.rollback import restored_version
 
@@ -46,11 +46,11 @@ def lineage(
         if version is None:
             assert data is not None  # noqa: S101  # one of the two is given
             uses = with_restored(file_uses(store, data), places.serving)
-            text, tree = uses.model_dump_json(), uses_tree(uses)
+            text, outline = uses.model_dump_json(), uses_outline(uses)
         else:
             again = restored_version(places.serving, model, version)
             pushed = again.record.first_version if again else version
             found = lineage_of(store, find_push(pushes(store), pushed, model, places.serving))
             found = found.model_copy(update={"restoration": restoration(again) if again else None})
-            text, tree = found.model_dump_json(), lineage_tree(found)
-    Console().print_json(text) if json_ else Console().print(tree)
+            text, outline = found.model_dump_json(), lineage_outline(found)
+    Console().print_json(text) if json_ else Console().print(outline.tree())

@@ -14,8 +14,6 @@ from typing import Any
 
 import yaml
 from ml_metadata.metadata_store import MetadataStore
-from rich.text import Text
-from rich.tree import Tree
 from tfx.dsl.io import fileio
 
 from components.ingest.example_gen import read_bad
@@ -27,7 +25,7 @@ from data.masks import VOID_COLOR
 from models.training.loop import TrainingResult
 from pipeline.metadata.backup import require_whole
 from pipeline.metadata.lineage import find_push, lineage, pushes
-from pipeline.metadata.lineage_tree import lineage_tree
+from pipeline.metadata.outline import Outline, lineage_outline
 from pipeline.metadata.store import metadata_config, open_store, recorded_config
 from pipeline.records.executions import StageRecord, artifact_folder, read_run
 from pipeline.records.summary import MetricsSummary, Summary, read_summary
@@ -62,7 +60,7 @@ class RunRecord:
     """As `pipeline.records.executions.read_run` gives them."""
     folder: Path
     """The run's."""
-    origin: Tree | None = None
+    origin: Outline | None = None
     """What stands behind the version that it pushed."""
 
     @property
@@ -88,7 +86,7 @@ def write_report(run: RunRecord) -> Path:
         spans=read_spans(stages),
         stages=list(stages.values()),
         diff=since_previous(folder, summary.config),
-        origin=nested(run.origin) if run.origin else None,
+        origin=run.origin,
         settings=yaml.safe_dump(summary.config, sort_keys=False, allow_unicode=True),
         card=PAGE_FILE if (folder / PAGE_FILE).exists() else "",
         files=[path.name for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")],
@@ -136,20 +134,15 @@ def read_record(workspace: Workspace, run_id: str | None) -> RunRecord:
     return RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace))
 
 
-def read_origin(store: MetadataStore, summary: Summary, workspace: Workspace) -> Tree | None:
+def read_origin(store: MetadataStore, summary: Summary, workspace: Workspace) -> Outline | None:
     """What stands behind the version that a run pushed; None if it pushed none, or metadata were lost since."""
     if summary.pushed_version is None:
         return None
     name = summary.config["push"]["model_name"]
     with suppress(WorkspaceError):
-        return lineage_tree(lineage(store, find_push(pushes(store), summary.pushed_version, name, workspace.serving)))
+        push = find_push(pushes(store), summary.pushed_version, name, workspace.serving)
+        return lineage_outline(lineage(store, push))
     return None
-
-
-def nested(tree: Tree) -> dict[str, Any]:
-    """A tree of the terminal as {text, below: [the same, ...]}."""
-    text = Text.from_markup(str(tree.label)).plain
-    return {"text": text, "below": [nested(child) for child in tree.children]}
 
 
 def read_training(stages: Mapping[str, StageRecord]) -> TrainingResult | None:

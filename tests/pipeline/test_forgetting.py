@@ -60,4 +60,4 @@ def test_nothing_is_left_of_a_picture_after_the_recipe(tmp_path: Path):
         copy.write_bytes(picture)
         answer = command_line("lineage", "--data", str(copy), "--workspace", str(workspace)).stdout
         assert "no pushed version that is still there came from it" in answer
-        assert "not known of versions that are removed: tiny/1\n" in answer
+        assert "not known for versions that are removed: tiny/1\n" in answer

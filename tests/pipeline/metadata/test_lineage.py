@@ -20,7 +20,7 @@ from pipeline.cli.lineage import lineage as lineage_command
 from pipeline.metadata.backup import DamagedMetadata
 from pipeline.metadata.data_lineage import FileUse, file_uses, with_restored
 from pipeline.metadata.lineage import Lineage, find_push, lineage, pushes
-from pipeline.metadata.lineage_tree import lineage_tree, uses_tree
+from pipeline.metadata.outline import Outline, lineage_outline, uses_outline
 from pipeline.metadata.provenance import REASONS, Provenance
 from pipeline.metadata.store import PASSWORD as PASSWORD_VARIABLE
 from pipeline.metadata.store import existing_store, metadata_config, open_store
@@ -62,9 +62,9 @@ def write_manifest(folder: Path, *entries: ImageFile) -> None:
         path.write_bytes(pack_part(entry for entry in entries if entry.sha256[0] == digit))
 
 
-def printed(tree: object) -> str:
+def printed(outline: Outline) -> str:
     console = Console(file=io.StringIO(), width=300)
-    console.print(tree)
+    console.print(outline.tree())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -114,7 +114,7 @@ def test_the_version_that_training_started_from_and_the_images_replayed_are_name
     )
     assert (trace(history, 1).started_from, trace(history, 1).data[0].replayed) == (None, {})
     assert (trace(history, 2).started_from, trace(history, 2).data[0].replayed) == (1, {"span-3": 7})
-    text = printed(lineage_tree(trace(history, 2)))
+    text = printed(lineage_outline(trace(history, 2)))
     assert "training started from served version 1" in text
     assert 'replayed: {"span-3": 7}' in text
 
@@ -207,7 +207,9 @@ def test_a_version_that_started_from_another_one_has_learned_from_its_files(
     history.push("run-4", "cars", 4, ImageExampleGen__examples={"uri": str(tmp_path / "f")})
     found = file_uses(history.store, tmp_path / "a.jpg")
     assert [(use.version, use.through) for use in found.uses] == [(1, None), (2, 1), (3, 2)]
-    assert "cars version 3: started from version 2, which was trained on it (split train" in printed(uses_tree(found))
+    assert "cars version 3: started from version 2, which was trained on it (split train" in printed(
+        uses_outline(found)
+    )
 
 
 def test_a_version_that_was_judged_on_a_file_may_have_learned_from_it_too(
@@ -239,7 +241,7 @@ def test_a_changed_file_is_found_by_its_path_and_said_to_have_changed(
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
     found = file_uses(sqlite_history.store, tmp_path / "data" / key)
     assert found.uses == [FileUse(model="cars", version=1, split="val", key=key, matched_by="path")]
-    assert "selected by it (split val" in printed(uses_tree(found))
+    assert "selected by it (split val" in printed(uses_outline(found))
     (tmp_path / "data" / key).unlink()
     assert file_uses(sqlite_history.store, tmp_path / "data" / key).uses == found.uses, "a deleted file, too"
 
@@ -275,9 +277,9 @@ def test_what_cannot_be_judged_is_no_answer(sqlite_history: History, tmp_path: P
     with pytest.raises(WorkspaceError, match="e: is a folder; name one picture"):
         file_uses(sqlite_history.store, tmp_path / "e")
     (tmp_path / "mask.png").write_bytes(b"mask")
-    text = printed(uses_tree(file_uses(sqlite_history.store, tmp_path / "mask.png")))
+    text = printed(uses_outline(file_uses(sqlite_history.store, tmp_path / "mask.png")))
     assert "no pushed version came from it" in text
-    assert "only pictures are searched: of a mask or an annotation, ask for its picture" in text
+    assert "only images are searched: for a mask or an annotation, ask for its image" in text
 
 
 def test_a_version_that_started_from_a_restored_one_has_learned_from_its_files(
@@ -333,8 +335,8 @@ def test_versions_whose_examples_are_gone_are_said_to_be_unknown(sqlite_history:
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "gone")})
     found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
     assert (found.uses, found.unknown, found.removed) == ([], ["cars/1"], [])
-    assert "cars/1: not known" in printed(uses_tree(found))
-    assert "no other pushed version came from it" in printed(uses_tree(found))
+    assert "cars/1: not known" in printed(uses_outline(found))
+    assert "no other pushed version came from it" in printed(uses_outline(found))
     with pytest.raises(WorkspaceError, match="no version used this path; not known of: cars/1"):
         file_uses(sqlite_history.store, tmp_path / "absent.jpg")
 
@@ -356,8 +358,8 @@ def test_removed_versions_of_which_nothing_is_known_leave_the_answer_clear(
     lines = [line.lstrip("├─└ ").rstrip() for line in shown[False].getvalue().splitlines()]
     assert lines[1:] == [
         "no pushed version that is still there came from it",
-        "only pictures are searched: of a mask or an annotation, ask for its picture",
-        "not known of versions that are removed: cars/1, cars/2",
+        "only images are searched: for a mask or an annotation, ask for its image",
+        "not known for versions that are removed: cars/1, cars/2",
     ]
 
 
@@ -366,10 +368,10 @@ def test_a_version_that_started_from_an_unknown_one_is_unknown_too(sqlite_histor
     prune(f"{sqlite_history.serving}/cars", 2)
     found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
     assert (found.unknown, found.removed) == (["cars/1", "cars/2"], ["cars/1"])
-    text = printed(uses_tree(found))
+    text = printed(uses_outline(found))
     assert "no other pushed version came from it" in text
     assert "cars/2: not known; its examples, or those of a version that it started from" in text
-    assert "not known of versions that are removed: cars/1\n" in text
+    assert "not known for versions that are removed: cars/1\n" in text
 
 
 def test_what_a_rollback_published_of_an_unknown_version_is_unknown_too(
@@ -420,7 +422,7 @@ def push_with_examples(
 def test_the_tree_reads_from_the_version_down_to_the_stages(sqlite_history: History) -> None:
     spans = {"spans": '["span-4"]', "uri": "/e/[1]"}
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples=spans)
-    text = printed(lineage_tree(trace(sqlite_history, 1)))
+    text = printed(lineage_outline(trace(sqlite_history, 1)))
     for line in ("cars version 1", "span-4", "/e/[1]", "training: steps=6", "blessed", "Trainer: code hash of Trainer"):
         assert line in text
 
@@ -430,7 +432,7 @@ def test_what_retention_removed_is_said_to_be_gone_and_changes_no_time(sqlite_hi
         publish_file(f"model {version}", f"{sqlite_history.serving}/cars", tmp_path / "model")
         sqlite_history.push(f"run-{version}", "cars", version)
     before = trace(sqlite_history, 1)
-    assert not before.removed and "(removed)" not in printed(lineage_tree(before))
+    assert not before.removed and "(removed)" not in printed(lineage_outline(before))
 
     time.sleep(0.01)  # ML Metadata count milliseconds.
     prune(f"{sqlite_history.serving}/cars", 1)
@@ -442,7 +444,7 @@ def test_what_retention_removed_is_said_to_be_gone_and_changes_no_time(sqlite_hi
 
     assert after.pushed_at == before.pushed_at
     assert after.removed and after.trained_model[0].removed and not after.data[0].examples.removed
-    lines = [line for line in printed(lineage_tree(after)).splitlines() if line.endswith("(removed)")]
+    lines = [line for line in printed(lineage_outline(after)).splitlines() if line.endswith("(removed)")]
     assert [line.split(": ")[0].lstrip("├─ ") for line in lines] == ["cars version 1", "trained model"]
     assert not trace(sqlite_history, 2).removed
 
@@ -472,4 +474,4 @@ def test_a_version_that_a_rollback_published_has_the_files_of_the_one_that_it_re
     found = with_restored(file_uses(sqlite_history.store, tmp_path / "a.jpg"), Path(sqlite_history.serving))
 
     assert [(use.version, use.restored_from) for use in found.uses] == [(1, None), (3, 1)]
-    assert "cars version 3: is version 1 again, which was trained on it (split train" in printed(uses_tree(found))
+    assert "cars version 3: is version 1 again, which was trained on it (split train" in printed(uses_outline(found))

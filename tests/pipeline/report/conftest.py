@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from rich.tree import Tree
 from selenium.webdriver import Chrome
 
+from pipeline.metadata.outline import Outline
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import Summary
 from pipeline.report.page import RunRecord, write_report
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def page(folder: Path, stages: dict[str, StageRecord]) -> Callable[..., str]:
     """Writes a report and reads it."""
 
-    def write(summary: Summary, stages: Mapping[str, StageRecord] = stages, origin: Tree | None = None) -> str:
+    def write(summary: Summary, stages: Mapping[str, StageRecord] = stages, origin: Outline | None = None) -> str:
         return write_report(RunRecord(summary, stages, folder, origin)).read_text(encoding="utf-8")
 
     return write

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.tree import Tree
 from selenium.webdriver import ActionChains, Chrome, Keys
 
+from pipeline.metadata.outline import Outline
 from pipeline.records.summary import SUMMARY_FILE, Summary
 from pipeline.report.compare import write_comparison
 from pipeline.report.index import write_index
@@ -112,7 +112,7 @@ def pages(page: Callable[..., str], folder: Path, tmp_path: Path, model: Path) -
     (earlier / CONFIG_FILE).write_text('{"evaluation": {"min_mean_iou": 0.4}}')
     page(
         summary := make_summary(**BLESSED, error=EVIL),
-        origin=Tree(f"demo version 7, served from /{'a-long-folder-' * 9}"),
+        origin=Outline(f"demo version 7, served from /{'a-long-folder-' * 9}"),
     )
     (folder / SUMMARY_FILE).write_text(summary.model_dump_json())
     reverse = tmp_path / "reverse"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.tree import Tree
 
 from components.publishing import infra_check
 from data.errors import WorkspaceError
+from pipeline.metadata.outline import Outline
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import MetricsSummary
 from pipeline.report.page import read_record
@@ -34,7 +34,7 @@ def section(html: str, name: str) -> str:
 
 
 def test_a_pushed_model_is_announced_first_with_version_reasons_and_path(page: WritePage):
-    html = page(make_summary(**BLESSED), origin=Tree("demo version 7"))
+    html = page(make_summary(**BLESSED), origin=Outline("demo version 7"))
     assert headings(html) == [
         "Blessed, and pushed as version 7",
         "Scores on the test split",
@@ -188,8 +188,8 @@ def test_what_changed_since_the_run_before_is_listed(page: WritePage, folder: Pa
 
 
 def test_the_origin_of_a_pushed_version_is_a_list_in_lists(page: WritePage):
-    tree = Tree("[bold]demo version 7[/bold]: /serving/demo/7")
-    tree.add("data: /data").add(r"spans: \[] <b>")
+    tree = Outline("demo version 7: /serving/demo/7")
+    tree.add("data: /data").add("spans: [] <b>")
     html = page(make_summary(**BLESSED), origin=tree)
     assert "demo version 7: /serving/demo/7" in section(html, "origin")
     assert "<li><span>data: /data</span><ul>" in html and "<li><span>spans: [] &lt;b&gt;</span></li>" in html
