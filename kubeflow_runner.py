@@ -67,7 +67,6 @@ def compile_(
         serving=serving,
         checkpoints=checkpoints,
         verbose=verbose,
-        needs_volumes=True,
     )
 
 

@@ -48,6 +48,24 @@ def resolved_config(path: Path | None, overrides: Sequence[str]) -> Config:
         ) from error
 
 
+def compile_to(
+    out: Path, config: Config, *, image: str, pipeline_root: str, serving: str, checkpoints: str, verbose: bool
+) -> None:
+    """Compiles a resolved configuration to a file, and prints what was compiled and the parameters of its runs."""
+    with quietly(verbose):
+        from pipeline.kubeflow.compiler import compile_pipeline
+
+        compiled = compile_pipeline(
+            config, image=image, pipeline_root=pipeline_root, serving=serving, checkpoints=checkpoints
+        )
+    compiled.write(out)
+    console = Console()
+    steps = len(compiled.spec["root"]["dag"]["tasks"])
+    console.print(f"wrote {out}: {steps} steps of image {image}, artifacts in {pipeline_root}", markup=False)
+    for name, declared in compiled.spec["root"]["inputDefinitions"]["parameters"].items():
+        console.print(f"  {name}={declared['defaultValue']}", markup=False, highlight=False)
+
+
 def compile_command(
     config_path: Path | None,
     overrides: Sequence[str],
@@ -58,29 +76,22 @@ def compile_command(
     serving: str,
     checkpoints: str,
     verbose: bool,
-    needs_volumes: bool = False,
 ) -> None:
-    """`compile`: the pipeline as a file for a Kubeflow Pipelines server.
-
-    Where the pods share no folder with this machine (`needs_volumes`), it says which places are on no volume.
-    """
+    """`compile`: the pipeline as a file for a Kubeflow Pipelines server, and which places are on no volume."""
     config = resolved_config(config_path, overrides)
-    with quietly(verbose):
-        from pipeline.kubeflow.compiler import compile_pipeline
-        from pipeline.kubeflow.places import places_on_no_volume
+    compile_to(
+        out,
+        config,
+        image=image,
+        pipeline_root=pipeline_root,
+        serving=serving,
+        checkpoints=checkpoints,
+        verbose=verbose,
+    )
+    from pipeline.kubeflow.places import places_on_no_volume
 
-        compiled = compile_pipeline(
-            config, image=image, pipeline_root=pipeline_root, serving=serving, checkpoints=checkpoints
-        )
-    compiled.write(out)
-    steps = compiled.spec["root"]["dag"]["tasks"]
-    given = compiled.spec["root"]["inputDefinitions"]["parameters"]
-    console = Console()
-    console.print(f"wrote {out}: {len(steps)} steps of image {image}, artifacts in {pipeline_root}", markup=False)
-    for name, declared in given.items():
-        console.print(f"  {name}={declared['defaultValue']}", markup=False, highlight=False)
-    for note in places_on_no_volume(config, serving, checkpoints) if needs_volumes else []:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    for note in places_on_no_volume(config, serving, checkpoints):
+        Console().print(f"note: {note}", markup=False, highlight=False)
 
 
 def tfjob_command(

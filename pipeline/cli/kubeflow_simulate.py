@@ -10,11 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import ProjectError
-from pipeline.cli.kubeflow_compile import compile_command
+from pipeline.cli.kubeflow_compile import compile_to, resolved_config
 from pipeline.config import load_config
 from pipeline.kubeflow.places import on_this_machine
-from pipeline.kubeflow.simulation.driver import ERROR, FAILED, simulate
-from pipeline.kubeflow.simulation.store import DEFAULT_ROOT
+from pipeline.kubeflow.simulation.driver import DEFAULT_ROOT, FAILED, simulate
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE
 
@@ -28,10 +27,9 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
     if spec is None:
         spec = store / ".simulation" / "pipeline.yaml"
         spec.parent.mkdir(parents=True, exist_ok=True)
-        compile_command(
-            config,
-            on_this_machine(load_config(config)),
+        compile_to(
             spec,
+            resolved_config(config, on_this_machine(load_config(config))),
             image=IMAGE,
             pipeline_root=DEFAULT_ROOT,
             serving=str(store / "serving"),
@@ -51,10 +49,8 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
         table.add_row(step.name, step.state, str(step.attempts or ""), f"{step.seconds:.1f}", escape(step.reason))
     console.print(table)
     console.print(f"logs: {run.logs}", markup=False, highlight=False, soft_wrap=True)
-    for record in [
-        step.artifacts["record"] for step in run.steps if step.name == Stage.RUN_REPORTER and step.artifacts
-    ]:
-        page = run.store.path(record) / REPORT_FILE
+    if Stage.RUN_REPORTER in run.outputs:
+        page = run.store.path(run.outputs[Stage.RUN_REPORTER].artifacts["record"]["uri"]) / REPORT_FILE
         console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     if not run.succeeded:
-        raise ProjectError(f"the run failed: {', '.join(s.name for s in run.steps if s.state in (FAILED, ERROR))}")
+        raise ProjectError(f"the run failed: {', '.join(s.name for s in run.steps if s.state == FAILED)}")

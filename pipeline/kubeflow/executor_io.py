@@ -27,13 +27,10 @@ from tfx.utils import name_utils
 from components import artifacts
 from components.publishing import served_model as baseline
 from data.errors import ConfigError, ProjectError
-from pipeline.kubeflow.mounts import FOLDERS, Mounts
+from pipeline.kubeflow.mounts import EXECUTOR_LOGS, FOLDERS, Mounts
 
 ArtifactLists = Mapping[str, pipeline_spec_pb2.ArtifactList]
 Types = Mapping[str, pipeline_spec_pb2.ArtifactTypeSchema]
-
-#: An output that the launcher adds and writes itself; its type is none of TFX's.
-EXECUTOR_LOGS = "executor-logs"
 
 #: Title in a type's schema -> import path of the artifact class.
 _CLASS_PATHS = {

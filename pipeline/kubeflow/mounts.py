@@ -13,6 +13,9 @@ from data.errors import ConfigError
 #: Scheme of a URI -> folder in which the launcher mirrors its buckets.
 FOLDERS = {"gs": "gcs", "s3": "s3", "minio": "minio"}
 
+#: An output that the launcher adds and writes itself; its type is none of TFX's.
+EXECUTOR_LOGS = "executor-logs"
+
 #: Environment variable: the folder that holds `gcs`, `s3` and `minio`, for a rehearsal without a cluster.
 ROOT_VARIABLE = "DEEPLAB_MOUNT_ROOT"
 

@@ -264,15 +264,19 @@ def root_is_in_a_bucket(spec: Document) -> Iterator[str]:
         yield f"the pipeline root is {root!r}; allowed: gs://BUCKET/..., s3://BUCKET/..., minio://BUCKET/..."
 
 
+def predecessors(members: Document) -> dict[str, set[str]]:
+    """Task of a graph -> the tasks that must have succeeded before: those named, and those whose outputs it reads."""
+    return {
+        name: {*task.get("dependentTasks", []), *(producer for _, _, producer, _ in _produced_inputs(task))}
+        for name, task in members.items()
+    }
+
+
 def tasks_form_no_cycle(spec: Document) -> Iterator[str]:
     """No task waits for itself: Argo Workflows 3.5, workflow/validate/validate.go, `validateDAG`."""
     for dag, _, members in dags(spec):
-        waits = {
-            name: {*task.get("dependentTasks", []), *(producer for _, _, producer, _ in _produced_inputs(task))}
-            for name, task in members.items()
-        }
         try:
-            graphlib.TopologicalSorter(waits).prepare()
+            graphlib.TopologicalSorter(predecessors(members)).prepare()
         except graphlib.CycleError as error:
             yield f"{dag}: tasks wait for each other: {' -> '.join(reversed(error.args[1]))}"
 

@@ -14,27 +14,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.struct_pb2 import Value
-from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, ExecutorInput, RuntimeArtifact
-
-Outputs = tuple[dict[str, Value], dict[str, RuntimeArtifact]]
-"""(parameters, artifacts) by name."""
+from pipeline.kubeflow.simulation.launcher import ExecutorInput, Outputs
 
 
 def fingerprint(
-    given: ExecutorInput, component: ComponentSpec, image: str, words: Sequence[str], claims: Sequence[str]
+    given: ExecutorInput, component: Mapping[str, Any], image: str, words: Sequence[str], claims: Sequence[str]
 ) -> str:
     """Hash of the cache key: ids of input artifacts, parameters, kinds of outputs, image, command, volume claims."""
-    outputs = MessageToDict(given.outputs).get("artifacts", {})
     key = {
         "inputArtifactNames": {
-            name: [artifact.name for artifact in listed.artifacts] for name, listed in given.inputs.artifacts.items()
+            name: [artifact["name"] for artifact in listed["artifacts"]]
+            for name, listed in given["inputs"]["artifacts"].items()
         },
-        "inputParameterValues": MessageToDict(given.inputs).get("parameterValues", {}),
-        "outputArtifactsSpec": {name: {**listed["artifacts"][0], "uri": ""} for name, listed in outputs.items()},
+        "inputParameterValues": given["inputs"]["parameterValues"],
+        "outputArtifactsSpec": {
+            name: {**listed["artifacts"][0], "uri": ""} for name, listed in given["outputs"]["artifacts"].items()
+        },
         "outputParametersSpec": {
-            name: declared.parameter_type for name, declared in component.output_definitions.parameters.items()
+            name: declared["parameterType"]
+            for name, declared in component.get("outputDefinitions", {}).get("parameters", {}).items()
         },
         "containerSpec": {"image": image, "cmdArgs": list(words), "pvcNames": sorted(set(claims))},
     }
@@ -51,31 +49,23 @@ class Records:
     def find(self, fingerprint: str) -> Outputs | None:
         """The outputs of an earlier step."""
         found = self._content["results"].get(fingerprint)
-        if found is None:
-            return None
-        parameters = {name: ParseDict(value, Value()) for name, value in found["parameters"].items()}
-        return parameters, {name: ParseDict(value, RuntimeArtifact()) for name, value in found["artifacts"].items()}
+        return None if found is None else Outputs(**found)
 
     def record(self, fingerprint: str | None, outputs: Outputs) -> Outputs:
         """Gives artifacts their ids; keeps the outputs if they have a fingerprint. Returns what later steps get."""
-        parameters, artifacts = outputs
-        recorded = {name: self._artifact(name, artifact) for name, artifact in artifacts.items()}
+        recorded = Outputs(outputs.parameters, {})
+        for name, artifact in outputs.artifacts.items():
+            self._content["artifacts"] += 1
+            metadata = {"display_name": name, "store_session_info": '{"Provider":"","Params":null}'}
+            metadata |= {key: _property(value) for key, value in artifact.get("metadata", {}).items()}
+            identifier = str(self._content["artifacts"])
+            recorded.artifacts[name] = {"name": identifier, "uri": artifact["uri"], "metadata": metadata}
         if fingerprint:
-            self._content["results"][fingerprint] = {
-                "parameters": {name: MessageToDict(value) for name, value in parameters.items()},
-                "artifacts": {name: MessageToDict(artifact) for name, artifact in recorded.items()},
-            }
+            self._content["results"][fingerprint] = recorded._asdict()
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(self._content, indent=1))
         os.replace(new, self._path)
-        return parameters, recorded
-
-    def _artifact(self, name: str, artifact: RuntimeArtifact) -> RuntimeArtifact:
-        self._content["artifacts"] += 1
-        metadata = {"display_name": name, "store_session_info": '{"Provider":"","Params":null}'}
-        metadata |= {key: _property(value) for key, value in MessageToDict(artifact.metadata).items()}
-        kept = {"name": str(self._content["artifacts"]), "uri": artifact.uri, "metadata": metadata}
-        return ParseDict(kept, RuntimeArtifact())
+        return recorded
 
 
 def _property(value: Any) -> Any:

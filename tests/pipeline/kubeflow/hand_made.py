@@ -1,5 +1,6 @@
 """Small pipelines, written by hand, whose steps are a line of shell or Python each."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,22 @@ from pipeline.kubeflow.simulation.driver import SimulatedRun, simulate
 
 ROOT = "minio://bucket/root"
 SCHEMA = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+
+
+#: Runs a line of shell, after it has put in, from the ExecutorInput, values, paths and URIs.
+FILL = """
+import json, os, sys
+
+given, (script, name, *words) = json.loads(sys.argv[1]), sys.argv[2:]
+root = os.environ["DEEPLAB_MOUNT_ROOT"]
+texts = {f"<value {key}>": str(value) for key, value in given["inputs"]["parameterValues"].items()}
+texts |= {f"<file {key}>": place["outputFile"] for key, place in given["outputs"]["parameters"].items()}
+for side, kind in (("inputs", "input"), ("outputs", "path")):
+    for key, listed in given[side]["artifacts"].items():
+        uri = texts[f"<uri {key}>"] = listed["artifacts"][0]["uri"]
+        texts[f"<{kind} {key}>"] = uri.replace("minio:/", f"{root}/minio")
+os.execvp("sh", ["sh", "-c", script, name, *(texts.get(word, word) for word in words)])
+"""
 
 
 def constant(value: Any) -> dict[str, Any]:
@@ -39,8 +56,11 @@ class Pipeline:
         self.parameters = {k: {"parameterType": t, "defaultValue": v} for k, (t, v) in parameters.items()}
 
     def shell(self, name: str, script: str, *words: str, **options: Any) -> None:
-        """A step that runs a line of shell, with `words` as $1, $2, ..."""
-        self.step(name, ["sh", "-c"], [script, name, *words], **options)
+        """A step that runs a line of shell, with `words` as $1, $2, ...; those of `FILL` stand for what it is given."""
+        if any(word.startswith("<") for word in words):
+            self.step(name, [sys.executable, "-c", FILL, "{{$}}"], [script, name, *words], **options)
+        else:
+            self.step(name, ["sh", "-c"], [script, name, *words], **options)
 
     def step(
         self,

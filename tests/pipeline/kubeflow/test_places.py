@@ -77,14 +77,12 @@ def test_the_rehearsal_of_a_configuration_compiles_it_with_them(tmp_path: Path, 
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({"data": {"path": "data"}}))
     given: list[Any] = []
 
-    def compile_command(*arguments: Any, **_: Any) -> None:
+    def resolved_config(*arguments: Any) -> None:
         given.append(arguments)
         raise ConfigError("enough")
 
-    monkeypatch.setattr(command, "compile_command", compile_command)
+    monkeypatch.setattr(command, "resolved_config", resolved_config)
     with pytest.raises(ConfigError, match="enough"):
         command.simulate_command(tmp_path / "my.yaml", None, [], tmp_path / "store")
 
-    assert given == [
-        (tmp_path / "my.yaml", [f'data.path="{tmp_path}/data"'], tmp_path / "store/.simulation/pipeline.yaml")
-    ]
+    assert given == [(tmp_path / "my.yaml", [f'data.path="{tmp_path}/data"'])]
