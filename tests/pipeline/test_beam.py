@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from data.errors import ConfigError
 from pipeline.sections.beam import BeamConfig
 
-DATAFLOW = ("--project=p", "--region=r", "--temp_location=gs://b/tmp", "--sdk_container_image=i")
 SERVERS = {"endpoint": "jobs:8099", "worker_pool": "workers:50000"}
 
 
@@ -38,11 +37,6 @@ def silent() -> str:
         ),
         ({"runner": "portable", **SERVERS}, ["--runner=PortableRunner", "--job_endpoint=jobs:8099"]),
         ({"runner": "flink", "workers": 4, **SERVERS}, ["--runner=FlinkRunner", "--parallelism=4"]),
-        ({"runner": "spark", **SERVERS}, ["--runner=SparkRunner", "--job_endpoint=jobs:8099"]),
-        (
-            {"runner": "dataflow", "workers": 9, "options": DATAFLOW},
-            ["--runner=DataflowRunner", "--max_num_workers=9", "--beam_plugin=components", *DATAFLOW],
-        ),
     ],
     ids=lambda value: value.get("runner", "default") if isinstance(value, dict) else "",
 )
@@ -57,10 +51,10 @@ def test_workers_of_a_job_server_come_from_the_pool():
     assert options.view_as(PortableOptions).environment_config == "workers:50000"
 
 
-@pytest.mark.parametrize("runner", ["direct", "multi_processing", "portable", "dataflow"])
+@pytest.mark.parametrize("runner", ["direct", "multi_processing", "portable"])
 def test_tfx_is_told_where_workers_get_their_code(runner: str):
     """Otherwise it packs an archive of itself before each stage."""
-    settings = {"portable": SERVERS, "dataflow": {"options": DATAFLOW}}.get(runner, {})
+    settings = {"portable": SERVERS}.get(runner, {})
     options = PipelineOptions(BeamConfig.model_validate({"runner": runner, **settings}).arguments())
 
     assert options.get_all_options()["setup_file"] or options.view_as(WorkerOptions).sdk_container_image
@@ -70,15 +64,34 @@ def test_further_options_come_last():
     assert BeamConfig(options=("--direct_test=1",)).arguments()[-1] == "--direct_test=1"
 
 
+def test_options_with_a_runner_of_their_own_are_all_that_beam_is_told():
+    options = ("--runner=DataflowRunner", "--region=r", "--sdk_container_image=i")
+    assert BeamConfig(options=options).arguments() == list(options)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"runner": "flink"}, "beam.runner 'flink' needs beam.endpoint"),
-        ({"runner": "spark", "endpoint": "a:1"}, "beam.runner 'spark' needs beam.worker_pool"),
+        ({"runner": "portable", "endpoint": "a:1"}, "beam.runner 'portable' needs beam.worker_pool"),
         ({"endpoint": "a:1"}, "beam.endpoint 'a:1' does not go with beam.runner 'direct'"),
-        ({"options": ["--runner=FlinkRunner"]}, "the runner is said in beam.runner"),
-        ({"runner": "dataflow", "options": DATAFLOW[:2]}, "--temp_location=..., --sdk_container_image=..."),
-        ({"runner": "prism"}, "'dataflow'"),
+        (
+            {"runner": "flink", **SERVERS, "options": ["--runner=SparkRunner"]},
+            "beam.options holds --runner, and beam.runner is 'flink'; leave one of them out",
+        ),
+        ({"endpoint": "a:1", "options": ["--runner=SparkRunner"]}, "beam.endpoint 'a:1' does not go with"),
+        (
+            {"runner": "flink", **SERVERS, "options": ["--parallelism=3", "--job_endpoint=a:1"]},
+            "beam.options holds --job_endpoint, --parallelism, which beam.runner 'flink' sets itself",
+        ),
+        ({"options": ["--setup_file=x"]}, "beam.options holds --setup_file, which beam.runner 'direct' sets itself"),
+        (
+            {"runner": "spark", **SERVERS},
+            "beam.runner 'spark' is not a name any more; give its options in beam.options: [-",
+        ),
+        ({"runner": "dataflow"}, "beam.options: [--runner=DataflowRunner, --beam_plugin=components"),
+        ({"runner": "prism"}, "'flink'"),
+        ({"runner": ["flink"]}, "'flink'"),
         ({"runner": "flink", "endpoint": "http://a:1", "worker_pool": "b:2"}, "pattern"),
         ({"workers": 0}, "greater than or equal to 1"),
     ],
@@ -104,7 +117,7 @@ def test_a_worker_pool_that_is_not_there_is_named_with_what_to_start(listening: 
 
 
 def test_servers_that_answer_are_enough(listening: str):
-    BeamConfig(runner="spark", endpoint=listening, worker_pool=listening).require_servers()
+    BeamConfig(runner="flink", endpoint=listening, worker_pool=listening).require_servers()
 
 
 def test_a_runner_without_servers_needs_none():
