@@ -2,27 +2,39 @@
 
 A step of Kubeflow Pipelines is one pod, so this is no step of the pipeline. A person runs the pipeline as far as
 Transform, starts the job on the transformed examples, and finds the model on the volume that the pods share. The
-manifest is checked against the operator's schema; it has never run on a cluster, and says so itself.
+manifest is checked against the operator's schema; it has never run on a cluster, and says so itself. Each pod runs
+
+    python -m pipeline.kubeflow.training_job --examples DIR --model DIR --config JSON
+
+which calls the pipeline's own training function (`components.training.trainer.run_fn`) with what TFX's Trainer would
+hand over. Which worker it is it learns from TF_CONFIG, which the operator sets.
 
 Source: kubeflow/training-operator 1.8, pkg/apis/kubeflow.org/v1/tensorflow_types.go and common_types.go.
 """
 
+import argparse
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.utils import path_utils
 
-from data.errors import ConfigError
+from components.training.trainer import run_fn
+from data.errors import ConfigError, ProjectError, exit_status, explain
+from data.layouts.base import SPLITS
 from pipeline.config import Config, config_hash
 from pipeline.pipeline import trainer_config
 from pipeline.sections.kubeflow import StageConfig
 from pipeline.stages import Stage
 
 NEVER_RUN = "Rendered and checked against the schema of the Training Operator; never run on a cluster."
-COMMAND = ("python", "-m", "pipeline.kubeflow.training_worker")
+COMMAND = ("python", "-m", "pipeline.kubeflow.training_job")
 
 #: The container's name by which the operator finds it (`TFJobDefaultContainerName`).
 CONTAINER = "tensorflow"
@@ -68,7 +80,13 @@ def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
             "training.initial_weights to the folder of a served version on a volume that the pods share"
         )
     stage = config.kubeflow.stage(Stage.TRAINER)
-    _check_shared(stage, asdict(places))
+    for name, place in asdict(places).items():
+        if not stage.mounts(place):
+            mounted = ", ".join(volume.path for volume in stage.volumes) or "none"
+            raise ConfigError(
+                f"--{name} is {place!r}, which the pods do not share; allowed: a folder on a volume of "
+                f"kubeflow.stages.Trainer.volumes (now: {mounted})"
+            )
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "TFJob",
@@ -83,26 +101,38 @@ def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
                 "Worker": {
                     "replicas": config.kubeflow.training_job.workers,
                     "restartPolicy": "OnFailure",
-                    "template": {"spec": _pod(config, image, places, stage)},
+                    "template": {"spec": _pod(config, image, places)},
                 }
             },
         },
     }
 
 
-def _check_shared(stage: StageConfig, places: Mapping[str, str]) -> None:
-    for name, place in places.items():
-        if not stage.mounts(place):
-            mounted = ", ".join(volume.path for volume in stage.volumes) or "none"
-            raise ConfigError(
-                f"--{name} is {place!r}, which the pods do not share; allowed: a folder on a volume of "
-                f"kubeflow.stages.Trainer.volumes (now: {mounted})"
-            )
-
-
-def _pod(config: Config, image: str, places: Places, stage: StageConfig) -> dict[str, Any]:
+def _pod(config: Config, image: str, places: Places) -> dict[str, Any]:
+    stage = config.kubeflow.stage(Stage.TRAINER)
+    custom = trainer_config(config, places.checkpoints).model_dump(mode="json")
+    secrets = [
+        {"name": secret.variable, "valueFrom": {"secretKeyRef": {"name": secret.secret, "key": secret.key}}}
+        for secret in stage.secrets
+    ]
+    limits = {"cpu": stage.cpu, "memory": stage.memory}
+    if stage.accelerator:
+        limits[stage.accelerator] = str(stage.accelerators)
+    container = {
+        "name": CONTAINER,
+        "image": image,
+        "command": list(COMMAND),
+        "args": [
+            *("--examples", places.examples),
+            *("--model", places.model),
+            *("--config", json.dumps(custom, sort_keys=True)),
+        ],
+        "env": [*({"name": name, "value": value} for name, value in stage.env.items()), *secrets],
+        "resources": {"limits": {name: amount for name, amount in limits.items() if amount}},
+        "volumeMounts": [{"name": volume.claim, "mountPath": volume.path} for volume in stage.volumes],
+    }
     pod: dict[str, Any] = {
-        "containers": [_container(config, image, places, stage)],
+        "containers": [container],
         "securityContext": {"runAsNonRoot": True},
         "volumes": [
             {"name": volume.claim, "persistentVolumeClaim": {"claimName": volume.claim}} for volume in stage.volumes
@@ -119,29 +149,40 @@ def _pod(config: Config, image: str, places: Places, stage: StageConfig) -> dict
     return pod
 
 
-def _container(config: Config, image: str, places: Places, stage: StageConfig) -> dict[str, Any]:
-    custom = trainer_config(config, places.checkpoints).model_dump(mode="json")
-    secrets = [
-        {"name": secret.variable, "valueFrom": {"secretKeyRef": {"name": secret.secret, "key": secret.key}}}
-        for secret in stage.secrets
-    ]
-    return {
-        "name": CONTAINER,
-        "image": image,
-        "command": list(COMMAND),
-        "args": [
-            *("--examples", places.examples),
-            *("--model", places.model),
-            *("--config", json.dumps(custom, sort_keys=True)),
-        ],
-        "env": [*({"name": name, "value": value} for name, value in stage.env.items()), *secrets],
-        "resources": {"limits": _limits(stage)},
-        "volumeMounts": [{"name": volume.claim, "mountPath": volume.path} for volume in stage.volumes],
-    }
+def training_arguments(examples: str, model: str, custom_config: str) -> FnArgs:
+    """What TFX's Trainer hands to the training function.
+
+    Args:
+        examples: Folder of Transform's transformed examples, one folder for each split in it.
+        model: Folder of a Model artifact; the curves go to `run` in it.
+        custom_config: JSON of a `components.training.trainer.TrainerConfig`.
+    """
+    train, val, _ = SPLITS
+    return FnArgs(
+        train_files=[os.path.join(examples, f"Split-{train}", "*")],
+        eval_files=[os.path.join(examples, f"Split-{val}", "*")],
+        serving_model_dir=path_utils.serving_model_dir(model),
+        model_run_dir=os.path.join(model, "run"),
+        custom_config=json.loads(custom_config),
+    )
 
 
-def _limits(stage: StageConfig) -> dict[str, str]:
-    limits = {"cpu": stage.cpu, "memory": stage.memory}
-    if stage.accelerator:
-        limits[stage.accelerator] = str(stage.accelerators)
-    return {name: amount for name, amount in limits.items() if amount}
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains as one of several workers; returns the exit status."""
+    parser = argparse.ArgumentParser("python -m pipeline.kubeflow.training_job", allow_abbrev=False)
+    parser.add_argument("--examples", required=True, help="folder of Transform's transformed examples")
+    parser.add_argument("--model", required=True, help="folder for the model")
+    parser.add_argument("--config", required=True, help="JSON of the training's configuration")
+    arguments = parser.parse_args(argv)
+    try:
+        run_fn(training_arguments(arguments.examples, arguments.model, arguments.config))
+    except (ProjectError, OSError) as error:
+        if not (explanation := explain(error)):
+            raise
+        sys.stderr.write(f"error: {explanation}\n")
+        return exit_status(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

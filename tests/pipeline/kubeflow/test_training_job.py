@@ -13,8 +13,7 @@ import kubeflow_runner
 from components.training.trainer import TrainingConfig
 from data.errors import TEMPORARY, ConfigError, IncompleteDataError, ProjectError, TrainingError
 from pipeline.config import Config
-from pipeline.kubeflow.training_job import NEVER_RUN, Places, training_job, write_training_job
-from pipeline.kubeflow.training_worker import main, training_arguments
+from pipeline.kubeflow.training_job import NEVER_RUN, Places, main, training_arguments, training_job, write_training_job
 from tests.pipeline.kubeflow.conftest import resolved
 
 PLACES = Places("/mnt/shared/examples", "/mnt/shared/model", "/mnt/shared/checkpoints")
@@ -67,7 +66,7 @@ def test_the_pod_is_one_that_kubernetes_takes(manifest: dict[str, Any]):
 
 def test_the_pods_run_the_pipelines_training_function(multi_worker: Config, manifest: dict[str, Any]):
     container = pod(manifest)["containers"][0]
-    assert container["command"] == ["python", "-m", "pipeline.kubeflow.training_worker"]
+    assert container["command"] == ["python", "-m", "pipeline.kubeflow.training_job"]
     flags = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
     given = training_arguments(flags["--examples"], flags["--model"], flags["--config"])
     assert given.train_files == ["/mnt/shared/examples/Split-train/*"]
@@ -125,7 +124,7 @@ def test_a_worker_that_fails_says_why_and_whether_another_try_may_help(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.kubeflow.training_worker.run_fn", fail)
+    monkeypatch.setattr("pipeline.kubeflow.training_job.run_fn", fail)
 
     assert main(["--examples", "/examples", "--model", "/model", "--config", "{}"]) == status
     assert capsys.readouterr().err == f"error: {error}\n"
