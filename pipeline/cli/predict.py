@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,24 +30,19 @@ from pipeline.cli.application import (
 from pipeline.rollback import choose_serving_dir
 
 if TYPE_CHECKING:
+    from pipeline.prediction.input_image import InputImage
     from pipeline.prediction.journal import Prediction
-    from pipeline.prediction.newest import Newest
-    from pipeline.prediction.pictures import Picture, State
-    from pipeline.prediction.predictor import Outcome, Predictor, Task
-    from pipeline.prediction.tally import Tally
+    from pipeline.prediction.predictor import Counts, PredictJob, Predictor
 
-#: Seconds between two looks at watched folders. A picture counts as complete when it is the same in both.
-WATCH_SECONDS = 2.0
-
-#: Threads that read and write, at most: each holds a picture or two in memory.
+#: Threads that read and write, at most: each holds an image or two in memory.
 MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictOptions:
     """What a person asks for on the command line."""
 
-    pictures: Sequence[str]
+    images: Sequence[str]
     """Files, folders, patterns; on this machine or in an object store."""
     out: str
     probability: bool
@@ -58,21 +52,21 @@ class Request:
     overlay_video: bool = False
     """Whether the overlays of a video are joined to one, too."""
 
-    def task(self, serving: str, model_name: str | None) -> Task:
+    def job(self, serving: str, model_name: str | None) -> PredictJob:
         """What this asks of the pushed model."""
         from components.publishing.directory import served
-        from pipeline.prediction.predictor import Task
+        from pipeline.prediction.predictor import PredictJob
 
         model = served(choose_serving_dir(absolute(serving), model_name))
         assert model is not None  # noqa: S101  # the directory was chosen because it holds a version
-        return Task(model, absolute(self.out), self.probability, self.max_pixels)
+        return PredictJob(model, absolute(self.out), self.probability, self.max_pixels)
 
 
 def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...", help="Pictures, videos, folders of pictures, quoted patterns; also s3://, gs://."
+            metavar="IMAGE...", help="Images, videos, folders of images, quoted patterns; also s3://, gs://."
         ),
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder or URI for masks and overlays.")],
@@ -80,13 +74,13 @@ def predict(
         bool, typer.Option("--probability", help="Write how probable each pixel's class is, too.")
     ] = False,
     max_pixels: Annotated[
-        int, typer.Option("--max-pixels", min=1, help="Pictures with more are set aside.")
+        int, typer.Option("--max-pixels", min=1, help="An image with more is not decoded, and fails.")
     ] = 25_000_000,
     every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Every N-th frame of a video.")] = 1,
     overlay_video: Annotated[
         bool, typer.Option("--overlay-video", help="Join the overlays of a video's frames to a video, too.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with pictures that come later.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with images that come later.")] = False,
     beam: Annotated[
         bool, typer.Option("--beam", help="Share the work as section beam of the configuration says: no videos.")
     ] = False,
@@ -97,24 +91,24 @@ def predict(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Segment pictures with the pushed model; what was done before is not done again."""
-    request = Request(images, out, probability, max_pixels, every, overlay_video)
+    """Segment images with the pushed model; what was done before is not done again."""
+    options = PredictOptions(images, out, probability, max_pixels, every, overlay_video)
     root = serving_root(serving, workspace)
     if watch and (beam or overlay_video):
         raise typer.BadParameter("--watch goes neither with --beam nor with --overlay-video")
     if beam:
-        predict_on_beam_command(request, root, model, (config, set_ or []), verbose=verbose)
+        predict_on_beam_command(options, root, model, (config, set_ or []), verbose=verbose)
         return
     if config or set_:
         raise typer.BadParameter("--config and --set go with --beam, whose workers they name")
-    predict_command(request, root, model, watch=watch, verbose=verbose)
+    predict_command(options, root, model, watch=watch, verbose=verbose)
 
 
-def load(task: Task) -> Predictor:
+def load(job: PredictJob) -> Predictor:
     """Loads the model."""
     from pipeline.prediction.predictor import Predictor, load_model
 
-    return Predictor(load_model(task.model), task, workers=min(os.cpu_count() or 1, MOST_THREADS))
+    return Predictor(load_model(job.model), job, workers=min(os.cpu_count() or 1, MOST_THREADS))
 
 
 def absolute(path: str) -> str:
@@ -124,28 +118,36 @@ def absolute(path: str) -> str:
     return str(Path(path).absolute()) if is_local(path) else path
 
 
-def predict_command(request: Request, serving: str, model_name: str | None, *, watch: bool, verbose: bool) -> None:
+def predict_command(
+    options: PredictOptions, serving: str, model_name: str | None, *, watch: bool, verbose: bool
+) -> None:
     """`predict`: masks and overlays by the pushed model."""
-    from pipeline.prediction.listing import find_pictures
+    from pipeline.prediction.listing import find_images
 
-    found = find_pictures(request.pictures, absolute(request.out), allow_none=watch)
+    found = find_images(options.images, absolute(options.out), allow_none=watch)
     with quietly(verbose):
         if watch:
-            watch_pictures(request, partial(request.task, serving, model_name))
+            watch_images(options, partial(options.job, serving, model_name))
             return
-        task = request.task(serving, model_name)
-        task.prepare()
-        predictor = load(task)
-        tally, shown = follow(predictor, found, request.every)
-        if request.overlay_video:
-            join_overlays(predictor, found, request.every)
+        job = options.job(serving, model_name)
+        job.prepare()
+        predictor = load(job)
+        counts, shown = follow(predictor, found, options.every)
+        videos = [image for image in found if image.is_video and options.overlay_video]
+        for video in track(videos, "joining overlays", console=terminal(), disable=not videos):
+            predictor.join_overlays(video, options.every)
     console = Console()
     show_predictions(shown, console)
-    show_tally(tally, task, console)
+    show_counts(counts, job, console)
 
 
 def predict_on_beam_command(
-    request: Request, serving: str, model_name: str | None, config: tuple[Path | None, Sequence[str]], *, verbose: bool
+    options: PredictOptions,
+    serving: str,
+    model_name: str | None,
+    config: tuple[Path | None, Sequence[str]],
+    *,
+    verbose: bool,
 ) -> None:
     """`predict --beam`: the same by the workers that section `beam` of a configuration names."""
     from pipeline.config import load_section
@@ -157,97 +159,67 @@ def predict_on_beam_command(
     with quietly(verbose):
         from pipeline.prediction.batch import predict_on_beam
 
-        task = request.task(serving, model_name)
-        task.prepare()
-        tally = predict_on_beam([absolute(argument) for argument in request.pictures], task, beam.arguments())
-    show_tally(tally, task, Console())
+        job = options.job(serving, model_name)
+        job.prepare()
+        counts = predict_on_beam([absolute(argument) for argument in options.images], job, beam.arguments())
+    show_counts(counts, job, Console())
 
 
-def follow(predictor: Predictor, found: Sequence[Picture], every: int) -> tuple[Tally, list[Prediction]]:
+def follow(predictor: Predictor, found: Sequence[InputImage], every: int) -> tuple[Counts, list[Prediction]]:
     """Predicts under a progress bar; what became of all, and the first of the new predictions."""
-    from pipeline.prediction.tally import MOST_LISTED, Tally, add_up
-    from pipeline.prediction.video import with_frames
+    from pipeline.prediction.predictor import MOST_LISTED, Counts, sum_counts
+    from pipeline.prediction.video import count_frames, with_frames
 
-    tally = Tally()
+    counts = Counts()
     shown: list[Prediction] = []
-    outcomes = predictor.predict(with_frames(found, every))
-    for prediction, new in track(outcomes, "segmenting", _total(found, every), console=terminal()):
-        tally = add_up([tally, Tally.of(prediction, new)])
-        if new and len(shown) <= MOST_LISTED:
-            shown.append(prediction)
-    return tally, shown
-
-
-def _total(found: Sequence[Picture], every: int) -> int | None:
-    from pipeline.prediction.video import count_frames
-
-    counts = [count_frames(picture, every) if picture.is_video else 1 for picture in found]
-    return None if None in counts else sum(count or 0 for count in counts)
-
-
-def join_overlays(predictor: Predictor, found: Sequence[Picture], every: int) -> None:
-    """Makes a video of the overlays of each video."""
-    for video in track([picture for picture in found if picture.is_video], "joining overlays", console=terminal()):
-        predictor.join_overlays(video, every)
+    expected = [count_frames(image, every) if image.is_video else 1 for image in found]
+    total = None if None in expected else sum(count or 0 for count in expected)
+    for result in track(predictor.predict(with_frames(found, every)), "segmenting", total, console=terminal()):
+        counts = sum_counts([counts, Counts.of(result)])
+        if result.new and len(shown) <= MOST_LISTED:
+            shown.append(result.prediction)
+    return counts, shown
 
 
 def show_predictions(predictions: Sequence[Prediction], console: Console) -> None:
-    """A table of a few pictures."""
-    from pipeline.prediction.tally import MOST_LISTED
+    """A table of a few images."""
+    from pipeline.prediction.predictor import MOST_LISTED
 
     if not 0 < len(predictions) <= MOST_LISTED:
         return
-    table = Table("picture", "score", "classes")
+    table = Table("image", "score", "classes")
     for prediction in predictions:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in prediction.fractions.items())
         score = "" if prediction.score is None else f"{prediction.score:.2f}"
-        table.add_row(escape(prediction.picture), score, escape(shares))
+        table.add_row(escape(prediction.image), score, escape(shares))
     console.print(table)
 
 
-def show_tally(tally: Tally, task: Task, console: Console) -> None:
-    """Says what became of all pictures; raises DataError if some have no outputs."""
+def show_counts(counts: Counts, job: PredictJob, console: Console) -> None:
+    """Says what became of all images; raises DataError if some have no outputs."""
     console.print(
-        f"{tally.done} pictures by version {task.model.version}, {tally.before} were done before, {tally.failed} "
-        f"failed; masks, overlays and a legend are in {task.out}",
+        f"{counts.done} images by version {job.model.version}, {counts.before} were done before, {counts.failed} "
+        f"failed; masks, overlays and a legend are in {job.out}",
         markup=False,
     )
-    tally.require_readable()
+    counts.require_readable()
 
 
-def watch_pictures(request: Request, look: Callable[[], Task]) -> None:
+def watch_images(options: PredictOptions, look: Callable[[], PredictJob]) -> None:
     """Predicts whatever comes, as soon as it is complete, until it is interrupted.
 
     Args:
-        request: What a person asks for.
+        options: What a person asks for.
         look: What that is, of the version that is served now.
     """
-    from pipeline.prediction.newest import Newest
+    from pipeline.prediction.watch import LatestVersion, arriving
 
     console = terminal()
-    newest = Newest(look, load, console)
-    console.print(f"watching {', '.join(request.pictures)}; Ctrl-C ends", markup=False)
+    latest = LatestVersion(look, load, console)
+    console.print(f"watching {', '.join(options.images)}; Ctrl-C ends", markup=False)
     try:
-        for outcome in _arriving(request, newest):
-            if outcome.new:
-                console.print(f"{outcome.prediction.picture}: {outcome.prediction.error or 'done'}", markup=False)
+        for prediction, new in arriving(latest, options.images, absolute(options.out), options.every):
+            if new:
+                console.print(f"{prediction.image}: {prediction.error or 'done'}", markup=False)
     except KeyboardInterrupt:
         console.print("stopped", markup=False)
-
-
-def _arriving(request: Request, newest: Newest) -> Iterator[Outcome]:
-    from pipeline.prediction.listing import find_pictures
-    from pipeline.prediction.video import with_frames
-
-    before: dict[str, State | None] = {}
-    tried: dict[str, State | None] = {}
-    while True:
-        if newest.changed():
-            tried = {}  # As if the command were started again: the legend is that of the new version.
-        found = find_pictures(request.pictures, absolute(request.out), allow_none=True)
-        now = {picture.path: picture.state for picture in found}
-        complete = [p for p in found if p.state and before.get(p.path) == p.state != tried.get(p.path)]
-        tried |= {picture.path: picture.state for picture in complete}
-        yield from newest.predictor.predict(with_frames(complete, request.every))
-        before = now
-        time.sleep(WATCH_SECONDS)

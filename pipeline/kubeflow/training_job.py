@@ -30,7 +30,6 @@ from data.errors import ConfigError, ProjectError, exit_status, explain
 from data.layouts.base import SPLITS
 from pipeline.config import Config, config_hash
 from pipeline.pipeline import trainer_config
-from pipeline.sections.kubeflow import StageConfig
 from pipeline.stages import Stage
 
 NEVER_RUN = "Rendered and checked against the schema of the Training Operator; never run on a cluster."

@@ -1,6 +1,6 @@
 """`predict --beam`: the same outputs, made by the workers of an Apache Beam pipeline. See `docs/prediction.md`.
 
-What is shuffled is the description of a picture (path, name, state), never a picture. A shard of the journal goes to
+What is shuffled is the description of an image (path, name, state), never an image. A shard of the journal goes to
 one worker at a time, which then knows alone what was done, how outputs are named, and what to record.
 """
 
@@ -13,15 +13,13 @@ from apache_beam.utils.shared import Shared
 
 from components.storage.atomic import read_small, write_small
 from data.errors import DataError, WorkspaceError
+from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.journal import shard_of
-from pipeline.prediction.listing import NOTHING_THERE, list_pictures, names_output
+from pipeline.prediction.listing import NOTHING_THERE, OwnOutputs, list_images, names_output
 from pipeline.prediction.outputs import JOURNAL_FOLDER
-from pipeline.prediction.own_outputs import OwnOutputs
-from pipeline.prediction.pictures import Picture
-from pipeline.prediction.predictor import Predictor, Task, load_model
-from pipeline.prediction.tally import Tally, add_up
+from pipeline.prediction.predictor import Counts, PredictJob, Predictor, load_model, sum_counts
 
-TALLY_FILE = "summary.json"
+COUNTS_FILE = "summary.json"
 
 NO_VIDEOS = "a video is read from one end to the other, so that there is nothing to share: predict it without --beam"
 
@@ -29,65 +27,59 @@ NO_VIDEOS = "a video is read from one end to the other, so that there is nothing
 THREADS = 2
 
 
-def predict_on_beam(arguments: Sequence[str], task: Task, beam_arguments: Sequence[str]) -> Tally:
+def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: Sequence[str]) -> Counts:
     """Predicts what the arguments name, where Beam's options say.
 
     Args:
-        arguments: As `find_pictures` takes them, absolute paths or URIs that every worker reaches. One that names
-            nothing counts as a picture that failed.
-        task: What is asked.
+        arguments: As `find_images` takes them, absolute paths or URIs that every worker reaches. One that names
+            nothing counts as an image that failed.
+        job: What is asked.
         beam_arguments: Options of Beam.
     """
-    path = os.path.join(task.out, JOURNAL_FOLDER, TALLY_FILE)
+    path = os.path.join(job.out, JOURNAL_FOLDER, COUNTS_FILE)
     with beam.Pipeline(argv=list(beam_arguments)) as pipeline:
         _ = (
             pipeline
             | "Arguments" >> beam.Create(arguments)
-            | "List" >> beam.FlatMap(list_argument, out=task.out)
+            | "List" >> beam.FlatMap(list_argument, out=job.out)
             | "Shard" >> beam.WithKeys(shard_of)
             | "Shards" >> beam.GroupByKey()
-            | "Predict" >> beam.ParDo(PredictShard(task))
-            | "AddUp" >> beam.CombineGlobally(add_up)
-            | "WriteTally" >> beam.Map(write_tally, path=path)
+            | "Predict" >> beam.ParDo(PredictShard(job))
+            | "SumCounts" >> beam.CombineGlobally(sum_counts)
+            | "WriteCounts" >> beam.Map(lambda counts: write_small(path, counts.model_dump_json(indent=2).encode()))
         )
     written = read_small(path)
     if written is None:
         raise WorkspaceError(f"{path}: was written by a worker, but cannot be read here; --out must be a shared folder")
-    return Tally.model_validate_json(written)
+    return Counts.model_validate_json(written)
 
 
-def list_argument(argument: str, out: str) -> Iterator[Picture]:
-    """The pictures of one argument; where there are none, one that says so."""
+def list_argument(argument: str, out: str) -> Iterator[InputImage]:
+    """The images of one argument; where there are none, one that says so."""
     found, own = False, OwnOutputs()
     try:
-        for picture in list_pictures(argument, out, own):
+        for image in list_images(argument, out, own):
             found = True
-            yield replace(picture, problem=NO_VIDEOS) if picture.is_video else picture
+            yield replace(image, problem=NO_VIDEOS) if image.is_video else image
         problem = "" if found or names_output(argument, own) else NOTHING_THERE
     except DataError as error:
         problem = str(error)
     if problem:
-        yield Picture(argument, argument, None, problem)
+        yield InputImage(argument, argument, None, problem)
 
 
 class PredictShard(beam.DoFn):
-    """(shard, pictures) -> the tally of each picture. One model is loaded for all threads of a process."""
+    """(shard, images) -> the counts of each image. One model is loaded for all threads of a process."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, job: PredictJob) -> None:
+        self._job = job
         self._shared = Shared()
 
     def setup(self) -> None:
         """Loads the model, or takes the one that another thread has loaded."""
-        self._segmenter = self._shared.acquire(lambda: load_model(self._task.model), self._task.fingerprint)
+        self._segmenter = self._shared.acquire(lambda: load_model(self._job.model), self._job.fingerprint)
 
-    def process(self, shard: tuple[str, Iterable[Picture]]) -> Iterator[Tally]:
-        """Predicts what was not done before; equal pictures, which several arguments named, once."""
-        pictures = sorted(set(shard[1]), key=lambda picture: picture.path)
-        for prediction, new in Predictor(self._segmenter, self._task, THREADS).predict(pictures):
-            yield Tally.of(prediction, new)
-
-
-def write_tally(tally: Tally, path: str) -> None:
-    """Writes what all came to."""
-    write_small(path, tally.model_dump_json(indent=2).encode())
+    def process(self, shard: tuple[str, Iterable[InputImage]]) -> Iterator[Counts]:
+        """Predicts what was not done before; equal images, which several arguments named, once."""
+        images = sorted(set(shard[1]), key=lambda image: image.path)
+        yield from map(Counts.of, Predictor(self._segmenter, self._job, THREADS).predict(images))

@@ -1,4 +1,4 @@
-"""`predictions/`: what became of each picture, a line each; by it an interrupted `predict` goes on.
+"""`predictions/`: what became of each image, a line each; by it an interrupted `predict` goes on.
 
 The lines lie in shards by a hash of the output's name, so that workers on several machines, each of which has some
 shards to itself, name outputs, see what is done and record what they do without asking each other.
@@ -8,10 +8,11 @@ import hashlib
 import os
 import re
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from components.storage.atomic import read_small, write_small
 from components.storage.file_systems import is_local
+from pipeline.prediction.input_image import FileState, InputImage
 from pipeline.prediction.outputs import (
     ENDINGS,
     JOURNAL_FOLDER,
@@ -20,20 +21,19 @@ from pipeline.prediction.outputs import (
     OVERLAY_VIDEO_ENDING,
     PROBABILITY_ENDING,
 )
-from pipeline.prediction.pictures import Picture, State
 
 #: An object store cannot append: there a shard is written anew after so many lines, and at the end.
 FLUSH_AFTER = 64
 
 
 class Prediction(BaseModel):
-    """What became of one picture."""
+    """What became of one image."""
 
     model_config = ConfigDict(frozen=True)
 
-    picture: str
-    """As `Picture.path`."""
-    state: State | None
+    image: str = Field(validation_alias=AliasChoices("image", "picture"))
+    """As `InputImage.path`. Journals of earlier versions call it `picture`."""
+    state: FileState | None
     """None if it is to be tried again in any case: it could not be read."""
     model: str
     """Fingerprint of the model that was asked."""
@@ -48,7 +48,7 @@ class Prediction(BaseModel):
     error: str = ""
     """Why there are no outputs."""
     joined: bool = False
-    """Whether this is no picture, but the overlays of a video, joined to `<name>.webm`."""
+    """Whether this is not an image but the overlays of a video, joined to `<name>.webm`."""
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -60,9 +60,9 @@ class Prediction(BaseModel):
         return (MASK_ENDING, OVERLAY_ENDING, *[PROBABILITY_ENDING] * self.probability)
 
 
-def shard_of(picture: Picture) -> str:
-    """The shard of a picture: two hexadecimal digits."""
-    return _shard_of_name(picture.name)
+def shard_of(image: InputImage) -> str:
+    """The shard of an image: two hexadecimal digits."""
+    return _shard_of_name(image.name)
 
 
 def _shard_of_name(name: str) -> str:
@@ -86,20 +86,20 @@ class Journal:
             self._shards[key] = _Shard(os.path.join(self._folder, f"{key}.jsonl"))
         return self._shards[key]
 
-    def name(self, picture: Picture) -> str:
-        """Names the outputs of a picture as before; a hash of its path is added where another picture has the name."""
-        return self._shard(picture.name).name(picture)
+    def name(self, image: InputImage) -> str:
+        """Names the outputs of an image as before; a hash of its path is added where another image has the name."""
+        return self._shard(image.name).name(image)
 
-    def find(self, picture: Picture, model: str) -> Prediction | None:
-        """What this model said of the picture as it is now; None if it was not asked."""
-        prediction = self.last(picture)
+    def find(self, image: InputImage, model: str) -> Prediction | None:
+        """What this model said of the image as it is now; None if it was not asked."""
+        prediction = self.last(image)
         if prediction is None or prediction.state is None:
             return None
-        return prediction if (prediction.model, prediction.state) == (model, picture.state) else None
+        return prediction if (prediction.model, prediction.state) == (model, image.state) else None
 
-    def last(self, picture: Picture) -> Prediction | None:
-        """What was said last of the picture under its name, of whatever state and by whatever model."""
-        return self._shard(picture.name).find(picture)
+    def last(self, image: InputImage) -> Prediction | None:
+        """What was said last of the image under its name, of whatever state and by whatever model."""
+        return self._shard(image.name).find(image)
 
     def made(self, path: str) -> bool:
         """Whether a file, given relative to the folder, is an output of a prediction."""
@@ -111,9 +111,9 @@ class Journal:
                 return True
         return False
 
-    def add(self, picture: Picture, prediction: Prediction) -> None:
+    def add(self, image: InputImage, prediction: Prediction) -> None:
         """Writes a prediction whose outputs are complete."""
-        self._shard(picture.name).add(prediction)
+        self._shard(image.name).add(prediction)
 
     def flush(self) -> None:
         """Writes what was not written yet."""
@@ -139,21 +139,21 @@ class _Shard:
         try:
             self._remember(Prediction.model_validate_json(line))
         except ValidationError:
-            return  # A part of a line; its picture is done again.
+            return  # A part of a line; its image is done again.
 
     def _remember(self, prediction: Prediction) -> None:
-        self._predictions[prediction.picture, prediction.name] = prediction
-        self._owners[prediction.name] = prediction.picture
+        self._predictions[prediction.image, prediction.name] = prediction
+        self._owners[prediction.name] = prediction.image
 
-    def name(self, picture: Picture) -> str:
-        digest = hashlib.blake2b(picture.path.encode(), digest_size=4).hexdigest()
-        longer = f"{picture.name}-{digest}"
-        if (picture.path, longer) in self._predictions:
+    def name(self, image: InputImage) -> str:
+        digest = hashlib.blake2b(image.path.encode(), digest_size=4).hexdigest()
+        longer = f"{image.name}-{digest}"
+        if (image.path, longer) in self._predictions:
             return longer
-        return picture.name if self._owners.setdefault(picture.name, picture.path) == picture.path else longer
+        return image.name if self._owners.setdefault(image.name, image.path) == image.path else longer
 
-    def find(self, picture: Picture) -> Prediction | None:
-        return self._predictions.get((picture.path, self.name(picture)))
+    def find(self, image: InputImage) -> Prediction | None:
+        return self._predictions.get((image.path, self.name(image)))
 
     def made(self, name: str, ending: str) -> bool:
         prediction = self._predictions.get((self._owners.get(name, ""), name))

@@ -1,47 +1,108 @@
-"""Which pictures a person means by folders, patterns and names, on this machine or in an object store."""
+"""Which images a person means by folders, patterns and names, on this machine or in an object store."""
 
 import glob
 import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from components.storage.file_systems import file_system, is_local
 from data.errors import DataError
+from data.files import UNSAFE, relative_path
 from data.layouts.base import IMAGE_ENDINGS
-from pipeline.prediction.own_outputs import OwnOutputs
-from pipeline.prediction.pictures import VIDEO_ENDINGS, Picture, State, picture_at, unusable
+from pipeline.prediction.input_image import VIDEO_ENDINGS, FileState, InputImage
+from pipeline.prediction.journal import Journal
+from pipeline.prediction.outputs import CLASSES_FILE, JOURNAL_FOLDER, LEGEND_FILE
 
-#: What is wrong with an argument that names no picture.
+#: What is wrong with an argument that names no image.
 NOTHING_THERE = (
-    f"no picture there; a folder or pattern may hold files that end in {', '.join(IMAGE_ENDINGS)}. Videos are taken "
+    f"no image there; a folder or pattern may hold files that end in {', '.join(IMAGE_ENDINGS)}. Videos are taken "
     "where a name or a pattern such as '*.mp4' means them, and not out of a folder. What this command wrote, and what "
     "lies in a folder of its outputs, is passed over"
 )
 
 
-def find_pictures(arguments: Sequence[str], out: str, *, allow_none: bool = False) -> list[Picture]:
-    """The pictures that the arguments name, in their order, each once under one name.
+class OwnOutputs:
+    """The files that journals, each in an output folder of this command, say were made. Looks at each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, bool] = {}
+        self._listed: dict[str, set[str]] = {}
+        self._journals: dict[str, Journal] = {}
+
+    def learn(self, base: str, names: Iterable[str]) -> None:
+        """Spares the questions after folders below one whose whole content is known, relative to it."""
+        explained, recorded = set(), set()
+        for name in names:
+            folder, file = posixpath.split(name)
+            above, last = posixpath.split(folder)
+            if file == CLASSES_FILE:
+                explained.add(posixpath.join(base, folder))
+            if last == JOURNAL_FOLDER:
+                recorded.add(posixpath.join(base, above))
+        self._listed[base] = explained & recorded
+
+    def is_output_folder(self, folder: str) -> bool:
+        """Whether a folder, a path or a URI, is one that outputs were written to."""
+        for base, holding in self._listed.items():
+            if folder.startswith(base + "/"):
+                return folder in holding
+        if folder not in self._folders:
+            exists = file_system(folder).exists
+            self._folders[folder] = exists(os.path.join(folder, CLASSES_FILE)) and exists(
+                os.path.join(folder, JOURNAL_FOLDER)
+            )
+        return self._folders[folder]
+
+    def contains(self, base: str, relative: str) -> bool:
+        """Whether a file is one of them.
+
+        Args:
+            base: Folder that a person named. It, or the nearest one above it, may be an output folder.
+            relative: The file's path below it.
+        """
+        folder = os.path.realpath(base) if is_local(base) else base
+        path = posixpath.join(folder, relative)
+        while not self.is_output_folder(folder):
+            above = posixpath.dirname(folder)
+            if above == folder or above.endswith(":"):  # The root, or what a bucket is in.
+                return False
+            folder = above
+        below = posixpath.relpath(path, folder) if is_local(path) else path.removeprefix(folder + "/")
+        return below in (LEGEND_FILE, CLASSES_FILE) or self._journals.setdefault(folder, Journal(folder)).made(below)
+
+    def encloses(self, base: str, relative: str) -> bool:
+        """Whether a file lies in an output folder that is below the one that a person named."""
+        folder = posixpath.dirname(relative)
+        while folder:
+            if self.is_output_folder(posixpath.join(base, folder)):
+                return True
+            folder = posixpath.dirname(folder)
+        return False
+
+
+def find_images(arguments: Sequence[str], out: str, *, allow_none: bool = False) -> list[InputImage]:
+    """The images that the arguments name, in their order, each once under one name.
 
     Args:
         arguments: Files, folders with all that is below them, and patterns with `*`, `?`, `[...]` and `**`.
-        out: Folder of the outputs, in which no pictures are looked for unless an argument is in it.
+        out: Folder of the outputs, in which no images are looked for unless an argument is in it.
         allow_none: Whether a folder or pattern may match none yet.
 
     Raises:
         DataError: An argument names nothing, or all of them together only what this command wrote.
     """
-    found: dict[Picture, None] = {}
+    found: dict[InputImage, None] = {}
     own = OwnOutputs()
     for argument in arguments:
-        pictures = sorted(list_pictures(argument, out, own), key=lambda picture: picture.path)
+        images = sorted(list_images(argument, out, own), key=lambda image: image.path)
         may_come = os.path.isdir(argument) or glob.has_magic(argument) or not is_local(argument)
-        if not pictures and not (allow_none and may_come) and not names_output(argument, own):
+        if not images and not (allow_none and may_come) and not names_output(argument, own):
             raise DataError(f"{argument}: {NOTHING_THERE}")
-        found |= dict.fromkeys(pictures)
+        found |= dict.fromkeys(images)
     if not found and not allow_none:
         raise DataError(f"{arguments[0]}: {NOTHING_THERE}")
     return list(found)
@@ -51,32 +112,32 @@ def names_output(argument: str, own: OwnOutputs) -> bool:
     """Whether an argument is a file that this command wrote: a shell puts those in the place of a pattern, too."""
     if is_local(argument):
         argument = str(Path(argument).absolute())
-    return own.hold(*posixpath.split(argument))
+    return own.contains(*posixpath.split(argument))
 
 
-def list_pictures(argument: str, out: str, own: OwnOutputs) -> Iterator[Picture]:
-    """What one argument names and this command did not write, streamed, in no order; see `find_pictures`.
+def list_images(argument: str, out: str, own: OwnOutputs) -> Iterator[InputImage]:
+    """What one argument names and this command did not write, streamed, in no order; see `find_images`.
 
     Raises:
         DataError: No file system is known for it.
     """
     file = _local_file if is_local(argument) else _remote_file
-    picture = file(argument)
-    if picture:
-        if not own.hold(*posixpath.split(picture.path)):
-            yield picture
+    image = file(argument)
+    if image:
+        if not own.contains(*posixpath.split(image.path)):
+            yield image
         return
     base = _fixed_part(argument)
     apart = not _is_below(base, out)
-    for picture in _local_below(argument) if is_local(argument) else _remote_below(argument, own):
-        relative = posixpath.relpath(picture.path, base)
-        in_outputs = (apart and _is_below(picture.path, out)) or own.surround(base, relative)
-        if not in_outputs and not own.hold(base, relative):
-            yield picture
+    for image in _local_below(argument) if is_local(argument) else _remote_below(argument, own):
+        relative = posixpath.relpath(image.path, base)
+        in_outputs = (apart and _is_below(image.path, out)) or own.encloses(base, relative)
+        if not in_outputs and not own.contains(base, relative):
+            yield image
 
 
 def _fixed_part(argument: str) -> str:
-    """The folder below which an argument's pictures lie."""
+    """The folder below which an argument's images lie."""
     if not is_local(argument):
         return split_pattern(argument.rstrip("/"))[0]
     path = str(Path(argument).absolute())
@@ -90,24 +151,42 @@ def _is_below(path: str, folder: str) -> bool:
     return f"{path}/".startswith(folder.rstrip("/") + "/")
 
 
-def _local_file(argument: str) -> Picture | None:
+def _local_file(argument: str) -> InputImage | None:
     path = str(Path(argument).absolute())
-    return _local_picture(path, posixpath.basename(path)) if os.path.lexists(path) and not os.path.isdir(path) else None
+    return _local_image(path, posixpath.basename(path)) if os.path.lexists(path) and not os.path.isdir(path) else None
 
 
-def _local_picture(path: str, relative: str) -> Picture:
-    """What is no file is a picture with a problem: to open a pipe would wait for whoever writes to it."""
+def _local_image(path: str, relative: str) -> InputImage:
+    """What is not a file is an image with a problem: to open a pipe would wait for whoever writes to it."""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
         what = "a link that leads to no file" if os.path.islink(path) else "cannot be looked at"
-        return unusable(path, relative, f"{what}: {error.strerror}")
+        return _unusable(path, relative, f"{what}: {error.strerror}")
     if not regular:
-        return unusable(path, relative, "no regular file: a pipe, a socket or a device")
-    return picture_at(path, relative, State.of(path))
+        return _unusable(path, relative, "no regular file: a pipe, a socket or a device")
+    return _image_at(path, relative, FileState.of(path))
 
 
-def _local_below(argument: str) -> Iterator[Picture]:
+def _image_at(path: str, relative: str, state: FileState | None) -> InputImage:
+    """An image named by its path below some folder; one with a problem if outputs cannot have that name."""
+    name = posixpath.splitext(relative)[0]
+    try:
+        name = relative_path(name)
+    except DataError as error:
+        return _unusable(path, name, str(error))
+    if UNSAFE.search(path):
+        return _unusable(path, name, f"invalid path: {path!r} has characters that no journal can hold; rename it")
+    return InputImage(path, name, state)
+
+
+def _unusable(path: str, name: str, problem: str) -> InputImage:
+    """An image that nobody needs to try to read; what cannot be printed of its names is escaped."""
+    path, name = (UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text) for text in (path, name))
+    return InputImage(path, name, None, problem)
+
+
+def _local_below(argument: str) -> Iterator[InputImage]:
     path = str(Path(argument).absolute())
     if os.path.isdir(path):
         yield from _walk(path)
@@ -115,21 +194,21 @@ def _local_below(argument: str) -> Iterator[Picture]:
     base, pattern = split_pattern(path)
     for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob it follows no links in circles.
         if _has_ending(match.name, VIDEO_ENDINGS) and not match.is_dir():
-            yield _local_picture(str(match), match.relative_to(base).as_posix())
+            yield _local_image(str(match), match.relative_to(base).as_posix())
 
 
-def _walk(folder: str) -> Iterator[Picture]:
-    """The pictures below a folder. Links to folders are not followed: they may lead in circles."""
+def _walk(folder: str) -> Iterator[InputImage]:
+    """The images below a folder. Links to folders are not followed: they may lead in circles."""
     unreadable: list[OSError] = []
     for parent, _, names in os.walk(folder, onerror=unreadable.append):
         for name in filter(_has_ending, names):
             path = os.path.join(parent, name)
-            yield _local_picture(path, os.path.relpath(path, folder))
+            yield _local_image(path, os.path.relpath(path, folder))
     for error in unreadable:
-        yield unusable(str(error.filename), str(error.filename), f"unreadable folder: {error.strerror}")
+        yield _unusable(str(error.filename), str(error.filename), f"unreadable folder: {error.strerror}")
 
 
-def _remote_file(argument: str) -> Picture | None:
+def _remote_file(argument: str) -> InputImage | None:
     from apache_beam.io.filesystems import FileSystems  # takes seconds
 
     import components.storage.beam_files  # noqa: F401  # sets Beam's file systems up
@@ -142,11 +221,11 @@ def _remote_file(argument: str) -> Picture | None:
         return None
     for entry in FileSystems.match([argument])[0].metadata_list:
         state = _remote_state(entry.size_in_bytes, entry.last_updated_in_seconds)
-        return picture_at(entry.path, posixpath.basename(entry.path), state)
+        return _image_at(entry.path, posixpath.basename(entry.path), state)
     return None
 
 
-def _remote_below(argument: str, own: OwnOutputs) -> Iterator[Picture]:
+def _remote_below(argument: str, own: OwnOutputs) -> Iterator[InputImage]:
     base, pattern = split_pattern(argument.rstrip("/"))
     endings = VIDEO_ENDINGS if pattern else ()
     entries = list(file_system(base).stats(base))
@@ -154,11 +233,11 @@ def _remote_below(argument: str, own: OwnOutputs) -> Iterator[Picture]:
     for relative, size, seconds in entries:
         parts = relative.split("/")
         if _has_ending(parts[-1], endings) and (not pattern or matches(parts, pattern.split("/"))):
-            yield picture_at(f"{base}/{relative}", relative, _remote_state(size, seconds))
+            yield _image_at(f"{base}/{relative}", relative, _remote_state(size, seconds))
 
 
-def _remote_state(size: int, seconds: float) -> State:
-    return State(size=size, modified=int(seconds * 1e9))
+def _remote_state(size: int, seconds: float) -> FileState:
+    return FileState(size=size, modified=int(seconds * 1e9))
 
 
 def split_pattern(argument: str) -> tuple[str, str]:

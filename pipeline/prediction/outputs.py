@@ -1,6 +1,6 @@
-"""What is written: for each picture an indexed mask and an overlay, for all of them a legend.
+"""What is written: for each image an indexed mask and an overlay, for all of them a legend.
 
-One definition for all who predict, so that the same picture gives the same bytes. Each output says in its first bytes
+One definition for all who predict, so that the same image gives the same bytes. Each output says in its first bytes
 that it is one (`MARK`): what a killed process wrote, but did not record, can be told from a file of somebody's own.
 """
 
@@ -28,23 +28,23 @@ PROBABILITY_ENDING = "_probability.png"
 OVERLAY_VIDEO_ENDING = ".webm"
 ENDINGS = (MASK_ENDING, OVERLAY_ENDING, PROBABILITY_ENDING, OVERLAY_VIDEO_ENDING)
 
-#: Holds a line for each picture; a folder that has it is one of outputs.
+#: Holds a line for each image; a folder that has it is one of outputs.
 JOURNAL_FOLDER = "predictions"
 _ABOUT_FILE = "README.txt"
-_ABOUT = b"What became of each picture: docs/prediction.md. Without these lines all is predicted anew.\n"
+_ABOUT = b"What became of each image: docs/prediction.md. Without these lines all is predicted anew.\n"
 
-#: Who made a picture or video: the text "Software" of a PNG, the title of a WebM.
+#: Who made an image or video: the text "Software" of a PNG, the title of a WebM.
 MARK = "deeplab-tfx predict"
 _MARK_WITHIN = 1024  # bytes
 
-#: Rows of an overlay that are made at once: the arithmetic takes 24 times the memory of a picture's bytes.
+#: Rows of an overlay that are made at once: the arithmetic takes 24 times the memory of an image's bytes.
 BAND = 512
 
 
 def encode_outputs(
     pixels: np.ndarray, mask: np.ndarray, confidences: np.ndarray | None, num_classes: int
 ) -> dict[str, bytes]:
-    """The outputs for one picture.
+    """The outputs for one image.
 
     Args:
         pixels: (height, width, 3) uint8 RGB.
@@ -80,7 +80,7 @@ def _marked(image: Image.Image) -> bytes:
 
 
 def is_foreign(path: str) -> bool:
-    """Whether there is a local file that is no output of this command. An empty one is what a killed process leaves.
+    """Whether there is a local file that this command did not write. An empty one is what a killed process leaves.
 
     In object stores nobody looks file by file, which would take as long as writing: `prepare_folder` does it once.
     """
@@ -126,7 +126,7 @@ def prepare_folder(out: str, names: Sequence[str]) -> None:
     try:
         if path := _in_the_way(out, explanations):
             raise WorkspaceError(not_ours(path))
-        # First of all: by this a run that goes on, or looks for pictures meanwhile, knows the folder.
+        # First of all: by this a run that goes on, or looks for images meanwhile, knows the folder.
         write_small(os.path.join(out, JOURNAL_FOLDER, _ABOUT_FILE), _ABOUT)
         for name, content in explanations.items():
             write_output(os.path.join(out, name), content)
@@ -150,7 +150,7 @@ def unwritable(out: str, error: OSError) -> WorkspaceError:
 
 
 def draw_legend(names: Sequence[str], colors: Sequence[Color]) -> Image.Image:
-    """A picture of the classes: a square of the colour, the id and the name, one class a row."""
+    """An image of the classes: a square of the colour, the id and the name, one class a row."""
     row, margin, letters = 24, 6, font(13)
     labels = [f"{number}  {drawable(name, letters)}" for number, name in enumerate(names)]
     width = round(max(letters.getlength(label) for label in labels))

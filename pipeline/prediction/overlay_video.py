@@ -15,9 +15,9 @@ from PIL import Image
 
 from components.storage.atomic import create
 from components.storage.file_systems import file_system
+from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.journal import Prediction
 from pipeline.prediction.outputs import MARK, OVERLAY_ENDING, OVERLAY_VIDEO_ENDING
-from pipeline.prediction.pictures import Picture
 from pipeline.prediction.video import Frame, frames, library
 
 #: VP9, which browsers play, at the pace of a conversation.
@@ -27,13 +27,13 @@ CODEC, SETTINGS = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf":
 TICK = Fraction(1, 1000)
 
 
-def joined_overlays(video: Picture) -> Picture:
+def joined_overlays(video: InputImage) -> InputImage:
     """The overlays of a video as the journal knows them."""
-    return Picture(f"{video.path}#overlay", posixpath.join(video.name, "overlay"), video.state)
+    return InputImage(f"{video.path}#overlay", posixpath.join(video.name, "overlay"), video.state)
 
 
 def write_overlay_video(
-    video: Picture, every: int, out: str, name: str, find: Callable[[Picture], Prediction | None]
+    video: InputImage, every: int, out: str, name: str, find: Callable[[InputImage], Prediction | None]
 ) -> str | None:
     """Joins the overlays of a video's frames; a frame without one is left out, and the one before it stays longer.
 
@@ -77,7 +77,7 @@ def _encode(overlays: Iterable[tuple[float, np.ndarray]], size: tuple[int, ...],
 
 
 def _overlays(
-    video: Picture, every: int, out: str, find: Callable[[Picture], Prediction | None]
+    video: InputImage, every: int, out: str, find: Callable[[InputImage], Prediction | None]
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Seconds since the beginning, and an overlay, (height, width, 3) uint8."""
     for frame in frames(video, every):

@@ -1,20 +1,24 @@
-"""From pictures to masks and overlays: pictures are read ahead and outputs written behind while the model works."""
+"""From images to masks and overlays: images are read ahead and outputs written behind while the model works."""
 
 import errno
+import heapq
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from components.publishing.directory import Published, local_copy
 from data.errors import DataError
 from data.images import read_image
 from models.export.saved_model import Segmenter, load_segmenter
+from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.journal import Journal, Prediction
 from pipeline.prediction.outputs import (
     OVERLAY_VIDEO_ENDING,
@@ -27,29 +31,31 @@ from pipeline.prediction.outputs import (
     write_output,
 )
 from pipeline.prediction.overlay_video import joined_overlays, write_overlay_video
-from pipeline.prediction.pictures import Picture
 
 #: No format that is read needs more bytes a pixel; a file that has more is not read.
 BYTES_A_PIXEL = 8
 
-#: A file of the outputs cannot have the name that it should: the picture's trouble, not the folder's.
+#: A file of the outputs cannot have the name that it should: the image's trouble, not the folder's.
 NAME_ERRORS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+
+#: More images than these are counted, not listed.
+MOST_LISTED = 50
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Task:
+class PredictJob:
     """What is asked of a model. It travels to Beam's workers."""
 
     model: Published
     out: str
     """Folder of the outputs, an absolute path or a URI."""
     probability: bool
-    """Whether each pixel's probability of its class is written, too; pictures that were done without are done again."""
+    """Whether each pixel's probability of its class is written, too; images that were done without are done again."""
     max_pixels: int
-    """Larger pictures are not decoded."""
+    """Larger images are not decoded."""
 
     @property
     def fingerprint(self) -> str:
@@ -61,18 +67,59 @@ class Task:
         prepare_folder(self.out, self.model.record.class_names)
 
 
-class Outcome(NamedTuple):
-    """What became of a picture, and whether it did so now."""
+class ImageResult(NamedTuple):
+    """What became of an image, and whether it did so now."""
 
     prediction: Prediction
     new: bool
 
 
+class Counts(BaseModel):
+    """Counts of images, and some that failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    done: int = 0
+    """Images whose outputs were written."""
+    before: int = 0
+    """Images whose outputs an earlier process wrote."""
+    failed: int = 0
+    """Images without outputs."""
+    failures: tuple[str, ...] = ()
+    """Which ones, and why: the first in alphabetical order, at most `MOST_LISTED`."""
+
+    @classmethod
+    def of(cls, result: ImageResult) -> Self:
+        """One image."""
+        prediction, new = result
+        if prediction.error:
+            return cls(failed=1, failures=(f"{prediction.image}: {prediction.error}",))
+        return cls(done=int(new), before=int(not new))
+
+    def require_readable(self) -> None:
+        """Raises DataError if images failed; names the first ones."""
+        if self.failed:
+            more = self.failed - len(self.failures)
+            raise DataError("\n".join(self.failures) + (f"\nand {more} more" if more else ""))
+
+
+def sum_counts(summands: Iterable[Counts]) -> Counts:
+    """The counts of all images together."""
+    summands = list(summands)
+    failures = chain.from_iterable(counts.failures for counts in summands)
+    return Counts(
+        done=sum(counts.done for counts in summands),
+        before=sum(counts.before for counts in summands),
+        failed=sum(counts.failed for counts in summands),
+        failures=tuple(heapq.nsmallest(MOST_LISTED, failures)),
+    )
+
+
 @dataclass(frozen=True)
 class _Loaded:
-    """A picture in memory; or why it is not, or what an earlier process said of it."""
+    """An image in memory; or why it is not, or what an earlier process said of it."""
 
-    picture: Picture
+    image: InputImage
     prediction: Prediction
     stale: tuple[str, ...] = ()
     """Endings of the outputs that an earlier process wrote under this name."""
@@ -102,40 +149,40 @@ class Predictor:
     """A model that writes what it sees into a folder.
 
     Args:
-        segmenter: The loaded model of the task.
-        task: What is asked.
-        workers: Threads that read and write; as many pictures again wait on either side of the model.
+        segmenter: The loaded model of the job.
+        job: What is asked.
+        workers: Threads that read and write; as many images again wait on either side of the model.
     """
 
-    def __init__(self, segmenter: Segmenter, task: Task, workers: int) -> None:
+    def __init__(self, segmenter: Segmenter, job: PredictJob, workers: int) -> None:
         self._segmenter = segmenter
-        self._task = task
+        self._job = job
         self._workers = workers
         self._names = segmenter.label_map.names
-        self._journal = Journal(task.out)
+        self._journal = Journal(job.out)
 
-    def find(self, picture: Picture) -> Prediction | None:
-        """What this model said of the picture as it is now, in this or an earlier process."""
-        found = self._journal.find(picture, self._task.fingerprint)
-        return None if found and not found.error and self._task.probability > found.probability else found
+    def find(self, image: InputImage) -> Prediction | None:
+        """What this model said of the image as it is now, in this or an earlier process."""
+        found = self._journal.find(image, self._job.fingerprint)
+        return None if found and not found.error and self._job.probability > found.probability else found
 
-    def predict(self, pictures: Iterable[Picture]) -> Iterator[Outcome]:
-        """Writes for each picture a palette mask and an overlay, unless that was done before.
+    def predict(self, images: Iterable[InputImage]) -> Iterator[ImageResult]:
+        """Writes for each image a palette mask and an overlay, unless that was done before.
 
-        A picture that cannot be used has an error instead.
+        An image that cannot be used has an error instead.
 
         Raises:
             WorkspaceError: The outputs cannot be written.
         """
         with ThreadPoolExecutor(self._workers) as pool, self._recording():
-            loaded = _ahead(pool, self._load, map(self._begin, pictures), self._workers)
-            for picture, outcome in _ahead(pool, self._write, map(self._segment, loaded), self._workers):
-                if outcome.new:
-                    self._journal.add(picture, outcome.prediction)
-                yield outcome
+            loaded = _ahead(pool, self._load, map(self._begin, images), self._workers)
+            for image, result in _ahead(pool, self._write, map(self._segment, loaded), self._workers):
+                if result.new:
+                    self._journal.add(image, result.prediction)
+                yield result
 
-    def join_overlays(self, video: Picture, every: int) -> None:
-        """Joins the overlays of a video's frames to one video, named as pictures are.
+    def join_overlays(self, video: InputImage, every: int) -> None:
+        """Joins the overlays of a video's frames to one video, named as images are.
 
         Raises:
             WorkspaceError: It cannot be written.
@@ -143,13 +190,13 @@ class Predictor:
         joined = joined_overlays(video)
         prediction, last = self._prediction(joined).model_copy(update={"joined": True}), self._journal.last(joined)
         made = last.endings if last else ()
-        path = os.path.join(self._task.out, prediction.name + OVERLAY_VIDEO_ENDING)
+        path = os.path.join(self._job.out, prediction.name + OVERLAY_VIDEO_ENDING)
         with self._recording():
             if not made and is_foreign(path):
                 prediction = prediction.model_copy(update={"error": not_ours(path)})
-            elif not write_overlay_video(video, every, self._task.out, prediction.name, self.find):
+            elif not write_overlay_video(video, every, self._job.out, prediction.name, self.find):
                 prediction = prediction.model_copy(update={"error": "no frame has an overlay"})
-                remove_outputs(self._task.out, prediction.name, made)
+                remove_outputs(self._job.out, prediction.name, made)
             if prediction != last:
                 self._journal.add(joined, prediction)
 
@@ -162,29 +209,29 @@ class Predictor:
             finally:
                 self._journal.flush()
         except OSError as error:
-            raise unwritable(self._task.out, error) from None
+            raise unwritable(self._job.out, error) from None
 
-    def _begin(self, picture: Picture) -> _Loaded:
+    def _begin(self, image: InputImage) -> _Loaded:
         """Asks the journal, which one thread alone does."""
-        if found := self.find(picture):
-            return _Loaded(picture, found, new=False)
-        last = self._journal.last(picture)
-        return _Loaded(picture, self._prediction(picture), last.endings if last else ())
+        if found := self.find(image):
+            return _Loaded(image, found, new=False)
+        last = self._journal.last(image)
+        return _Loaded(image, self._prediction(image), last.endings if last else ())
 
-    def _prediction(self, picture: Picture) -> Prediction:
-        name = self._journal.name(picture)
-        return Prediction(picture=picture.path, state=picture.state, model=self._task.fingerprint, name=name)
+    def _prediction(self, image: InputImage) -> Prediction:
+        name = self._journal.name(image)
+        return Prediction(image=image.path, state=image.state, model=self._job.fingerprint, name=name)
 
     def _load(self, begun: _Loaded) -> _Loaded:
         if not begun.new:
             return begun
-        picture, prediction = begun.picture, begun.prediction
+        image, prediction = begun.image, begun.prediction
         try:
-            content = picture.read(BYTES_A_PIXEL * self._task.max_pixels)
+            content = image.read(BYTES_A_PIXEL * self._job.max_pixels)
         except DataError as error:  # What cannot be read today may be readable tomorrow, without having changed.
             return replace(begun, prediction=prediction.model_copy(update={"error": str(error), "state": None}))
         try:
-            encoded, pixels = read_image(content, self._task.max_pixels, "--max-pixels")
+            encoded, pixels = read_image(content, self._job.max_pixels, "--max-pixels")
         except DataError as error:
             return replace(begun, prediction=prediction.model_copy(update={"error": str(error)}))
         return replace(begun, pixels=pixels, encoded=encoded)
@@ -204,28 +251,28 @@ class Predictor:
 
     def _ask(self, encoded: bytes) -> tuple[np.ndarray, np.ndarray | None, float]:
         """Class ids, probabilities in steps of 1/255 where they are wanted, and the score."""
-        if self._task.probability:
+        if self._job.probability:
             return self._segmenter.confidences(encoded)
         [(mask, score)] = self._segmenter.predict([encoded])
         return mask, None, score
 
-    def _write(self, segmented: _Segmented) -> tuple[Picture, Outcome]:
+    def _write(self, segmented: _Segmented) -> tuple[InputImage, ImageResult]:
         loaded, prediction = segmented.loaded, segmented.prediction
         outputs: dict[str, bytes] = {}
         if loaded.pixels is not None and segmented.mask is not None:
             outputs = encode_outputs(loaded.pixels, segmented.mask, segmented.confidences, len(self._names))
         if problem := self._save(prediction.name, outputs, loaded.stale):
             prediction = loaded.prediction.model_copy(update={"error": problem, "state": None})
-        return loaded.picture, Outcome(prediction, loaded.new)
+        return loaded.image, ImageResult(prediction, loaded.new)
 
     def _save(self, name: str, outputs: dict[str, bytes], stale: tuple[str, ...]) -> str:
-        """Makes these the only outputs of one picture; why that cannot be, where the name is to blame.
+        """Makes these the only outputs of one image; why that cannot be, where the name is to blame.
 
         Only what the journal knows or what has the mark is replaced, and only what the journal knows is removed: other
         files of that name are somebody's own.
         """
         written: list[str] = []
-        paths = {ending: os.path.join(self._task.out, name + ending) for ending in outputs}
+        paths = {ending: os.path.join(self._job.out, name + ending) for ending in outputs}
         try:
             for ending, path in paths.items():
                 if ending not in stale and is_foreign(path):
@@ -233,11 +280,11 @@ class Predictor:
             for ending, content in outputs.items():
                 write_output(paths[ending], content)
                 written.append(ending)
-            remove_outputs(self._task.out, name, set(stale).difference(written))
+            remove_outputs(self._job.out, name, set(stale).difference(written))
         except OSError as error:
             if error.errno not in NAME_ERRORS:
-                raise unwritable(self._task.out, error) from None
-            remove_outputs(self._task.out, name, written)
+                raise unwritable(self._job.out, error) from None
+            remove_outputs(self._job.out, name, written)
             return f"its outputs cannot be written: {error.strerror}"
         return ""
 

@@ -1,4 +1,4 @@
-"""The frames of videos, as pictures: decoded one after the other, as they are asked for."""
+"""The frames of videos, as images: decoded one after the other, as they are asked for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 
 from components.storage.file_systems import file_system
 from data.errors import ConfigError, DataError
+from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.outputs import png
-from pipeline.prediction.pictures import Picture
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -26,7 +26,7 @@ FORMATS = "mov,matroska,avi,mpeg,mpegts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame(Picture):
+class Frame(InputImage):
     """A frame that is decoded, but not yet converted."""
 
     decoded: VideoFrame
@@ -44,20 +44,20 @@ class Frame(Picture):
         return png(Image.fromarray(np.rot90(pixels, quarters)), compress_level=1)
 
 
-def with_frames(pictures: Iterable[Picture], every: int) -> Iterator[Picture]:
-    """The pictures, each video replaced by every so many of its frames.
+def with_frames(images: Iterable[InputImage], every: int) -> Iterator[InputImage]:
+    """The images, each video replaced by every so many of its frames.
 
     Raises:
         ConfigError: There is a video, but not the library that reads it.
     """
-    for picture in pictures:
-        if picture.is_video:
-            yield from frames(picture, every)
+    for image in images:
+        if image.is_video:
+            yield from frames(image, every)
         else:
-            yield picture
+            yield image
 
 
-def frames(video: Picture, every: int) -> Iterator[Picture]:
+def frames(video: InputImage, every: int) -> Iterator[InputImage]:
     """Every so many frames of a video, numbered from 0 in the order in which they are shown.
 
     Each one that is damaged comes too, with that problem; and the first of those that are missing in the end.
@@ -77,18 +77,18 @@ def frames(video: Picture, every: int) -> Iterator[Picture]:
         yield _missing(video, number, str(error))
 
 
-def count_frames(video: Picture, every: int) -> int | None:
-    """How many pictures `frames` gives; None if the video does not say how long it is."""
+def count_frames(video: InputImage, every: int) -> int | None:
+    """How many images `frames` gives; None if the video does not say how long it is."""
     try:
         with _opened(video) as container:
             declared = container.streams.video[0].frames if container.streams.video else 1
     except DataError:
-        declared = 1  # It becomes one picture with a problem.
+        declared = 1  # It becomes one image with a problem.
     return -(-declared // every) or None
 
 
 @contextmanager
-def _opened(video: Picture) -> Iterator[InputContainer]:
+def _opened(video: InputImage) -> Iterator[InputContainer]:
     """A video whose head has been read; whatever goes wrong with it while it is open is a DataError."""
     av = library()
     try:
@@ -116,7 +116,7 @@ def _decoded(container: InputContainer) -> Iterator[VideoFrame | None]:
         yield None
 
 
-def _is_cut_off(video: Picture) -> bool:
+def _is_cut_off(video: InputImage) -> bool:
     """Whether a Matroska or WebM file ends within what it holds.
 
     FFmpeg reads what is there and calls that the end; only its log tells. The file is read once more for that, without
@@ -143,10 +143,10 @@ def library() -> ModuleType:
     return av
 
 
-def _identity(video: Picture, number: int) -> dict:
+def _identity(video: InputImage, number: int) -> dict:
     name = posixpath.join(video.name, f"frame_{number:06}")
     return {"path": f"{video.path}#{number}", "name": name, "state": video.state}
 
 
-def _missing(video: Picture, number: int, reason: str) -> Picture:
-    return Picture(**_identity(video, number), problem=f"frame {number} cannot be decoded: {reason}")
+def _missing(video: InputImage, number: int, reason: str) -> InputImage:
+    return InputImage(**_identity(video, number), problem=f"frame {number} cannot be decoded: {reason}")

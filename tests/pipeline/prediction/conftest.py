@@ -1,4 +1,4 @@
-"""A small pushed model, loaded once, and pictures."""
+"""A small pushed model, loaded once, and images."""
 
 import io
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from models.config import InferenceConfig, ModelConfig
 from models.export.saved_model import Segmenter, export_saved_model
 from models.network.deeplab import build_model
 from pipeline.prediction.outputs import prepare_folder
-from pipeline.prediction.predictor import Predictor, Task, load_model
+from pipeline.prediction.predictor import PredictJob, Predictor, load_model
 
 LABELS = LabelMap(classes=tuple(ClassLabel(name=name) for name in ("sky", "road", "tree")))
 NETWORK = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, batch_norm_momentum=0.0)
@@ -52,7 +52,7 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """A model that slides windows over pictures, and sees them mirrored, too."""
+    """A model that slides windows over images, and sees them mirrored, too."""
     keras.utils.set_random_seed(0)
     model = build_model(NETWORK, 3, mean=[120, 110, 100], variance=[3000, 2900, 3100])
     model(np.stack([blocks(seed) for seed in range(4)]), training=True)
@@ -74,6 +74,6 @@ def predictor(served: Published, segmenter: Segmenter) -> MakePredictor:
 
     def make(out: Path, *, probability: bool = False, max_pixels: int = PIXELS) -> Predictor:
         prepare_folder(str(out), LABELS.names)
-        return Predictor(segmenter, Task(served, str(out), probability, max_pixels), workers=2)
+        return Predictor(segmenter, PredictJob(served, str(out), probability, max_pixels), workers=2)
 
     return make

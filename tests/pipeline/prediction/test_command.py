@@ -1,6 +1,7 @@
 """What `predict` prints, watches and refuses."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,9 @@ from rich.console import Console
 from components.publishing.directory import Published, copy_tree, publish
 from data.errors import DataError
 from pipeline.cli import predict as command
-from pipeline.cli.predict import Request
+from pipeline.cli.predict import PredictOptions
 from pipeline.prediction.journal import Prediction
-from pipeline.prediction.predictor import Task
-from pipeline.prediction.tally import Tally, add_up
+from pipeline.prediction.predictor import Counts, ImageResult, PredictJob, sum_counts
 from tests.pipeline.conftest import command_line
 from tests.pipeline.prediction.conftest import PIXELS, MakePredictor, blocks, encode, write
 
@@ -23,23 +23,23 @@ def test_watching_takes_what_comes_once_it_is_complete(
 ):
     source, out = tmp_path / "in", tmp_path / "out"
     write(source, early__png=encode(blocks(1)), bad__png=b"hello")
-    picture, seen = encode(blocks(2)), []
+    image, seen = encode(blocks(2)), []
 
     def looked(seconds: float) -> None:
-        """Between two looks: a picture is copied in two parts."""
+        """Between two looks: an image is copied in two parts."""
         seen.append(sorted(path.name for path in out.glob("*_mask.png")))
         if len(seen) < 3:
-            write(source, late__png=picture[: 100 * len(seen)])
+            write(source, late__png=image[: 100 * len(seen)])
         elif len(seen) == 3:
-            write(source, late__png=picture)
+            write(source, late__png=image)
         elif len(seen) == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.time, "sleep", looked)
+    monkeypatch.setattr(time, "sleep", looked)
 
-    monkeypatch.setattr(command, "load", lambda task: predictor(out))
-    request = Request([str(source)], str(out), False, PIXELS, 1)
-    command.watch_pictures(request, partial(request.task, str(Path(served.path).parents[1]), None))
+    monkeypatch.setattr(command, "load", lambda job: predictor(out))
+    options = PredictOptions([str(source)], str(out), False, PIXELS, 1)
+    command.watch_images(options, partial(options.job, str(Path(served.path).parents[1]), None))
 
     early, both = ["early_mask.png"], ["early_mask.png", "late_mask.png"]
     assert seen == [[], early, early, early, both, both]
@@ -68,36 +68,33 @@ def test_watching_goes_on_with_the_version_that_was_pushed_meanwhile(
             raise KeyboardInterrupt
         journal.append([path.read_text().count("\n") for path in (out / "predictions").glob("*.jsonl")])
 
-    monkeypatch.setattr(command.time, "sleep", looked)
-    request = Request([str(source)], str(out), False, PIXELS, 1)
+    monkeypatch.setattr(time, "sleep", looked)
+    options = PredictOptions([str(source)], str(out), False, PIXELS, 1)
 
-    command.watch_pictures(request, partial(request.task, str(serving), None))
+    command.watch_images(options, partial(options.job, str(serving), None))
 
     printed = capsys.readouterr().err
     assert printed.count("version 2 cannot be used: ") == 1
     assert "version 3 is used from now on" in printed
     assert [entry["name"] for entry in json.loads((out / "classes.json").read_text())] == ["earth", "wind", "fire"]
-    assert (journal[5], journal[-1]) == ([1], [2])  # As if it were started again, the picture is done by both models.
+    assert (journal[5], journal[-1]) == ([1], [2])  # As if it were started again, the image is done by both models.
 
 
-def test_a_person_is_told_how_many_pictures_failed_and_the_first_of_them(
+def test_a_person_is_told_how_many_images_failed_and_the_first_of_them(
     served: Published, capsys: pytest.CaptureFixture
 ):
-    good = Prediction(picture="/a.png", state=None, model="m", name="a")
-    bad = [good.model_copy(update={"picture": f"/{n:02}.png", "error": "truncated image"}) for n in range(60)]
-    task = Task(served, "/out", False, PIXELS)
+    good = Prediction(image="/a.png", state=None, model="m", name="a")
+    bad = [good.model_copy(update={"image": f"/{n:02}.png", "error": "truncated image"}) for n in range(60)]
+    job = PredictJob(served, "/out", False, PIXELS)
 
-    command.show_tally(Tally.of(good, new=True), task, Console(width=200))
+    command.show_counts(Counts.of(ImageResult(good, new=True)), job, Console(width=200))
+    results = [ImageResult(good, new=False), *(ImageResult(one, new=True) for one in reversed(bad))]
     with pytest.raises(DataError, match=r"^/00.png: truncated image\n(.*\n){49}and 10 more$"):
-        command.show_tally(
-            add_up([Tally.of(good, new=False), *(Tally.of(one, new=True) for one in reversed(bad))]),
-            task,
-            Console(width=200),
-        )
+        command.show_counts(sum_counts(map(Counts.of, results)), job, Console(width=200))
 
     assert capsys.readouterr().out.splitlines() == [
-        "1 pictures by version 1, 0 were done before, 0 failed; masks, overlays and a legend are in /out",
-        "0 pictures by version 1, 1 were done before, 60 failed; masks, overlays and a legend are in /out",
+        "1 images by version 1, 0 were done before, 0 failed; masks, overlays and a legend are in /out",
+        "0 images by version 1, 1 were done before, 60 failed; masks, overlays and a legend are in /out",
     ]
 
 

@@ -1,4 +1,4 @@
-"""`predict` writes the masks that evaluation counts, and goes on where it was stopped, whatever pictures it gets."""
+"""`predict` writes the masks that evaluation counts, and goes on where it was stopped, whatever images it gets."""
 
 import errno
 import os
@@ -18,15 +18,15 @@ from data.masks import overlay
 from models.export.saved_model import EVALUATE_SIGNATURE, Segmenter
 from models.metrics.confusion import confusion_matrix
 from pipeline.prediction import predictor as module
-from pipeline.prediction.listing import find_pictures
+from pipeline.prediction.input_image import InputImage
+from pipeline.prediction.listing import find_images
 from pipeline.prediction.outputs import encode_outputs, prepare_folder
-from pipeline.prediction.pictures import Picture
 from tests.object_store import make_bucket, object_store, put
 from tests.pipeline.prediction.conftest import LABELS, MakePredictor, blocks, encode, outputs, write
 
 
-def found(folder: Path) -> list[Picture]:
-    return find_pictures([str(folder / "in")], str(folder / "out"))
+def found(folder: Path) -> list[InputImage]:
+    return find_images([str(folder / "in")], str(folder / "out"))
 
 
 def test_predicted_masks_are_those_that_evaluation_counts(served: Published, predictor: MakePredictor, tmp_path: Path):
@@ -51,7 +51,7 @@ def test_predicted_masks_are_those_that_evaluation_counts(served: Published, pre
         shares = {LABELS.names[i]: float(np.mean(mask == i)) for i in np.unique(mask)}
         assert prediction.fractions == pytest.approx(shares)
         laid = np.asarray(Image.open(tmp_path / "out" / f"{prediction.name}_overlay.png"))
-        pixels = np.asarray(Image.open(tmp_path / "in" / Path(prediction.picture).name))
+        pixels = np.asarray(Image.open(tmp_path / "in" / Path(prediction.image).name))
         np.testing.assert_array_equal(laid, overlay(pixels, mask))
 
 
@@ -87,7 +87,7 @@ def test_a_stopped_prediction_goes_on_and_does_again_what_changed(predictor: Mak
     stopped.close()
     for shard in (tmp_path / "out/predictions").iterdir():
         with shard.open("a") as file:
-            file.write('{"picture": "/torn')
+            file.write('{"image": "/torn')
 
     rest = list(predictor(tmp_path / "out").predict(found(tmp_path)))
 
@@ -103,7 +103,7 @@ def test_a_stopped_prediction_goes_on_and_does_again_what_changed(predictor: Mak
     assert changed == [False, False, False, True]
 
 
-def test_outputs_that_no_longer_fit_the_picture_are_removed(predictor: MakePredictor, tmp_path: Path):
+def test_outputs_that_no_longer_fit_the_image_are_removed(predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", **{f"{name}__png": encode(blocks(1)) for name in "abc"})
     write(tmp_path / "out", d_mask__png=b"somebody's own", d_probability__png=b"somebody's own")
     list(predictor(tmp_path / "out", probability=True).predict(found(tmp_path)))
@@ -130,9 +130,9 @@ def test_outputs_that_no_longer_fit_are_removed_from_an_object_store(
         out = f"{make_bucket('stale')}/out"
 
         def predict(*, probability: bool) -> set[str]:
-            task = module.Task(served, out, probability, 10_000)
-            task.prepare()
-            list(module.Predictor(segmenter, task, workers=1).predict(found(tmp_path)))
+            job = module.PredictJob(served, out, probability, 10_000)
+            job.prepare()
+            list(module.Predictor(segmenter, job, workers=1).predict(found(tmp_path)))
             return {path for path, _, _ in BeamFiles().stats(out) if path.startswith("a")}
 
         assert predict(probability=True) == {"a_mask.png", "a_overlay.png", "a_probability.png"}
@@ -144,28 +144,30 @@ def test_outputs_that_no_longer_fit_are_removed_from_an_object_store(
 
 def test_what_another_model_saw_is_done_again(served: Published, predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", one__png=encode(blocks(1)))
-    pictures, known = found(tmp_path), predictor(tmp_path / "out")
-    assert [outcome.new for outcome in known.predict(pictures)] == [True]
+    images, known = found(tmp_path), predictor(tmp_path / "out")
+    assert [outcome.new for outcome in known.predict(images)] == [True]
     other = served._replace(record=served.record.model_copy(update={"model_fingerprint": "other"}))
 
-    newer = module.Predictor(known._segmenter, module.Task(other, str(tmp_path / "out"), False, 10_000), workers=1)
+    newer = module.Predictor(
+        known._segmenter, module.PredictJob(other, str(tmp_path / "out"), False, 10_000), workers=1
+    )
 
-    assert [outcome.new for outcome in newer.predict(pictures)] == [True]
-    assert predictor(tmp_path / "out").find(pictures[0]) is None  # Its outputs are those of the other model now.
+    assert [outcome.new for outcome in newer.predict(images)] == [True]
+    assert predictor(tmp_path / "out").find(images[0]) is None  # Its outputs are those of the other model now.
 
 
-def test_a_picture_that_cannot_be_used_does_not_stop_the_others(predictor: MakePredictor, tmp_path: Path):
+def test_an_image_that_cannot_be_used_does_not_stop_the_others(predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", a__png=encode(blocks(1)), b__png=b"hello", c__png=encode(blocks(2)), d__png=b"", e__png=b"")
-    pictures = found(tmp_path)
+    images = found(tmp_path)
     (tmp_path / "in/d.png").unlink()
     (tmp_path / "in/e.png").write_bytes(encode(np.zeros((300, 300, 3), np.uint8)))
 
-    first = list(predictor(tmp_path / "out", max_pixels=80_000).predict(pictures))
+    first = list(predictor(tmp_path / "out", max_pixels=80_000).predict(images))
 
     errors = {prediction.name: prediction.error for prediction, _ in first}
     assert (errors["a"], errors["c"]) == ("", "")
     assert "unreadable image" in errors["b"]
-    assert "picture missing" in errors["d"]
+    assert "image missing" in errors["d"]
     assert errors["e"] == "image too large: 300x300 is 90000 pixels; --max-pixels allows 80000"
     assert sorted(outputs(tmp_path / "out")) == [
         "a_mask.png",
@@ -177,7 +179,7 @@ def test_a_picture_that_cannot_be_used_does_not_stop_the_others(predictor: MakeP
     ]
     # What could not be read is tried again, although nothing about the file may have changed but its permissions.
     (tmp_path / "in/d.png").write_bytes(encode(blocks(3)))
-    again = {p.name: (new, p.error) for p, new in predictor(tmp_path / "out", max_pixels=80_000).predict(pictures)}
+    again = {p.name: (new, p.error) for p, new in predictor(tmp_path / "out", max_pixels=80_000).predict(images)}
     assert (again["a"], again["d"]) == ((False, ""), (True, ""))
     assert again["b"] == (False, errors["b"])
 
@@ -223,9 +225,9 @@ def test_a_full_disk_stops_the_run_and_names_the_folder(
 def test_a_file_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp_path: Path):
     write(tmp_path, a__png=encode(blocks(0)), a_mask__png=encode(blocks(1)), b__png=encode(blocks(2)))
     own = (tmp_path / "a_mask.png").read_bytes()
-    pictures = find_pictures([str(tmp_path / "?.png")], str(tmp_path))
+    images = find_images([str(tmp_path / "?.png")], str(tmp_path))
 
-    found = [prediction for prediction, _ in predictor(tmp_path).predict(pictures)]
+    found = [prediction for prediction, _ in predictor(tmp_path).predict(images)]
 
     where = tmp_path / "a_mask.png"
     assert [prediction.error for prediction in found] == [
@@ -236,7 +238,7 @@ def test_a_file_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp
     assert where.read_bytes() == own
     assert not (tmp_path / "a_overlay.png").exists()
     where.rename(tmp_path / "a_label.png")
-    assert [(prediction.error, new) for prediction, new in predictor(tmp_path).predict(pictures)] == [
+    assert [(prediction.error, new) for prediction, new in predictor(tmp_path).predict(images)] == [
         ("", True),
         ("", False),
     ]
@@ -244,14 +246,14 @@ def test_a_file_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp
 
 def test_outputs_that_a_killed_process_did_not_record_are_replaced(predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", a__png=encode(blocks(0)))
-    pictures = find_pictures([str(tmp_path / "in")], str(tmp_path / "out"))
-    list(predictor(tmp_path / "out").predict(pictures))
+    images = find_images([str(tmp_path / "in")], str(tmp_path / "out"))
+    list(predictor(tmp_path / "out").predict(images))
     first = outputs(tmp_path / "out")
     for shard in (tmp_path / "out/predictions").glob("*.jsonl"):
         shard.unlink()
     (tmp_path / "out/a_overlay.png").write_bytes(b"")
 
-    [(prediction, new)] = predictor(tmp_path / "out").predict(pictures)
+    [(prediction, new)] = predictor(tmp_path / "out").predict(images)
 
     assert (prediction.error, new) == ("", True)
     assert outputs(tmp_path / "out") == first
@@ -283,10 +285,10 @@ def test_outputs_do_not_begin_among_other_objects_of_a_store():
         }
 
 
-def test_before_the_first_picture_the_legend_is_none(tmp_path: Path):
+def test_before_the_first_image_the_legend_is_none(tmp_path: Path):
     prepare_folder(str(tmp_path), LABELS.names)
 
-    assert find_pictures([str(tmp_path)], str(tmp_path), allow_none=True) == []
+    assert find_images([str(tmp_path)], str(tmp_path), allow_none=True) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_loaded(tmp_path: Path):
@@ -295,15 +297,15 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_loaded(tmp_path
         prepare_folder(str(tmp_path / "file/out"), LABELS.names)
 
 
-def test_only_a_few_pictures_are_in_memory_at_once(predictor: MakePredictor, tmp_path: Path):
+def test_only_a_few_images_are_in_memory_at_once(predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", a__png=encode(blocks(1)))
-    (picture,) = found(tmp_path)
+    (image,) = found(tmp_path)
     taken = []
 
-    def many() -> Iterator[Picture]:
+    def many() -> Iterator[InputImage]:
         for number in range(20):
             taken.append(number)
-            yield Picture(picture.path, f"{number}", picture.state)
+            yield InputImage(image.path, f"{number}", image.state)
 
     outcomes = predictor(tmp_path / "out").predict(many())
     next(outcomes)

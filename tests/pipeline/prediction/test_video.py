@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from pipeline.prediction.listing import find_pictures
-from pipeline.prediction.pictures import Picture
+from pipeline.prediction.input_image import InputImage
+from pipeline.prediction.listing import find_images
 from pipeline.prediction.video import Frame, count_frames, frames, with_frames
 from tests.pipeline.prediction.conftest import MakePredictor, blocks, encode, outputs, write
 
@@ -26,12 +26,12 @@ FRAMES = 20
 LIMIT = 1 << 30
 
 
-def make_video(path: Path, codec: str = "ffv1", pixels: str = "bgr0", **options: str) -> Picture:
+def make_video(path: Path, codec: str = "ffv1", pixels: str = "bgr0", **options: str) -> InputImage:
     """A video of `FRAMES` frames; the default codec loses nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         fill(container, codec, pixels)
-    return find_pictures([str(path)], str(path.parent / "out"))[0]
+    return find_images([str(path)], str(path.parent / "out"))[0]
 
 
 def fill(container: OutputContainer, codec: str, pixels: str) -> None:
@@ -45,11 +45,11 @@ def fill(container: OutputContainer, codec: str, pixels: str) -> None:
     container.mux(stream.encode())
 
 
-def read(picture: Picture) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(picture.read(LIMIT))))
+def read(image: InputImage) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(image.read(LIMIT))))
 
 
-def test_frames_are_pictures_in_the_order_in_which_they_are_shown(tmp_path: Path):
+def test_frames_are_images_in_the_order_in_which_they_are_shown(tmp_path: Path):
     video = make_video(tmp_path / "film.mkv")
 
     found = list(frames(video, every=1))
@@ -91,12 +91,12 @@ def matrix_bytes(a: int, b: int, c: int, d: int) -> bytes:
 def test_frames_are_predicted_and_gone_on_with(predictor: MakePredictor, tmp_path: Path):
     video = make_video(tmp_path / "in/film.mkv")
     write(tmp_path / "in", one__png=encode(blocks(3)))
-    pictures = [*find_pictures([str(tmp_path / "in")], str(tmp_path / "out")), video]
-    stopped = predictor(tmp_path / "out").predict(with_frames(pictures, every=3))
+    images = [*find_images([str(tmp_path / "in")], str(tmp_path / "out")), video]
+    stopped = predictor(tmp_path / "out").predict(with_frames(images, every=3))
     first = [next(stopped) for _ in range(4)]
     stopped.close()
 
-    rest = list(predictor(tmp_path / "out").predict(with_frames(pictures, every=3)))
+    rest = list(predictor(tmp_path / "out").predict(with_frames(images, every=3)))
 
     assert [new for _, new in first] == [True] * 4
     assert [new for _, new in rest] == [False] * 4 + [True] * 4
@@ -138,7 +138,7 @@ def test_overlays_of_two_videos_of_one_name_are_two_files(predictor: MakePredict
     assert set(join()) == set(first)
 
     Path(videos[0].path).write_bytes(b"garbage")
-    videos[0] = find_pictures([videos[0].path], str(tmp_path / "out"))[0]
+    videos[0] = find_images([videos[0].path], str(tmp_path / "out"))[0]
     assert set(join()) == {"overlay.webm"}
 
 
@@ -165,7 +165,7 @@ def test_a_recording_that_does_not_say_its_length_is_whole(tmp_path: Path):
     path = tmp_path / "film.webm"
     with path.open("wb") as file, av.open(Pipe(file), "w", format="webm") as container:
         fill(container, "libvpx-vp9", "yuv420p")
-    video = find_pictures([str(path)], str(tmp_path / "out"))[0]
+    video = find_images([str(path)], str(tmp_path / "out"))[0]
 
     assert b"\x18\x53\x80\x67\x01" + b"\xff" * 7 in path.read_bytes()[:200]
     assert [frame.problem for frame in frames(video, every=1)] == [""] * FRAMES
@@ -209,7 +209,7 @@ def test_what_is_whole_of_a_damaged_video_is_done_and_the_error_names_the_frame(
     assert [frame.read(LIMIT) for frame in good] == whole[: len(good)]
     failed = [prediction for prediction, _ in outcomes if prediction.error]
     assert failed[0].error == f"frame {len(good)} cannot be decoded: the video is damaged there, or ends"
-    assert failed[0].picture == f"{video.path}#{len(good)}"
+    assert failed[0].image == f"{video.path}#{len(good)}"
     assert len(outcomes) - len(failed) == len(good)
 
 
@@ -233,7 +233,7 @@ def test_what_follows_a_damaged_part_keeps_its_numbers(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"#EXTM3U\n#EXTINF:9,\nhttp://localhost:1/a.mp4\n#EXT-X-ENDLIST\n"])
 def test_what_is_no_video_is_a_failure(tmp_path: Path, content: bytes):
     write(tmp_path, film__mp4=content)
-    (video,) = find_pictures([str(tmp_path / "film.mp4")], str(tmp_path / "out"))
+    (video,) = find_images([str(tmp_path / "film.mp4")], str(tmp_path / "out"))
 
     (failed,) = frames(video, every=1)
 
@@ -249,7 +249,7 @@ def test_a_file_of_sound_alone_is_a_failure(tmp_path: Path):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.rate = 8000
         container.mux(stream.encode(frame))
-    (video,) = find_pictures([str(tmp_path / "film.mkv")], str(tmp_path / "out"))
+    (video,) = find_images([str(tmp_path / "film.mkv")], str(tmp_path / "out"))
 
     (failed,) = frames(video, every=1)
 

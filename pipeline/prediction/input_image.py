@@ -1,7 +1,6 @@
-"""A picture: where it lies, what its outputs are called, and how it is read."""
+"""An image: where it lies, what its outputs are called, and how it is read."""
 
 import os
-import posixpath
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,13 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from components.storage.file_systems import file_system
 from data.errors import DataError
-from data.files import UNSAFE, read_bytes, relative_path
+from data.files import read_bytes
 
-#: Videos are looked for by name and pattern alone: a folder of pictures may hold some that nobody means.
+#: Videos are looked for by name and pattern alone: a folder of images may hold some that nobody means.
 VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts")
 
 
-class State(BaseModel):
+class FileState(BaseModel):
     """A file as it was when it was found."""
 
     model_config = ConfigDict(frozen=True)
@@ -36,14 +35,14 @@ class State(BaseModel):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture, or a video, which `pipeline.prediction.video` takes apart."""
+class InputImage:
+    """One image, or a video, which `pipeline.prediction.video` takes apart."""
 
     path: str
     """Absolute path or URI; of a frame, that of the video, `#` and the frame's number."""
     name: str
     """Of its outputs, without suffix: its path below the folder that was named, or below a pattern's fixed part."""
-    state: State | None
+    state: FileState | None
     """None if the file could not be looked at."""
     problem: str = ""
     """Why it cannot be read, where that is known before anybody tries."""
@@ -54,7 +53,7 @@ class Picture:
         return not self.problem and self.path.lower().endswith(VIDEO_ENDINGS)
 
     def read(self, max_bytes: int) -> bytes:
-        """The encoded picture.
+        """The encoded image.
 
         Raises:
             DataError: It cannot be read, or its file is larger than allowed.
@@ -63,22 +62,4 @@ class Picture:
             raise DataError(self.problem)
         if self.state and self.state.size > max_bytes:
             raise DataError(f"image too large: the file has {self.state.size} bytes, more than the allowed {max_bytes}")
-        return read_bytes(self.path, file_system(self.path), "picture")
-
-
-def picture_at(path: str, relative: str, state: State | None) -> Picture:
-    """A picture named by its path below some folder; one with a problem if that is no name that outputs can have."""
-    name = posixpath.splitext(relative)[0]
-    try:
-        name = relative_path(name)
-    except DataError as error:
-        return unusable(path, name, str(error))
-    if UNSAFE.search(path):
-        return unusable(path, name, f"invalid path: {path!r} has characters that no journal can hold; rename it")
-    return Picture(path, name, state)
-
-
-def unusable(path: str, name: str, problem: str) -> Picture:
-    """A picture that nobody needs to try to read; what cannot be printed of its names is escaped."""
-    path, name = (UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text) for text in (path, name))
-    return Picture(path, name, None, problem)
+        return read_bytes(self.path, file_system(self.path), "image")
