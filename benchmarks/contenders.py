@@ -12,7 +12,7 @@ from keras import layers
 
 from models.config import ModelConfig, TrainingConfig
 from models.network.deeplab import build_model
-from models.training.step import Learner
+from models.training.step import TrainStep
 
 CLASSES = 21
 #: Where the networks take this project's kernels from; a name that is no longer there is an error.
@@ -40,8 +40,8 @@ class Contender:
 def this_project(backbone: str, batch: int) -> Contender:
     """The network and the step that the Trainer runs."""
     model = build_model(ModelConfig.model_validate({"backbone": backbone}), CLASSES)
-    learner = Learner(model, TrainingConfig(global_batch_size=batch), np.ones(CLASSES, np.float32))
-    return Contender(model, lambda images, masks: learner.step(images, masks)[0].numpy())
+    train_step = TrainStep(model, TrainingConfig(global_batch_size=batch), np.ones(CLASSES, np.float32))
+    return Contender(model, lambda images, masks: train_step.run(images, masks)[0].numpy())
 
 
 def plain_keras(backbone: str, batch: int) -> Contender:

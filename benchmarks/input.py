@@ -22,7 +22,7 @@ from data.input import training_batches
 from data.synthetic import write_dataset
 from models.config import ModelConfig, TrainingConfig
 from models.network.deeplab import build_model
-from models.training.step import Learner
+from models.training.step import TrainStep
 
 PICTURES, BATCH, CROP = 160, 16, 192
 WARMUP, BATCHES, STEPS, ROUNDS = 3, 20, 12, 3
@@ -66,15 +66,15 @@ def alone(path: str, config: InputConfig, jitter: bool) -> float:
 def in_training(path: str, config: InputConfig, classes: int) -> tuple[float, float]:
     """Images/s of training, and the fraction of its time in which the step waited for a batch."""
     model = build_model(ModelConfig(width=0.75, aspp_channels=128, decoder_channels=128), classes)
-    learner = Learner(model, TrainingConfig(global_batch_size=BATCH), np.ones(classes, np.float32))
+    train_step = TrainStep(model, TrainingConfig(global_batch_size=BATCH), np.ones(classes, np.float32))
     iterator = batches(path, config, jitter=True)
-    learner.step(*next(iterator))[0].numpy()
+    train_step.run(*next(iterator))[0].numpy()
     waited, started = 0.0, time.perf_counter()
     for _ in range(STEPS):
         asked = time.perf_counter()
         batch = next(iterator)
         waited += time.perf_counter() - asked
-        learner.step(*batch)[0].numpy()
+        train_step.run(*batch)[0].numpy()
     elapsed = time.perf_counter() - started
     return BATCH * STEPS / elapsed, waited / elapsed
 

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from data.section import Section
-from models.training.class_weights import Balance
 
 BackboneName = Literal[
     "mobilenet_v2",
@@ -33,6 +32,7 @@ BackboneName = Literal[
 Head = Literal["v3plus", "v3", "lite", "lraspp"]
 LiteVariant = Literal["float32", "float16", "dynamic", "int8"]
 HubModule = Literal["segmenter", "feature_extractor"]
+ClassBalance = Literal["none", "log", "median"]
 
 #: Least and greatest width multiplier of the backbones that have one; the others have width 1.
 WIDTHS = {
@@ -172,7 +172,7 @@ class TrainingConfig(OptimizerConfig):
     accumulation: int = Field(default=1, ge=1)
     """Parts in which a replica computes its share of an update, one after the other, to save memory."""
     loss: LossConfig = LossConfig()
-    class_balance: Balance = "none"
+    class_balance: ClassBalance = "none"
     """How rare classes gain weight in the loss: "none", "log" or "median"."""
     class_balance_strength: float = Field(default=1.0, ge=0, le=1)
     """Exponent of these weights: 1 is the published formula, 0.5 its square root, 0 no effect."""

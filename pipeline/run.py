@@ -9,8 +9,8 @@ from typing import Literal
 
 from components.storage.atomic import write_small
 from components.training.trainer import TENSORBOARD
+from data.console import capture_output
 from data.errors import ConfigError, DataError, ProjectError, WorkspaceError
-from pipeline.capture_output import output_to
 from pipeline.config import Config
 from pipeline.local import StageRange, compile_pipeline, run_options, run_pipeline, stage_names
 from pipeline.metadata.backup import back_up, require_whole, skip_used_ids
@@ -74,7 +74,7 @@ def run(
         write_small(str(folder / CONFIG_FILE), config.model_dump_json(indent=2).encode())
     error: Exception | None = None
     try:
-        with nullcontext() if verbose else output_to(folder / LOG_FILE):
+        with nullcontext() if verbose else capture_output(folder / LOG_FILE):
             run_pipeline(compiled, options, on_stage)
     except Exception as raised:  # noqa: BLE001  # whatever a library raises, the run is recorded
         error = raised

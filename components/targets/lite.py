@@ -30,8 +30,16 @@ from data.layouts.base import SPLITS
 from data.masks import palette
 from data.preprocess import resize_image, resize_mask
 from models.config import LiteVariant
-from models.export.lite import INPUT_FILE, LABELS_FILE, LiteSegmenter, convert, describe_input, with_files
-from models.export.lite_metadata import metadata_table, with_metadata
+from models.export.lite import (
+    INPUT_FILE,
+    LABELS_FILE,
+    LiteSegmenter,
+    convert,
+    describe_input,
+    metadata_table,
+    with_files,
+    with_metadata,
+)
 from models.export.saved_model import CLASS_IDS, PIXELS, load_label_map
 from models.network.deeplab import DeepLabV3Plus
 from models.weights.initial_weights import load_network

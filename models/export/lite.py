@@ -10,12 +10,16 @@ A model of this kind has one signature, the same in every format:
 It sees an image whole and once: windows, scales and mirroring of `InferenceConfig` are left out, its output stride is
 kept. What readers need beside the tensors are files in a ZIP archive behind the model, where the metadata format of
 TensorFlow Lite has its associated files; runtimes read a model from its front and ZIP readers from its end, so
-`unzip model.tflite` lists them (`models.export.lite_metadata` has the format's table):
+`unzip model.tflite` lists them:
 
 ==============  =====================================================================================
 `labels.txt`      the class names, one a line, in the order of the ids
 `input.json`      an `InputDescription`
 ==============  =====================================================================================
+
+Tools of TensorFlow Lite read the metadata format's table, a FlatBuffer of its own in the buffer of the model that the
+entry TFLITE_METADATA names. The classes that wrap the format are in tflite-support, which needs protobuf below 4; the
+few tables that are written here go by the numbers of their fields in its `metadata_schema.fbs`.
 """
 
 import io
@@ -24,8 +28,11 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+import flatbuffers
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
 
 from data.section import Section
 from models.config import LiteVariant
@@ -34,6 +41,16 @@ from models.network.deeplab import DeepLabV3Plus
 
 LABELS_FILE = "labels.txt"
 INPUT_FILE = "input.json"
+
+# The metadata format: the name of the model's entry, the table's identifier, the oldest parser that knows all of this,
+# and values of the schema's enumerations and unions.
+_ENTRY = "TFLITE_METADATA"
+_IDENTIFIER = b"M001"
+_PARSER = "1.0.0"
+_RGB = 1
+_VALUE_LABELS = 3
+_FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
+_NORMALIZATION = 1
 
 
 class InputDescription(Section):
@@ -109,6 +126,62 @@ def _representative(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         if number == 0:
             pixels[0, 0, :2] = [[0.0], [255.0]]
         yield [pixels]
+
+
+class _Builder(flatbuffers.Builder):
+    def table(self, references: Mapping[int, int], numbers: Mapping[int, int] | None = None) -> int:
+        """A table: field -> what it refers to, and field -> small number; where it lies."""
+        numbers = numbers or {}
+        self.StartObject(1 + max([*references, *numbers], default=-1))
+        for field, offset in references.items():
+            self.PrependUOffsetTRelativeSlot(field, offset, 0)
+        for field, number in numbers.items():
+            self.PrependUint8Slot(field, number, 0)
+        return int(self.EndObject())
+
+    def tables(self, offsets: Sequence[int]) -> int:
+        """A list of tables."""
+        self.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            self.PrependUOffsetTRelative(offset)
+        return int(self.EndVector())
+
+
+def metadata_table(names: tuple[str, str], labels_file: str) -> bytes:
+    """What the table says: RGB pixels go in as they are, class ids come out, whose names are in a file.
+
+    Args:
+        names: of input and output.
+        labels_file: in the ZIP archive behind the model.
+    """
+    builder = _Builder(1024)
+    text = builder.CreateString
+    zero, one = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
+    normalization = builder.table({0: zero, 1: one})  # NormalizationOptions
+    unit = builder.table({1: normalization}, {0: _NORMALIZATION})  # ProcessUnit
+    image = builder.table({}, {0: _RGB})  # ImageProperties
+    content = builder.table({1: image}, {0: _IMAGE_PROPERTIES})  # Content
+    description = text("RGB from 0 to 255. Normalisation is inside the model.")
+    pixels = builder.table({0: text(names[0]), 1: description, 3: content, 4: builder.tables([unit])})  # TensorMetadata
+    file = builder.table({0: text(labels_file)}, {2: _VALUE_LABELS})  # AssociatedFile
+    content = builder.table({1: builder.table({})}, {0: _FEATURE_PROPERTIES})
+    description = text("The class of each pixel.")
+    ids = builder.table({0: text(names[1]), 1: description, 3: content, 6: builder.tables([file])})
+    graph = builder.table({2: builder.tables([pixels]), 3: builder.tables([ids])})  # SubGraphMetadata
+    root = builder.table({0: text("Semantic segmentation"), 3: builder.tables([graph]), 7: text(_PARSER)})
+    builder.Finish(root, file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def with_metadata(model: bytes, table: bytes) -> bytes:
+    """A LiteRT model with a metadata table in it."""
+    parts = flatbuffer_utils.read_model_from_bytearray(model)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(table, np.uint8)
+    entry.name, entry.buffer = _ENTRY, len(parts.buffers)
+    parts.buffers.append(buffer)
+    parts.metadata = [*(parts.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(parts))
 
 
 def with_files(model: bytes, files: Mapping[str, str]) -> bytes:

@@ -1,12 +1,15 @@
 """Loads a SavedModel in a process of its own and sends it real requests.
 
 Called as `python -m models.export.probe MODEL REQUESTS SECONDS PARENT`, with the requests in a TFRecord file of
-examples and the process id of the caller, with which it ends.
+examples and the process id of the caller, with which the process ends.
 
 It knows the signatures and nothing else of this project's models, as a model server does. It ends with status 1 and
 one line on standard error that says which signature failed and how.
 """
 
+import ctypes
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,8 +19,10 @@ import tensorflow as tf
 
 from data.features import HEIGHT, IMAGE, WIDTH
 from models.export import saved_model as export
-from models.export.parent_process import end_with_parent
 from models.metrics.counts import CONFUSION
+
+#: linux/prctl.h
+_SET_DEATH_SIGNAL = 1
 
 
 class Refused(Exception):
@@ -102,6 +107,17 @@ def _probe_evaluate(model: tf.Module, serialized: bytes, limit: float) -> None:
     answer = timed(name, lambda: call(**{export.EXAMPLES: tf.constant([serialized])}), limit)
     matrix = answer[CONFUSION]
     check(bool(np.isfinite(matrix).all() and matrix.sum() >= 0), name, "the confusion matrix is not finite")
+
+
+def end_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent dies, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
+
+    Args:
+        parent: process id of the parent, as it passed it on. If the parent has died already, this process ends at once.
+    """
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> int:

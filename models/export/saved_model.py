@@ -1,4 +1,4 @@
-"""The SavedModel: the one definition of its signatures, and its reader.
+"""The SavedModel: the one definition of its signatures and of the files that go with it.
 
 ==================  ==========================================  =======================================================
 signature           input                                       outputs
@@ -38,12 +38,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 from pydantic import ValidationError
 
 from data.config import PreprocessConfig
-from data.errors import DataError, WorkspaceError
+from data.errors import WorkspaceError
 from data.features import IMAGE, MASK
 from data.labels import LabelMap
 from data.preprocess import decode_image, decode_mask, shrink_image
@@ -288,66 +287,3 @@ def _read_asset(path: str | os.PathLike[str], name: str, kind: type[Asset]) -> A
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise WorkspaceError(f"{file}: {place or 'the file'}: {first['msg']}") from None
-
-
-class Segmenter:
-    """A SavedModel that answers requests.
-
-    Args:
-        path: folder that `export_saved_model` wrote.
-
-    Raises:
-        WorkspaceError: there is no such model.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.label_map = load_label_map(path)
-        # The signature alone does not keep the variables alive that it reads.
-        self._model = tf.saved_model.load(os.fspath(path))
-        self._path = os.fspath(path)
-
-    def predict(self, images: Sequence[bytes]) -> list[tuple[np.ndarray, float]]:
-        """Segments encoded images (JPEG, PNG, GIF, BMP), one after the other.
-
-        Returns:
-            For each image its class ids, (height, width) uint8, and its score in [0, 1].
-
-        Raises:
-            DataError: an image cannot be decoded.
-        """
-        return [self._predict_one(index, encoded) for index, encoded in enumerate(images)]
-
-    def confidences(self, image: bytes) -> tuple[np.ndarray, np.ndarray, float]:
-        """Segments an encoded image.
-
-        Returns:
-            As `predict`, and between the two, (height, width) uint8, 255 times the probability that each pixel has its
-            class.
-
-        Raises:
-            DataError: the image cannot be decoded.
-            WorkspaceError: the model is of a version of this project that did not tell.
-        """
-        if CONFIDENCE_SIGNATURE not in self._model.signatures:
-            raise WorkspaceError(f"{self._path}: the model has no signature {CONFIDENCE_SIGNATURE!r}; train it anew")
-        outputs = self._call(CONFIDENCE_SIGNATURE, 0, image)
-        mask, confidences = (decode_mask(outputs[name][0]).numpy() for name in (MASK_BYTES, CONFIDENCE_BYTES))
-        return mask, confidences, float(outputs[SCORES][0])
-
-    def _predict_one(self, index: int, encoded: bytes) -> tuple[np.ndarray, float]:
-        outputs = self._call(SERVING_SIGNATURE, index, encoded)
-        return decode_mask(outputs[MASK_BYTES][0]).numpy(), float(outputs[SCORES][0])
-
-    def _call(self, signature: str, index: int, encoded: bytes) -> Outputs:
-        try:
-            outputs: Outputs = self._model.signatures[signature](**{IMAGE_BYTES: tf.constant([encoded])})
-        except tf.errors.InvalidArgumentError:
-            raise DataError(
-                f"image {index} ({len(encoded)} bytes) cannot be decoded; allowed: JPEG, PNG, GIF, BMP"
-            ) from None
-        return outputs
-
-
-def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
-    """The reader of a model that `export_saved_model` wrote; raises WorkspaceError when there is none."""
-    return Segmenter(path)

@@ -1,14 +1,13 @@
 """Class weights of the loss, from how often the classes occur."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-Balance = Literal["none", "log", "median"]
+from models.config import ClassBalance
 
 
-def class_weights(pixels: Sequence[int], balance: Balance, strength: float = 1.0) -> np.ndarray:
+def class_weights(pixels: Sequence[int], balance: ClassBalance, strength: float = 1.0) -> np.ndarray:
     """The weight of each class in the loss.
 
     With f a class's fraction of the labelled pixels: "log" is 1 / ln(1.02 + f) (ENet, arXiv 1606.02147, section 5.1)
@@ -17,7 +16,7 @@ def class_weights(pixels: Sequence[int], balance: Balance, strength: float = 1.0
     that never occurs weighs as much as the heaviest that does.
 
     Args:
-        pixels: number of pixels of each class in the training split, void not counted.
+        pixels: number of pixels of each class in the training split, ignored pixels not counted.
         balance: how to weigh; "none" is 1 for all.
         strength: exponent of the weights, from 0 (no effect) to 1. Full weights make a network call too much a rare
             class, which costs the frequent ones more IoU than the rare ones gain.

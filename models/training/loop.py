@@ -20,8 +20,8 @@ from models.config import TrainingConfig
 from models.network.deeplab import DeepLabV3Plus
 from models.training.checkpoints import Checkpoints
 from models.training.class_weights import class_weights
-from models.training.progress import Progress, Silent
-from models.training.step import Learner, StepReport
+from models.training.progress import NoProgress, Progress
+from models.training.step import StepResult, TrainStep
 from models.training.strategies import Distribution, distribute
 from models.training.tensorboard import Profiler, TensorBoard
 from models.training.validation import Evaluation, count, judge, predictor
@@ -103,7 +103,7 @@ def train(
     end, too. Started again, all of them go on from the last checkpoint.
 
     Args:
-        model: as `Learner` wants it.
+        model: as `TrainStep` wants it.
         config: how to train.
         data: the records.
         augmentation: crop and variation of the training pictures.
@@ -120,7 +120,7 @@ def train(
         TrainingError: loss or gradient is not finite, no checkpoint can be read, or another worker has ended.
     """
     distribution = distribution or distribute("one_device")
-    run = _Run(model, config, data, checkpoint_dir, log_dir, progress or Silent(), distribution)
+    run = _Run(model, config, data, checkpoint_dir, log_dir, progress or NoProgress(), distribution)
     start = run.resume()
     if not start and initialize:
         initialize()
@@ -165,21 +165,21 @@ class _Run:
         self._config = config
         self._distribution = distribution
         writes = distribution.is_chief
-        self._progress = progress if writes else Silent()
+        self._progress = progress if writes else NoProgress()
         self._board = TensorBoard(log_dir, data.label_names) if writes else None
         self._profiler = Profiler(log_dir, config.profile_step if writes else 0)
         weights = class_weights(data.class_pixels, config.class_balance, config.class_balance_strength)
-        self._learner = Learner(model, config, weights, distribution)
+        self._train_step = TrainStep(model, config, weights, distribution)
         self._examples = evaluation_examples(data.val_files) if data.val_files else None
         self._num_classes = len(data.label_names)
         self._predict = predictor(model)
         self._result = TrainingResult()
         # Travels in the checkpoints as JSON, so that a resumed run knows the best evaluation and its patience.
         self._record = tf.Variable("", dtype=tf.string)
-        state = [*self._learner.variables, self._record]
+        state = [*self._train_step.variables, self._record]
         self._states = Checkpoints(os.path.join(checkpoint_dir, "state"), state, writes=writes)
-        self._best = Checkpoints(os.path.join(checkpoint_dir, "best"), self._learner.weights, writes=writes)
-        self._pending: list[StepReport] = []
+        self._best = Checkpoints(os.path.join(checkpoint_dir, "best"), self._train_step.weights, writes=writes)
+        self._pending: list[StepResult] = []
         self._clock = 0.0
 
     def resume(self) -> int:
@@ -199,7 +199,7 @@ class _Run:
 
     def begin_anew(self) -> None:
         """Takes the model's weights as those that the training starts from."""
-        self._learner.restart_average()
+        self._train_step.restart_average()
 
     def describe(self, sections: Mapping[str, Section]) -> None:
         """Writes down what this training was configured with."""
@@ -222,7 +222,7 @@ class _Run:
         if self._result.best:
             self._best.restore(self._result.best.step)
         else:
-            self._learner.keep_average()
+            self._train_step.keep_average()
         if self._board and self._result.best:
             self._board.write_result(self._result.steps, self._result.best.mean_iou)
         return self._result
@@ -234,7 +234,7 @@ class _Run:
             for images, masks in islice(batches, remaining):
                 step = self._result.steps + 1
                 with self._profiler.step(step):
-                    self._pending.append(self._learner.step(images, masks))
+                    self._pending.append(self._train_step.run(images, masks))
                 self._result = self._result.model_copy(update={"steps": step})
                 self._after_step()
                 if self._is_exhausted():
@@ -262,8 +262,8 @@ class _Run:
 
     def _log(self, saves: bool) -> None:
         """Fetches what the steps since the last time gave; only here the loop waits for the device."""
-        losses, norms, diverged = np.asarray([[float(value) for value in report] for report in self._pending]).T
-        if saves and not self._learner.is_finite():
+        losses, norms, diverged = np.asarray([[float(value) for value in result] for result in self._pending]).T
+        if saves and not self._train_step.is_finite():
             diverged[-1] = True
         elapsed = time.perf_counter() - self._clock
         step = self._result.steps
@@ -275,7 +275,7 @@ class _Run:
         scalars = {
             "loss": float(losses.mean()),
             **({"gradient_norm": float(norms.mean())} if norms.size else {}),
-            **self._learner.scalars(step - 1),
+            **self._train_step.scalars(step - 1),
             "images_per_second": len(losses) * self._config.global_batch_size / elapsed,
         }
         if self._board:
@@ -288,7 +288,7 @@ class _Run:
         """Evaluates the weights, averaged ones if there are such, and keeps them if they are the best so far."""
         step = self._result.steps
         distribution = self._distribution
-        with self._learner.averaged():
+        with self._train_step.averaged():
             share = examples.shard(distribution.workers, distribution.worker)
             matrix = distribution.sum_over_workers(count(self._predict, share, self._num_classes))
             evaluation = judge(matrix, step)
@@ -314,6 +314,6 @@ class _Run:
         good = f"The last good checkpoint is {self._states.path(saved[0])}." if saved else "There is no checkpoint yet."
         return TrainingError(
             f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, learning rate "
-            f"{self._learner.learning_rate(step - 1):g}. {good} Lower learning_rate, lengthen warmup_steps, set "
+            f"{self._train_step.learning_rate(step - 1):g}. {good} Lower learning_rate, lengthen warmup_steps, set "
             "clip_norm (5 is mild, 1 is strict) or train with precision float32."
         )

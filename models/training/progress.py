@@ -1,4 +1,4 @@
-"""How far a training is: told to whoever asks, or shown on the console."""
+"""Progress of a training, reported to an observer or shown on the console."""
 
 from typing import Protocol, Self
 
@@ -10,7 +10,7 @@ from models.training.validation import Evaluation
 
 
 class Progress(Protocol):
-    """Who is told how far a training is."""
+    """Receives the progress of a training."""
 
     def begin(self, step: int, steps: int) -> None:
         """Training begins after `step` of `steps` steps: more than 0 where it resumes."""
@@ -22,8 +22,8 @@ class Progress(Protocol):
         """The validation split was evaluated; `best` if no evaluation before was better."""
 
 
-class Silent:
-    """Tells nobody."""
+class NoProgress:
+    """Shows nothing."""
 
     def begin(self, step: int, steps: int) -> None:
         pass
@@ -39,7 +39,7 @@ class ProgressBar:
     """A bar with loss, images per second and remaining time; a line for each evaluation. A context manager.
 
     Args:
-        console: where it is drawn; on a console that is no terminal, only the lines are written.
+        console: where it is drawn; on a console that is not a terminal, only the lines are written.
     """
 
     def __init__(self, console: Console) -> None:

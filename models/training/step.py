@@ -10,32 +10,35 @@ import tensorflow as tf
 
 from models.config import TrainingConfig
 from models.network.kernels import BatchNormalization
-from models.training.averaging import MovingAverage
-from models.training.loss_scale import LossScale
-from models.training.losses import decayed_kernels
-from models.training.objective import Objective
-from models.training.optimizers import Parameter, build_optimizer
-from models.training.schedule import PolySchedule
+from models.training.losses import Objective
+from models.training.optimizers import (
+    LossScale,
+    MovingAverage,
+    Parameter,
+    PolySchedule,
+    build_optimizer,
+    decayed_kernels,
+)
 from models.training.strategies import Distribution, distribute
 
 Gradients = list[tf.Tensor]
 
 
-class StepReport(NamedTuple):
-    """What a step came to: scalars, equal on all workers."""
+class StepResult(NamedTuple):
+    """The result of a step: scalars, equal on all workers."""
 
     loss: tf.Tensor
-    """float32, over the global batch."""
+    """float32 loss over the global batch."""
     gradient_norm: tf.Tensor
-    """float32, global, before clipping; not finite where float16 overflowed and the step was skipped."""
+    """float32 global norm before clipping; not finite where float16 overflowed and the step was skipped."""
     diverged: tf.Tensor
-    """bool: the training cannot go on."""
+    """bool: whether the training cannot go on."""
 
 
 def freeze(model: keras.Model, config: TrainingConfig) -> None:
-    """Stops the training of what `batch_norm` and `backbone_rate_factor` say is left alone.
+    """Makes untrainable what `batch_norm` and `backbone_rate_factor` leave alone.
 
-    A network without an attribute `backbone` has none.
+    A network without an attribute `backbone` is taken to have no backbone.
     """
     backbone = getattr(model, "backbone", None)
     frozen = {"train": None, "freeze_backbone": backbone, "freeze": model}[config.batch_norm]
@@ -53,7 +56,7 @@ def _layers(model: keras.Model | None) -> list[keras.layers.Layer]:
 
 
 def trained_parameters(model: keras.Model, backbone_rate_factor: float) -> list[Parameter]:
-    """The weights that are trained, with the rate of the backbone's and the decay of kernels."""
+    """The weights that are trained, each with its learning rate factor and whether it decays."""
     backbone = getattr(model, "backbone", None)
     of_backbone = {id(variable) for variable in backbone.trainable_variables} if backbone is not None else set()
     decayed = {id(kernel) for kernel in decayed_kernels(model)}
@@ -63,8 +66,8 @@ def trained_parameters(model: keras.Model, backbone_rate_factor: float) -> list[
     ]
 
 
-class Learner:
-    """A model, its optimizer and the moving average of its weights.
+class TrainStep:
+    """One update of a model's weights, and all that it depends on: optimizer, loss scale, moving average.
 
     The loss is the mean over the labelled pixels of the whole global batch, each with the weight of its class: replicas
     and accumulated parts give sums, and one division follows. So the numbers do not depend on how many replicas there
@@ -72,8 +75,8 @@ class Learner:
     the statistics of a part over all replicas.
 
     Args:
-        model: built in the scope of the distribution: (batch, height, width, 3) images in [0, 255] to
-            (batch, height, width, classes) float32 logits. What the configuration freezes becomes untrainable.
+        model: (batch, height, width, 3) images in [0, 255] to (batch, height, width, classes) float32 logits, built in
+            the scope of the distribution. What the configuration freezes becomes untrainable.
         config: how the weights are updated.
         class_weights: (classes,) weights in the loss.
         distribution: the replicas.
@@ -94,7 +97,11 @@ class Learner:
         self.model = model
         self._config = config
         freeze(model, config)
-        self._prepare_batch_norm()
+        for layer in _layers(model):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = self._distribution.replicas > 1
+            if isinstance(layer, BatchNormalization):
+                layer.compiled = config.jit_compile or self._distribution.name == "tpu"
         self._objective = Objective(config.loss, class_weights.tolist())
         self._schedule = PolySchedule(config.learning_rate, config.steps, config.power, config.warmup_steps)
         with self._distribution.scope():
@@ -105,56 +112,49 @@ class Learner:
             self._average = MovingAverage(self.weights, config.ema_decay) if config.ema_decay else None
         # A TPU's strategy compiles what it runs in any case.
         compiles = config.jit_compile and self._distribution.name == "one_device"
-        self.step = tf.function(self._step, autograph=False, jit_compile=compiles or None)
-
-    def _prepare_batch_norm(self) -> None:
-        for layer in _layers(self.model):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = self._distribution.replicas > 1
-            if isinstance(layer, BatchNormalization):
-                layer.compiled = self._config.jit_compile or self._distribution.name == "tpu"
+        self.run = tf.function(self._run, autograph=False, jit_compile=compiles or None)
 
     @property
     def weights(self) -> list[tf.Variable]:
-        """What the model is: trained weights and moving statistics of batch normalisation."""
+        """The model's weights: trained ones and the moving statistics of batch normalisation."""
         return [weight.value for weight in self.model.weights]
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """All that the next steps depend on: weights, seeds of dropout, step count, optimizer, loss scale, averages."""
+        """Everything that the next steps depend on: weights, seeds, step count, optimizer, loss scale, averages."""
         model = [variable.value for variable in self.model.variables]
         scale = self._scale.variables if self._scale else []
         averages = self._average.averages if self._average else []
         return [*model, self._steps, *self._optimizer.variables, *scale, *averages]
 
     def is_finite(self) -> bool:
-        """Whether the weights are, which a finite gradient does not promise of those that it led to."""
+        """Whether the weights are finite, which a finite gradient does not guarantee."""
         return all(np.isfinite(weight.numpy()).all() for weight in self.weights)
 
     def learning_rate(self, step: int) -> float:
-        """The rate after `step` steps."""
+        """The learning rate after `step` steps."""
         return float(self._schedule(step))
 
     def scalars(self, step: int) -> dict[str, float]:
-        """What to show of the state after `step` steps."""
+        """The scalars of the state after `step` steps that are logged."""
         scale = {"loss_scale": float(self._scale.value.numpy())} if self._scale else {}
         return {"learning_rate": self.learning_rate(step), **scale}
 
     def restart_average(self) -> None:
-        """Forgets the weights before they were set anew."""
+        """Restarts the moving average at the model's weights, which were set from outside."""
         if self._average:
             self._average.restart()
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model holds the averaged weights, if there are such."""
+        """A context in which the model holds the averaged weights, if an average is kept."""
         return self._average.applied() if self._average else nullcontext()
 
     def keep_average(self) -> None:
-        """Gives the model the averaged weights, if there are such, for good."""
+        """Sets the model's weights to the averaged ones, if an average is kept."""
         if self._average:
             self._average.apply()
 
-    def _step(self, images: tf.Tensor, masks: tf.Tensor) -> StepReport:
+    def _run(self, images: tf.Tensor, masks: tf.Tensor) -> StepResult:
         """Updates the weights by one global batch.
 
         Args:
@@ -162,17 +162,20 @@ class Learner:
             masks: (share, height, width) uint8 class ids.
         """
         strategy = self._distribution.strategy
-        report = strategy.run(self._replica_step, (images, masks))
-        return StepReport(*(strategy.experimental_local_results(value)[0] for value in report))
+        result = strategy.run(self._replica_step, (images, masks))
+        return StepResult(*(strategy.experimental_local_results(value)[0] for value in result))
 
-    def _replica_step(self, images: tf.Tensor, masks: tf.Tensor) -> StepReport:
+    def _replica_step(self, images: tf.Tensor, masks: tf.Tensor) -> StepResult:
         gradients, loss = self._gradients(images, masks)
         gradients = self._sum_over_replicas(gradients)
         scale = self._scale.value if self._scale else tf.ones(())
         norm = tf.linalg.global_norm(gradients) / scale
         finite = tf.math.is_finite(norm)
         diverged = ~tf.math.is_finite(loss) | ~finite & (self._scale.is_lowest() if self._scale else True)
-        gradients = self._rescaled(gradients, norm, scale)
+        clip_norm = self._config.clip_norm
+        if clip_norm or self._scale:
+            factor = (clip_norm / tf.maximum(norm, clip_norm) if clip_norm else 1.0) / scale
+            gradients = [gradient * factor for gradient in gradients]
         if self._scale:
             tf.cond(finite, lambda: self._update(gradients), lambda: tf.constant(False))
             self._scale.adapt(finite)
@@ -181,19 +184,11 @@ class Learner:
         self._steps.assign_add(1)
         if self._average:
             self._average.update(self._steps)
-        return StepReport(loss, norm, diverged)
+        return StepResult(loss, norm, diverged)
 
     def _update(self, gradients: Gradients) -> tf.Tensor:
         self._optimizer.update(gradients, self._schedule(self._steps))
         return tf.constant(True)
-
-    def _rescaled(self, gradients: Gradients, norm: tf.Tensor, scale: tf.Tensor) -> Gradients:
-        """Without the loss scale, and clipped."""
-        clip_norm = self._config.clip_norm
-        if not clip_norm and not self._scale:
-            return gradients
-        factor = (clip_norm / tf.maximum(norm, clip_norm) if clip_norm else 1.0) / scale
-        return [gradient * factor for gradient in gradients]
 
     def _gradients(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[Gradients, tf.Tensor]:
         """This replica's share of the gradients, times the loss scale, and the loss over all replicas.

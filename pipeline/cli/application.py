@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data.console import capture_output
 from data.errors import ProjectError, exit_status, explain
-from pipeline.capture_output import output_to
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def quietly(verbose: bool = False) -> Iterator[None]:
     if verbose:
         yield
         return
-    with output_to(None):
+    with capture_output(None):
         yield
 
 

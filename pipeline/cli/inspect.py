@@ -29,7 +29,7 @@ def inspect(
     from pipeline.config import load_section
 
     # One folder, even where the configuration takes the data from many.
-    settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.evaluation=fixed"]
+    settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.test_set=fixed"]
     settings += [] if layout == "auto" else [f"data.layout={layout}"]
     section = load_section(config, settings, DataConfig)
     with quietly():

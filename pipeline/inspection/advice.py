@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from models.training.class_weights import Balance, class_weights
+from models.config import ClassBalance
+from models.training.class_weights import class_weights
 from pipeline.inspection.findings import Advice, ClassCount, Inspection
 
 #: Classes more unequal than this deserve weights in the loss.
@@ -41,7 +42,7 @@ def on_balance(classes: Sequence[ClassCount]) -> Advice:
     if ratio < IMBALANCE:
         return Advice("good", f"training.class_balance: none will do. {facts}.")
 
-    def relative(balance: Balance) -> float:
+    def relative(balance: ClassBalance) -> float:
         weights = class_weights([count.pixels for count in classes], balance)
         return float(weights[classes.index(rarest)] / weights[classes.index(commonest)])
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from components.publishing.directory import Published, local_copy
 from data.errors import DataError
 from data.images import read_image
-from models.export.saved_model import Segmenter, load_segmenter
+from models.export.segmenter import Segmenter
 from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.journal import Journal, Prediction
 from pipeline.prediction.outputs import (
@@ -142,7 +142,7 @@ class _Segmented:
 def load_model(model: Published) -> Segmenter:
     """Loads a pushed model, from an object store by way of a copy on this machine."""
     with local_copy(model.path) as path:
-        return load_segmenter(path)
+        return Segmenter(path)
 
 
 class Predictor:

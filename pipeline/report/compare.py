@@ -11,7 +11,7 @@ from components.evaluation.results import ImageResult
 from components.storage.atomic import write_small
 from data.errors import ConfigError
 from data.masks import VOID_COLOR
-from models.export.saved_model import Segmenter
+from models.export.segmenter import Segmenter
 from models.metrics.bootstrap import Interval, class_totals, mean_iou_intervals
 from pipeline.report.diff import ConfigDiff, config_diff
 from pipeline.report.page import RunRecord

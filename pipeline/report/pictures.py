@@ -24,7 +24,7 @@ from data.features import IGNORE_LABEL
 from data.labels import Color
 from data.masks import VOID_COLOR, palette
 from data.preprocess import decode_image, decode_mask
-from models.export.saved_model import Segmenter, load_segmenter
+from models.export.segmenter import Segmenter
 from pipeline.records.executions import StageRecord, artifact_folder
 from pipeline.records.summary import Summary
 from pipeline.report.render import drawing_uri, mask_uri, photo_uri, shrunk
@@ -152,7 +152,7 @@ def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
     blessings = stages[Stage.INFRA_CHECK].outputs.get("blessing", []) if Stage.INFRA_CHECK in stages else []
     serves = any(blessing.get_int_custom_property(infra_check.BLESSED) for blessing in blessings)
     model = artifact_folder(stages, Stage.TRAINER, "model")
-    return load_segmenter(path_utils.serving_model_dir(model)) if model and serves else None
+    return Segmenter(path_utils.serving_model_dir(model)) if model and serves else None
 
 
 def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> dict[str, Labelled]:

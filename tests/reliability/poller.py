@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from components.publishing.directory import published
-from models.export.saved_model import load_segmenter
+from models.export.segmenter import Segmenter
 
 
 def poll(serving_dir: str, picture: Path, stop: Path) -> None:
@@ -19,7 +19,7 @@ def poll(serving_dir: str, picture: Path, stop: Path) -> None:
         for version in published(serving_dir):
             if version.version not in seen:
                 seen.add(version.version)
-                mask, _ = load_segmenter(version.path).predict([picture.read_bytes()])[0]
+                mask, _ = Segmenter(version.path).predict([picture.read_bytes()])[0]
                 sys.stdout.write(f"version {version.version} answers with a mask of {mask.shape}\n")
                 sys.stdout.flush()
         if last:

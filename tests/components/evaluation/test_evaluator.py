@@ -23,7 +23,8 @@ from components.validation.schema import DataSchema
 from data.errors import WorkspaceError
 from data.features import HEIGHT, IGNORE_LABEL, IMAGE, KEY, MASK, SOURCE, WIDTH
 from data.labels import LabelMap
-from models.export.saved_model import EVALUATE_SIGNATURE, load_segmenter
+from models.export.saved_model import EVALUATE_SIGNATURE
+from models.export.segmenter import Segmenter
 from models.metrics import confusion as metrics
 from models.metrics.counts import CONFUSION
 from models.metrics.scores import SliceScores
@@ -108,7 +109,7 @@ def evaluate(
 
 def truth(judged: Artifact, model: Artifact, source: str | None, classes: int) -> dict[str, Any]:
     """Scores by scikit-learn from the masks that `serving_default` answers."""
-    segmenter = load_segmenter(saved_model(model))
+    segmenter = Segmenter(saved_model(model))
     label_parts, answer_parts = [], []
     for row in map(columns, read_split(judged, "test")):
         if source in (None, row[SOURCE].decode()):

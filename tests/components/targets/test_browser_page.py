@@ -24,9 +24,8 @@ from components.targets.lite_record import RECORD_FILE, LiteModel
 from data.labels import LabelMap
 from data.masks import palette
 from data.preprocess import decode_image, resize_image
-from models.export.lite import convert
-from models.export.lite_metadata import with_metadata
-from models.export.saved_model import load_segmenter
+from models.export.lite import convert, with_metadata
+from models.export.segmenter import Segmenter
 from models.weights.initial_weights import load_network
 from tests.browser import chromium
 from tests.components.conftest import saved_model
@@ -142,7 +141,7 @@ def test_the_page_sees_what_the_server_sees(
     assert wait_for(browser, "ready", "failed").startswith("float32: ")
 
     found = shown_classes(browser, labels)
-    [(expected, _)] = load_segmenter(saved_model(model)).predict([picture.read_bytes()])
+    [(expected, _)] = Segmenter(saved_model(model)).predict([picture.read_bytes()])
     assert found.shape == expected.shape == (HEIGHT, WIDTH)
     assert len(np.unique(expected)) > 2
     assert np.mean(found == expected) >= 0.99

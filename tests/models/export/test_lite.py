@@ -22,9 +22,10 @@ from models.export.lite import (
     LiteSegmenter,
     convert,
     describe_input,
+    metadata_table,
     with_files,
+    with_metadata,
 )
-from models.export.lite_metadata import metadata_table, with_metadata
 from models.export.saved_model import CLASS_IDS, PIXELS, PIXELS_SIGNATURE, export_saved_model
 from models.network.deeplab import DeepLabV3Plus, build_model
 from models.weights.initial_weights import load_network

@@ -6,7 +6,7 @@ from pathlib import Path
 
 CHILD = """
 import sys, time
-from models.export.parent_process import end_with_parent
+from models.export.probe import end_with_parent
 end_with_parent(int(sys.argv[1]))
 print("lives", flush=True)
 time.sleep(20)

@@ -18,7 +18,8 @@ from data.features import IGNORE_LABEL, IMAGE, MASK
 from data.labels import ClassLabel, LabelMap
 from models.config import InferenceConfig, ModelConfig
 from models.export import saved_model as export
-from models.export.saved_model import export_saved_model, load_description, load_label_map, load_segmenter
+from models.export.saved_model import export_saved_model, load_description, load_label_map
+from models.export.segmenter import Segmenter
 from models.metrics.counts import BOUNDARY, CONFUSION, TRIMAP, Counts, count_pixels
 from models.network.deeplab import DeepLabV3Plus, build_model
 
@@ -79,7 +80,7 @@ def loaded(saved):
 
 @pytest.fixture(scope="module")
 def segmenter(saved):
-    return load_segmenter(saved)
+    return Segmenter(saved)
 
 
 def serve(loaded, *encoded: bytes) -> tuple[list[np.ndarray], np.ndarray]:
@@ -190,7 +191,7 @@ def test_a_description_that_is_not_understood_is_an_error_that_names_file_and_pl
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):
     with pytest.raises(WorkspaceError, match=rf"{tmp_path} holds no model"):
-        load_segmenter(tmp_path)
+        Segmenter(tmp_path)
 
 
 def test_a_label_map_of_other_classes_is_refused(model, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from models.training.averaging import MovingAverage
+from models.training.optimizers import MovingAverage
 
 
 def test_two_updates_by_hand() -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.class_weights import Balance, class_weights
+from models.config import ClassBalance
+from models.training.class_weights import class_weights
 
 
 def test_strength_is_an_exponent_of_the_weights() -> None:
@@ -32,7 +33,7 @@ def test_median_weights_by_hand() -> None:
 
 
 @pytest.mark.parametrize("balance", ["log", "median"])
-def test_a_class_that_never_occurs_weighs_as_the_rarest(balance: Balance) -> None:
+def test_a_class_that_never_occurs_weighs_as_the_rarest(balance: ClassBalance) -> None:
     weights = class_weights([90, 0, 10], balance)
     assert weights[1] == weights[2] > weights[0]
 
@@ -42,7 +43,7 @@ def test_without_any_pixel_all_weigh_alike() -> None:
 
 
 @given(pixels=st.lists(st.integers(1, 10**9), min_size=1, max_size=30), balance=st.sampled_from(["log", "median"]))
-def test_the_mean_weight_of_a_pixel_is_one_and_rarer_weighs_more(pixels: list[int], balance: Balance) -> None:
+def test_the_mean_weight_of_a_pixel_is_one_and_rarer_weighs_more(pixels: list[int], balance: ClassBalance) -> None:
     weights = class_weights(pixels, balance)
     assert np.average(weights, weights=pixels) == pytest.approx(1.0, rel=1e-4)
     assert (np.diff(weights[np.argsort(pixels)]) <= 1e-6 * weights.max()).all()

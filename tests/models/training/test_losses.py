@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data.features import IGNORE_LABEL
-from models.config import ModelConfig
-from models.network.deeplab import build_model
-from models.training.losses import decayed_kernels, dice_loss, hardest, lovasz_softmax, weighted_cross_entropy
+from models.training.losses import dice_loss, hardest, lovasz_softmax, weighted_cross_entropy
 
 # One image, 2x2 pixels, 2 classes. Probability of class 0: 1/4, 1/2, 3/4, 1/2.
 ODDS = np.float32([[[1, 3], [1, 1]], [[3, 1], [1, 1]]])
@@ -268,24 +266,3 @@ def test_descending_a_region_loss_alone_learns_the_labels(loss):
     np.testing.assert_array_equal(np.argmax(logits, axis=-1)[0], [[0, 1], [1, 0]])
     assert float(value) < 0.05
     np.testing.assert_array_equal(logits[0, 1, 1], [0.0, 0.0])
-
-
-@pytest.mark.parametrize("separable", [True, False])
-def test_kernels_decay_but_no_depthwise_kernel_bias_or_batch_normalisation(separable):
-    model = build_model(
-        ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, separable=separable), 3
-    )
-    decayed = {kernel.path for kernel in decayed_kernels(model)}
-    not_decayed = {weight.path for weight in model.trainable_weights} - decayed
-    assert all(path.endswith("kernel") and "depthwise" not in path for path in decayed)
-    assert all(path.endswith(("gamma", "beta", "bias")) or "depthwise" in path for path in not_decayed)
-    assert any("atrous_branch" in path for path in decayed)
-    assert any("Conv1" in path for path in decayed)
-
-
-def test_frozen_kernels_do_not_decay():
-    model = build_model(ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8), 3)
-    model.backbone.trainable = False
-    frozen = {weight.path for weight in model.backbone.weights}
-    decayed = {kernel.path for kernel in decayed_kernels(model)}
-    assert decayed and not decayed & frozen

@@ -6,8 +6,7 @@ import tensorflow as tf
 
 from data.features import IGNORE_LABEL
 from models.config import LossConfig
-from models.training.losses import dice_loss, lovasz_softmax, weighted_cross_entropy
-from models.training.objective import STRIDE, Objective
+from models.training.losses import STRIDE, Objective, dice_loss, lovasz_softmax, weighted_cross_entropy
 
 WEIGHTS = [1.0, 2.0, 0.5]
 EVERYTHING = LossConfig(label_smoothing=0.1, top_k_fraction=0.25, top_k_ramp_steps=10, dice=0.5, lovasz=2.0)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import OptimizerConfig
-from models.training.optimizers import Momentum, Parameter, build_optimizer
+from models.config import ModelConfig, OptimizerConfig
+from models.network.deeplab import build_model
+from models.training.optimizers import Momentum, Parameter, build_optimizer, decayed_kernels
 
 RATE = tf.constant(0.1)
 
@@ -55,3 +56,24 @@ def test_what_does_not_decay_stays_without_a_gradient() -> None:
     parameters = [Parameter(weights[0], decays=True), Parameter(weights[1])]
     build_optimizer(parameters, OptimizerConfig(weight_decay=0.5)).update([tf.constant([0.0])] * 2, RATE)
     assert [float(weight[0]) for weight in weights] == [pytest.approx(0.95), 1.0]
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_kernels_decay_but_no_depthwise_kernel_bias_or_batch_normalisation(separable):
+    model = build_model(
+        ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, separable=separable), 3
+    )
+    decayed = {kernel.path for kernel in decayed_kernels(model)}
+    not_decayed = {weight.path for weight in model.trainable_weights} - decayed
+    assert all(path.endswith("kernel") and "depthwise" not in path for path in decayed)
+    assert all(path.endswith(("gamma", "beta", "bias")) or "depthwise" in path for path in not_decayed)
+    assert any("atrous_branch" in path for path in decayed)
+    assert any("Conv1" in path for path in decayed)
+
+
+def test_frozen_kernels_do_not_decay():
+    model = build_model(ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8), 3)
+    model.backbone.trainable = False
+    frozen = {weight.path for weight in model.backbone.weights}
+    decayed = {kernel.path for kernel in decayed_kernels(model)}
+    assert decayed and not decayed & frozen

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.training.schedule import PolySchedule
+from models.training.optimizers import PolySchedule
 
 
 @pytest.mark.parametrize(("step", "rate"), [(0, 0.8), (50, 0.4), (75, 0.2), (100, 0.0), (120, 0.0)])

@@ -11,7 +11,7 @@ from data.features import IGNORE_LABEL
 from models.config import ModelConfig, TrainingConfig
 from models.network import kernels
 from models.network.deeplab import DeepLabV3Plus, build_model
-from models.training.step import Learner
+from models.training.step import TrainStep
 from models.training.strategies import distribute
 
 ALIKE = np.ones(2, np.float32)
@@ -46,7 +46,7 @@ def test_only_convolution_kernels_decay(optimizer: str) -> None:
     model = network()
     before = values(model)
     config = TrainingConfig(steps=10, optimizer=optimizer, learning_rate=0.1, power=0.0, momentum=0.0, weight_decay=0.5)
-    Learner(model, config, ALIKE).step(*batch(IGNORE_LABEL))
+    TrainStep(model, config, ALIKE).run(*batch(IGNORE_LABEL))
     for name, value in values(model).items():
         # SGD: the gradient of wd / 2 |w|^2 is wd w. AdamW: w loses the fraction rate * wd. Both: 0.1 * 0.5.
         expected = 0.95 * before[name] if name in ("conv/kernel", "classifier/kernel") else before[name]
@@ -60,7 +60,7 @@ def test_a_step_of_sgd_by_hand() -> None:
     )
     config = TrainingConfig(steps=10, optimizer="sgd", learning_rate=0.1, power=0.0, momentum=0.0, weight_decay=0.0)
     images, masks = tf.zeros((1, 2, 2, 3)), tf.ones((1, 2, 2), tf.uint8)
-    loss, norm, _ = Learner(model, config, ALIKE).step(images, masks)
+    loss, norm, _ = TrainStep(model, config, ALIKE).run(images, masks)
     assert float(loss) == pytest.approx(np.log(2))
     assert float(norm) == pytest.approx(np.sqrt(0.5))
     np.testing.assert_allclose(model.layers[-1].bias, [-0.05, 0.05], rtol=1e-5)
@@ -72,7 +72,7 @@ def test_a_clipped_step_has_the_length_of_the_limit() -> None:
         steps=10, optimizer="sgd", learning_rate=1.0, power=0.0, momentum=0.0, weight_decay=0.0, clip_norm=0.01
     )
     before = values(model)
-    _, norm, _ = Learner(model, config, ALIKE).step(*batch())
+    _, norm, _ = TrainStep(model, config, ALIKE).run(*batch())
     moved = [value - before[name] for name, value in values(model).items()]
     assert float(norm) > 0.01
     assert np.sqrt(sum(np.sum(move**2) for move in moved)) == pytest.approx(0.01, rel=1e-3)
@@ -80,22 +80,22 @@ def test_a_clipped_step_has_the_length_of_the_limit() -> None:
 
 def test_the_rate_follows_the_schedule() -> None:
     model = network()
-    learner = Learner(model, TrainingConfig(steps=2, learning_rate=0.1, power=1.0), ALIKE)
+    train_step = TrainStep(model, TrainingConfig(steps=2, learning_rate=0.1, power=1.0), ALIKE)
     for _ in range(2):
-        learner.step(*batch())
+        train_step.run(*batch())
     before = values(model)
-    learner.step(*batch())
+    train_step.run(*batch())
     # Two of two steps are done: the rate is 0.
     np.testing.assert_array_equal(values(model)["conv/kernel"], before["conv/kernel"])
 
 
 def test_the_average_lags_behind_the_weights() -> None:
     model = network()
-    learner = Learner(model, TrainingConfig(steps=10, learning_rate=0.1, ema_decay=0.5), ALIKE)
+    train_step = TrainStep(model, TrainingConfig(steps=10, learning_rate=0.1, ema_decay=0.5), ALIKE)
     before = values(model)["classifier/kernel"]
-    learner.step(*batch())
+    train_step.run(*batch())
     after = values(model)["classifier/kernel"]
-    with learner.averaged():
+    with train_step.averaged():
         # After one step the decay is (1 + 1) / (10 + 1).
         np.testing.assert_allclose(values(model)["classifier/kernel"], (2 * before + 9 * after) / 11, rtol=1e-4)
     np.testing.assert_array_equal(values(model)["classifier/kernel"], after)
@@ -105,7 +105,7 @@ def test_class_weights_shift_the_loss() -> None:
     images, masks = batch()
     masks = tf.concat([masks[:, :4], tf.zeros_like(masks[:, 4:])], axis=1)
     losses = [
-        float(Learner(network(), TrainingConfig(steps=10), np.float32(w)).step(images, masks)[0])
+        float(TrainStep(network(), TrainingConfig(steps=10), np.float32(w)).run(images, masks)[0])
         for w in ([1, 0], [0, 1], [1, 1])
     ]
     assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2, rel=1e-4)
@@ -136,7 +136,7 @@ def changed(config: TrainingConfig) -> set[str]:
     """The weights of a network with a backbone that one step changes."""
     model = Backboned()
     before = [weight.numpy() for weight in model.weights]
-    Learner(model, config, ALIKE).step(*batch())
+    TrainStep(model, config, ALIKE).run(*batch())
     return {
         "/".join(weight.path.split("/")[-2:])
         for weight, value in zip(model.weights, before, strict=True)
@@ -177,7 +177,7 @@ def test_a_backbone_learns_by_its_factor() -> None:
         config = TrainingConfig(
             optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0, backbone_rate_factor=factor
         )
-        Learner(model, config, ALIKE).step(*batch())
+        TrainStep(model, config, ALIKE).run(*batch())
         moves[factor] = {name: value - before[name] for name, value in values(model).items()}
     for name in ("conv/kernel", "norm/gamma"):
         np.testing.assert_allclose(moves[0.25][name], 0.25 * moves[1.0][name], rtol=1e-3, atol=1e-7)
@@ -196,9 +196,9 @@ def test_parts_of_unlike_weight_add_up_to_the_whole() -> None:
         config = TrainingConfig(
             optimizer="sgd", learning_rate=0.1, batch_norm="freeze", accumulation=parts, global_batch_size=4
         )
-        learner = Learner(model, config, np.float32([0.5, 2]))
-        reports = [learner.step(tf.constant(images), tf.constant(masks)) for _ in range(3)]
-        found[parts] = [*model.get_weights(), *(np.stack([r.loss, r.gradient_norm]) for r in reports)]
+        train_step = TrainStep(model, config, np.float32([0.5, 2]))
+        results = [train_step.run(tf.constant(images), tf.constant(masks)) for _ in range(3)]
+        found[parts] = [*model.get_weights(), *(np.stack([r.loss, r.gradient_norm]) for r in results)]
     for parts in (2, 4):
         for value, expected in zip(found[parts], found[1], strict=True):
             np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
@@ -211,49 +211,49 @@ def float16() -> Iterator[None]:
     keras.config.set_dtype_policy("float32")
 
 
-def scaled(rate: float = 0.01) -> tuple[keras.Model, Learner]:
+def scaled(rate: float = 0.01) -> tuple[keras.Model, TrainStep]:
     model = keras.Sequential(
         [keras.layers.Input((None, None, 3)), keras.layers.Conv2D(2, 1, name="classifier", dtype="mixed_float16")]
     )
     wide = keras.Sequential([*model.layers, keras.layers.Activation("linear", dtype="float32")])
-    return wide, Learner(wide, TrainingConfig(precision="mixed_float16", learning_rate=rate), ALIKE)
+    return wide, TrainStep(wide, TrainingConfig(precision="mixed_float16", learning_rate=rate), ALIKE)
 
 
 @pytest.mark.usefixtures("float16")
 def test_an_overflow_in_float16_lowers_the_scale_and_skips_the_step() -> None:
-    model, learner = scaled()
+    model, train_step = scaled()
     # The classifier's gradient is 3000 * 0.86 times the scale, which float16 holds from a scale of 16 down.
     images, masks = tf.fill((1, 8, 8, 3), 3000.0), tf.ones((1, 8, 8), tf.uint8)
     model.set_weights([np.float32([[[[1, -1], [1, -1], [1, -1]]]]) * 1e-4, np.zeros(2, np.float32)])
     before = model.get_weights()
-    scale = learner.scalars(0)["loss_scale"]
-    report = learner.step(images, masks)
-    assert not np.isfinite(report.gradient_norm) and not report.diverged
-    assert learner.scalars(1)["loss_scale"] == scale / 2
+    scale = train_step.scalars(0)["loss_scale"]
+    result = train_step.run(images, masks)
+    assert not np.isfinite(result.gradient_norm) and not result.diverged
+    assert train_step.scalars(1)["loss_scale"] == scale / 2
     for weight, expected in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, expected)
     for _ in range(11):
-        report = learner.step(images, masks)
-    assert learner.scalars(12)["loss_scale"] == 16
-    assert np.isfinite(report.gradient_norm) and not report.diverged
+        result = train_step.run(images, masks)
+    assert train_step.scalars(12)["loss_scale"] == 16
+    assert np.isfinite(result.gradient_norm) and not result.diverged
     assert not np.array_equal(model.get_weights()[0], before[0])
     # Without the scale, and of six weights; the biases have 0.86.
-    assert float(report.gradient_norm) == pytest.approx(np.sqrt(6) * 3000 * 0.8581, rel=1e-2)
+    assert float(result.gradient_norm) == pytest.approx(np.sqrt(6) * 3000 * 0.8581, rel=1e-2)
 
 
 @pytest.mark.usefixtures("float16")
 def test_float16_that_overflows_at_any_scale_has_diverged() -> None:
-    model, learner = scaled()
+    model, train_step = scaled()
     model.set_weights([np.full((1, 1, 3, 2), np.nan, np.float32), np.zeros(2, np.float32)])
-    assert learner.step(*batch()).diverged
+    assert train_step.run(*batch()).diverged
 
 
 def test_a_loss_that_is_not_finite_has_diverged() -> None:
     model = network()
-    learner = Learner(model, TrainingConfig(), ALIKE)
-    assert not learner.step(*batch()).diverged
+    train_step = TrainStep(model, TrainingConfig(), ALIKE)
+    assert not train_step.run(*batch()).diverged
     model.layers[-1].bias.assign([np.nan, 0])
-    assert learner.step(*batch()).diverged
+    assert train_step.run(*batch()).diverged
 
 
 def test_a_tpu_takes_the_same_step() -> None:
@@ -263,9 +263,9 @@ def test_a_tpu_takes_the_same_step() -> None:
         with distribution.scope():
             model = network()
         config = TrainingConfig(strategy=strategy, ema_decay=0.5, clip_norm=1.0, learning_rate=0.1)
-        learner = Learner(model, config, ALIKE, distribution)
-        report = learner.step(*batch())
-        found.append([*model.get_weights(), *report])
+        train_step = TrainStep(model, config, ALIKE, distribution)
+        result = train_step.run(*batch())
+        found.append([*model.get_weights(), *result])
     for value, expected in zip(*found, strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-5)
 
@@ -277,10 +277,10 @@ def operations(graph: tf.Graph) -> Iterator[tf.Operation]:
         yield from graph._get_function(name).graph.get_operations()
 
 
-def assert_fit_for_tpu(learner: Learner, images: tf.Tensor, masks: tf.Tensor) -> None:
+def assert_fit_for_tpu(train_step: TrainStep, images: tf.Tensor, masks: tf.Tensor) -> None:
     """Nothing in the step calls Python or handles strings."""
     kinds = set()
-    for operation in operations(learner.step.get_concrete_function(images, masks).graph):
+    for operation in operations(train_step.run.get_concrete_function(images, masks).graph):
         kinds.add(operation.type)
         assert all(tensor.dtype != tf.string for tensor in (*operation.inputs, *operation.outputs)), operation
     assert not kinds & {"PyFunc", "PyFuncStateless", "EagerPyFunc"} and "Conv2D" in kinds
@@ -301,7 +301,7 @@ def deeplab(**changes: object) -> DeepLabV3Plus:
 
 def test_nothing_in_the_step_of_the_real_network_keeps_it_from_a_tpu() -> None:
     config = TrainingConfig(global_batch_size=2, clip_norm=1.0, ema_decay=0.9, loss={"dice": 0.5, "lovasz": 0.5})
-    assert_fit_for_tpu(Learner(deeplab(dropout=0.1), config, ALIKE), *pictures())
+    assert_fit_for_tpu(TrainStep(deeplab(dropout=0.1), config, ALIKE), *pictures())
 
 
 def test_batch_normalisation_keeps_its_digits_where_xla_compiles() -> None:
@@ -313,7 +313,7 @@ def test_batch_normalisation_keeps_its_digits_where_xla_compiles() -> None:
         keras.utils.set_random_seed(0)
         layers = [keras.layers.Input((None, None, 3)), kernels.BatchNormalization(), kernels.Conv2D(2, 1)]
         config = TrainingConfig(global_batch_size=4, jit_compile=jit_compile)
-        found.append(Learner(keras.Sequential(layers), config, ALIKE).step(images, masks)[:2])
+        found.append(TrainStep(keras.Sequential(layers), config, ALIKE).run(images, masks)[:2])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
 
 
@@ -326,9 +326,9 @@ def test_xla_compiles_the_step_of_the_real_network(batch_norm: str, changes: dic
     found = []
     for jit_compile in (False, True):
         config = TrainingConfig(global_batch_size=2, jit_compile=jit_compile, batch_norm=batch_norm)
-        report = Learner(deeplab(**changes), config, ALIKE).step(*pictures())
-        assert not report.diverged
-        found.append(report[:2])
+        result = TrainStep(deeplab(**changes), config, ALIKE).run(*pictures())
+        assert not result.diverged
+        found.append(result[:2])
     assert float(found[1][0]) == pytest.approx(float(found[0][0]), rel=1e-3)
     # Statistics of so few features make tens of percents in the gradient of the last digit of the pixels.
     if batch_norm == "freeze":
@@ -343,13 +343,13 @@ def test_the_real_network_learns_in_mixed_precision(precision: str) -> None:
     finally:
         keras.config.set_dtype_policy("float32")
     config = TrainingConfig(precision=precision, global_batch_size=2, learning_rate=0.01)
-    learner = Learner(model, config, ALIKE)
+    train_step = TrainStep(model, config, ALIKE)
     images, _ = pictures()
     masks = tf.ones(images.shape[:3], tf.uint8)
-    reports = [learner.step(images, masks) for _ in range(8)]
-    assert not any(report.diverged for report in reports)
-    assert reports[-1].loss < 0.9 * reports[0].loss
-    assert {weight.dtype for weight in learner.weights} == {tf.float32}
+    results = [train_step.run(images, masks) for _ in range(8)]
+    assert not any(result.diverged for result in results)
+    assert results[-1].loss < 0.9 * results[0].loss
+    assert {weight.dtype for weight in train_step.weights} == {tf.float32}
 
 
 class Strided(keras.Model):
@@ -389,10 +389,10 @@ def test_xla_compiles_the_step_to_the_same_numbers(optimizer: str) -> None:
             jit_compile=jit_compile,
             loss={"top_k_fraction": 0.5, "top_k_ramp_steps": 4},
         )
-        learner = Learner(Strided(), config, ALIKE)
-        assert_fit_for_tpu(learner, *pictures())
-        report = learner.step(*pictures())
-        assert not report.diverged
-        found.append(report[:2])
+        train_step = TrainStep(Strided(), config, ALIKE)
+        assert_fit_for_tpu(train_step, *pictures())
+        result = train_step.run(*pictures())
+        assert not result.diverged
+        found.append(result[:2])
     # Dropout draws other numbers.
     np.testing.assert_allclose(found[1], found[0], rtol=0.1)

@@ -11,8 +11,7 @@ from tensorboard.plugins.hparams import metadata
 from data.features import IGNORE_LABEL
 from data.masks import VOID_COLOR, palette
 from models.config import LossConfig, ModelConfig, TrainingConfig
-from models.training.confusion_picture import confusion_picture
-from models.training.tensorboard import PROFILED_STEPS, Profiler, TensorBoard, hparam_values
+from models.training.tensorboard import PROFILED_STEPS, Profiler, TensorBoard, confusion_image, hparam_values
 from models.training.validation import Evaluation
 
 EVALUATION = Evaluation(step=20, mean_iou=0.5, iou=(0.75, 0.25, None))
@@ -72,7 +71,7 @@ def test_a_prediction_shows_image_label_and_prediction_side_by_side(tmp_path: Pa
 def test_the_confusion_matrix_is_written_as_a_picture(tmp_path: Path) -> None:
     matrix = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     board(tmp_path).write_confusion(20, matrix)
-    np.testing.assert_array_equal(picture(tmp_path, "val/confusion"), confusion_picture(matrix, ["road", "car", "sky"]))
+    np.testing.assert_array_equal(picture(tmp_path, "val/confusion"), confusion_image(matrix, ["road", "car", "sky"]))
 
 
 def test_the_configuration_is_written_where_the_hparams_tab_reads_it(tmp_path: Path) -> None:

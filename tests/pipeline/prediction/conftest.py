@@ -13,7 +13,8 @@ from components.publishing.directory import Published, publish
 from data.config import PreprocessConfig
 from data.labels import ClassLabel, LabelMap
 from models.config import InferenceConfig, ModelConfig
-from models.export.saved_model import Segmenter, export_saved_model
+from models.export.saved_model import export_saved_model
+from models.export.segmenter import Segmenter
 from models.network.deeplab import build_model
 from pipeline.prediction.outputs import prepare_folder
 from pipeline.prediction.predictor import PredictJob, Predictor, load_model

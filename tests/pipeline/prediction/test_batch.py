@@ -9,7 +9,7 @@ import pytest
 
 from components.publishing.directory import Published, copy_tree
 from components.storage.beam_files import BeamFiles
-from models.export.saved_model import Segmenter
+from models.export.segmenter import Segmenter
 from pipeline.prediction import batch
 from pipeline.prediction import predictor as module
 from pipeline.prediction.batch import NO_VIDEOS, predict_on_beam

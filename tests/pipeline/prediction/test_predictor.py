@@ -15,7 +15,8 @@ from components.storage.beam_files import BeamFiles
 from data.errors import WorkspaceError
 from data.features import IMAGE, MASK
 from data.masks import overlay
-from models.export.saved_model import EVALUATE_SIGNATURE, Segmenter
+from models.export.saved_model import EVALUATE_SIGNATURE
+from models.export.segmenter import Segmenter
 from models.metrics.confusion import confusion_matrix
 from pipeline.prediction import predictor as module
 from pipeline.prediction.input_image import InputImage

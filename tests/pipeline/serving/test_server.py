@@ -69,9 +69,9 @@ def mask_of(text: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected(saved_model: Path) -> list[tuple[np.ndarray, float]]:
     """What the model says of IMAGES when it is asked directly."""
-    from models.export.saved_model import load_segmenter
+    from models.export.segmenter import Segmenter
 
-    return load_segmenter(saved_model).predict(IMAGES)
+    return Segmenter(saved_model).predict(IMAGES)
 
 
 def test_pictures_of_many_sizes_are_answered_as_the_model_answers_directly(
