@@ -4,8 +4,8 @@ They stand apart from the code that uses them so that a command line can check a
 TensorFlow.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -45,7 +45,7 @@ class CropConfig(Section):
         return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
 
 
-class FinishConfig(CropConfig):
+class ProgressiveResizingConfig(CropConfig):
     """The view of the last part of a training: small pictures at first, which are quick, and large ones in the end.
 
     Known as progressive resizing; EfficientNetV2 (arXiv 2104.00298, section 4) trains so.
@@ -70,8 +70,10 @@ class AugmentConfig(CropConfig):
     """Largest rotation of the hue, in turns."""
     max_class_fraction: float = Field(default=1.0, gt=0, le=1)
     """Another crop is tried, up to 10 in all, while one class or void covers more than this fraction of it."""
-    finish: FinishConfig | None = None
-    """Another crop and scale for the last part of the training; none keeps the first ones throughout."""
+    progressive_resizing: ProgressiveResizingConfig | None = None
+    """Crop and scale of the last part of the training, in place of those above; null keeps those above throughout."""
+
+    former_names: ClassVar[Mapping[str, str]] = {"finish": "progressive_resizing"}
 
     @property
     def jitters_color(self) -> bool:
@@ -80,12 +82,13 @@ class AugmentConfig(CropConfig):
 
     def stages(self, start: int, steps: int) -> Iterator[tuple[int, int, "AugmentConfig"]]:
         """(first step, step after the last, what holds in between) of a training of so many steps, from `start` on."""
-        turn = round(self.finish.after * steps) if self.finish else steps
+        last = self.progressive_resizing
+        turn = round(last.after * steps) if last else steps
         if start < turn:
-            yield start, turn, self.model_copy(update={"finish": None})
-        if self.finish and max(start, turn) < steps:
-            view = self.finish.model_dump(exclude={"after"})
-            yield max(start, turn), steps, self.model_copy(update={**view, "finish": None})
+            yield start, turn, self.model_copy(update={"progressive_resizing": None})
+        if last and max(start, turn) < steps:
+            view = {**last.model_dump(exclude={"after"}), "progressive_resizing": None}
+            yield max(start, turn), steps, self.model_copy(update=view)
 
 
 class InputConfig(Section):

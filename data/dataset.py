@@ -1,8 +1,9 @@
 """The configuration of a dataset, and the label map that it ends up with."""
 
 import re
+from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -37,10 +38,10 @@ class DataConfig(Section):
     """Folder or URI (gs://, s3://) of the dataset; or a pattern of such, see `data.spans`."""
     spans: SpansConfig = SpansConfig()
     """Which spans a run takes, where `path` is a pattern."""
-    evaluation: str = "fixed"
-    """What judges, where `path` is a pattern: 'fixed', the test images of the first span, as they were at the first
-    run; 'window', those of the window; or the path of a dataset apart, of the same layout: its test split, or all of
-    it if it is not divided. Test images that do not judge are not trained on either."""
+    test_set: str = "fixed"
+    """Which images are the test set where `path` is a pattern: 'fixed', the test images of the first span, as they were
+    at the first run; 'window', those of the window; or the path of a separate dataset of the same layout: its test
+    split, or all of it if it is not divided. Test images that are not in the test set are not trained on either."""
     layout: Annotated[str, AfterValidator(_known_layout)] = "auto"
     """How the dataset is laid out: 'auto' to recognise it, or the name of a layout."""
     label_map: LabelMap | None = None
@@ -59,7 +60,9 @@ class DataConfig(Section):
     license: str = ""
     """Under which licence the images and labels are used, for the model card; changes nothing of the data."""
     max_pixels: int = Field(default=50_000_000, ge=1, le=LARGEST_IMAGE)
-    """Images with more pixels than this are set aside without being decoded."""
+    """Images with more pixels than this are quarantined without being decoded."""
+
+    former_names: ClassVar[Mapping[str, str]] = {"evaluation": "test_set"}
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Self:
@@ -78,9 +81,9 @@ class DataConfig(Section):
                 raise ValueError(f"spans.span {self.spans.span} is a date, but the spans of {self.path!r} have numbers")
             if isinstance(self.spans.span, int) and pattern.dated:
                 raise ValueError(f"spans.span {self.spans.span} is a number, but the spans of {self.path!r} are days")
-        elif self.spans != SpansConfig() or self.evaluation != "fixed":
+        elif self.spans != SpansConfig() or self.test_set != "fixed":
             raise ValueError(
-                f"spans and evaluation need a pattern in path, such as span-{{SPAN}}, but it is {self.path!r}"
+                f"spans and test_set need a pattern in path, such as span-{{SPAN}}, but it is {self.path!r}"
             )
         return self
 

@@ -5,12 +5,13 @@ Each section is defined beside the code that uses it. A YAML file holds differen
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from components.config import (
     EvaluationConfig,
@@ -29,13 +30,15 @@ from data.errors import ConfigError
 from data.files import FileSystem
 from data.labels import LabelMap
 from data.layouts import open_layout
-from data.section import Section
+from data.section import Section, current_path, subsection, with_current_names
 from models.config import InferenceConfig, ModelConfig, TrainingConfig
 from pipeline.sections.beam import BeamConfig
 from pipeline.sections.kubeflow import KubeflowConfig
 from pipeline.sections.schedule import ScheduleConfig
 from pipeline.sections.serving import ServingConfig
 from pipeline.sections.workspace import CardConfig, MetadataConfig, ReportConfig, RetentionConfig
+
+log = logging.getLogger(__name__)
 
 _Section = TypeVar("_Section", bound=Section)
 
@@ -99,6 +102,8 @@ class Config(Section):
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     """Reads a YAML file of differences from the defaults, then applies `section.key=value` overrides.
 
+    A key under its former name is read, and a warning logged.
+
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; says which, where, and what is allowed.
     """
@@ -155,10 +160,15 @@ def config_hash(config: Config) -> str:
 
 
 def _values(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
-    """The values of a file, with the overrides in their places."""
-    values = _read_yaml(path) if path else {}
+    """The values of a file, with the overrides in their places, all by their current names."""
+    values, renamed = with_current_names(Config, _read_yaml(path) if path else {})
     for override in overrides:
-        _apply(values, override)
+        renamed |= _apply(values, override)
+    values, inside = with_current_names(Config, values)  # The value of an override may be a mapping.
+    for former, current in (renamed | inside).items():
+        log.warning(
+            "The key %s is now called %s. Please rename it: the next version does not read it.", former, current
+        )
     return values
 
 
@@ -176,27 +186,30 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, Any], override: str) -> dict[str, str]:
+    """Puts an override in its place; former key -> current key where it goes by a former name."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override}: must look like section.key=value")
-    *parents, last = key.split(".")
+    *parents, last = path = current_path(Config, key.split("."))
     for parent in parents:
         child = values.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {parent} is no section")
+            raise ConfigError(f"--set {override}: {parent} is not a section")
         values = child
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is no YAML: {error}") from None
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
+    current = ".".join(path)
+    return {} if current == key else {key: current}
 
 
 def _refusal(items: Iterable[Any], path: Path | None, overrides: Iterable[str]) -> ConfigError:
     """The error that names each of pydantic's errors in a line, with where the value comes from."""
     if path is None:
         return ConfigError("\n".join(_explain("the command line", item) for item in items))
-    overridden = [tuple(override.partition("=")[0].split(".")) for override in overrides]
+    overridden = [current_path(Config, override.partition("=")[0].split(".")) for override in overrides]
     return ConfigError("\n".join(_explain(_blame(str(path), item, overridden), item) for item in items))
 
 
@@ -221,12 +234,11 @@ def _explain(source: str, item: Any) -> str:
 
 
 def _suggestion(location: tuple[Any, ...]) -> str:
-    section: type[BaseModel] = Config
+    section: type[Section] | None = Config
     for part in location[:-1]:
-        kind = section.model_fields[part].annotation if part in section.model_fields else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return ""
-        section = kind
+        section = subsection(section, part) if section else None
+    if section is None:
+        return ""
     known = list(section.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(known)}"

@@ -51,7 +51,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         quarantine = artifact_utils.get_single_uri(output_dict["quarantine"])
         cache = SpanCache(os.path.join(ingested, "spans"))
-        fixed = FixedEvaluation(config.path, ingested) if config.evaluation == "fixed" else None
+        fixed = FixedEvaluation(config.path, ingested) if config.test_set == "fixed" else None
         judge = fixed.copy() if fixed else None
         ingester = Ingester(cache, config, exec_properties["code_hash"], self._make_beam_pipeline, judge)
 

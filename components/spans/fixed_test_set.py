@@ -44,7 +44,7 @@ class FixedEvaluation:
             return span
         raise DataError(
             f"the copy of span {span.name}, whose test images were fixed to judge, is gone or damaged, and "
-            f"{span.folder} is not what it was then: restore either of them, name what judges in data.evaluation, or "
+            f"{span.folder} is not what it was then: restore either of them, name what judges in data.test_set, or "
             f"remove {self._file}, so that from now on the first span as it is now judges"
         )
 

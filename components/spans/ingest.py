@@ -146,7 +146,7 @@ class Ingester:
         return f"{span.slug}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def _span_config(self, span: SpanState) -> DataConfig:
-        plain: dict[str, Any] = {"path": span.folder, "spans": SpansConfig(), "evaluation": "fixed"}
+        plain: dict[str, Any] = {"path": span.folder, "spans": SpansConfig(), "test_set": "fixed"}
         if span.apart:
             plain |= {"val_fraction": 0.0, "test_fraction": 1.0}  # Where it is not divided, all of it judges.
         return self._config.model_copy(update=plain)

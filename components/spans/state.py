@@ -57,10 +57,10 @@ def _state(span: Span) -> SpanState:
 
 
 def _evaluation(config: DataConfig, ingested: str) -> SpanState | None:
-    if config.evaluation == "window":
+    if config.test_set == "window":
         return None
-    if config.evaluation != "fixed":
-        return _state(Span(number=-1, version=0, name=EVALUATION, folder=config.evaluation))
+    if config.test_set != "fixed":
+        return _state(Span(number=-1, version=0, name=EVALUATION, folder=config.test_set))
     files = file_system(config.path)
     known = FixedEvaluation(config.path, ingested).span()
     if known is not None:

@@ -73,7 +73,7 @@ class TrainerConfig(Section):
             {
                 "training.steps": steps,
                 "training.warmup_steps": int(share * self.training.warmup_steps),
-                "training.loss.top_k_ramp_steps": int(share * self.training.loss.top_k_ramp_steps),
+                "training.loss.ohem_ramp_steps": int(share * self.training.loss.ohem_ramp_steps),
             }
         )
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, ValidationError, model_validator
 
 from components.training.search_space import FIELDS, SECTIONS, Value, is_integer, is_number, with_values
-from data.section import Section
+from data.section import Section, current_path
 
 #: Hyperband with one halving needs three trials at a third of the steps and one with all of them.
 LEAST_HYPERBAND_TRIALS = 4
@@ -30,6 +30,10 @@ FIXED = {
 
 
 def _tunable(field: str) -> str:
+    """The field as it is named now."""
+    name, *path = field.split(".")
+    if name in SECTIONS:
+        field = ".".join((name, *current_path(SECTIONS[name], path)))
     if field in FIXED:
         raise ValueError(FIXED[field])
     if field not in FIELDS:

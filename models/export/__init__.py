@@ -1,1 +1,1 @@
-"""What leaves a training: SavedModels with their signatures, LiteRT models, TensorFlow Hub modules."""
+"""The formats in which a trained network is exported: SavedModel with its signatures, LiteRT, TensorFlow Hub."""

@@ -1,7 +1,7 @@
 """TensorFlow Hub: the network, or its backbone alone, as a reusable SavedModel for other TensorFlow programs.
 
-What `hub.load` returns and `hub.KerasLayer` wraps (tensorflow.org/hub/reusable_saved_models), with images as Hub's
-common signatures have them:
+The interface that `hub.load` returns and `hub.KerasLayer` wraps (tensorflow.org/hub/reusable_saved_models), with images
+as in Hub's common signatures:
 
 ==================================  ====================================================================================
 `__call__(images, training=False)`    images: float32 (batch, height, width, 3) RGB in [0, 1], of any size
@@ -10,17 +10,16 @@ common signatures have them:
 ==================================  ====================================================================================
 
 ==================================  ====================================================================================
-module                              what it answers
+module                              what it returns
 ==================================  ====================================================================================
 `segmenter`                           logits, float32 (batch, height, width, classes)
 `feature_extractor`                   what the head reads, float32 (batch, rows, columns, channels): {"last": at the
                                     output stride}, and "finer", at stride 4 or 8, where the head has a decoder
 ==================================  ====================================================================================
 
-It sees an image whole and once, at the output stride of `InferenceConfig`: windows, scales and mirroring are left out,
-and so is the shrinking of `PreprocessConfig`. `weights` and the files in `assets` are those of
-`models.export.saved_model`, from which `models.weights.initial_weights` reads;
-a feature extractor knows no classes and has no label map.
+It predicts an image whole and once, at the output stride of `InferenceConfig`: windows, scales and mirroring are left
+out, and so is the shrinking of `PreprocessConfig`. `weights` and the files in `assets` are those of
+`models.export.saved_model`, from which `models.weights.initial_weights` reads; a feature extractor has no label map.
 """
 
 import os
@@ -44,18 +43,18 @@ _IMAGES = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
 
 
 class ReusableModel(tf.train.Checkpoint):
-    """What is saved.
+    """The object that is saved.
 
     Args:
-        answer: from images in [0, 255] and `training` to what the module answers.
-        layers: that it uses.
+        answer: function from images in [0, 255] and `training` to what the module returns.
+        layers: layers that the function uses.
         files: paths of the files for the folder `assets`.
     """
 
     def __init__(self, answer: Callable[..., Any], layers: Sequence[keras.layers.Layer], files: Sequence[Path]) -> None:
         super().__init__()
         weights = [weight for layer in layers for weight in layer.weights]
-        # The states of random generators are variables, but no weights.
+        # The states of random generators are variables, but not weights.
         variables = {id(variable): variable for layer in layers for variable in (*layer.weights, *layer.variables)}
         self.weights = [weight.value for weight in weights]
         self.variables = [variable.value for variable in variables.values()]
@@ -82,11 +81,11 @@ def export_hub_module(
     """Writes a module of TensorFlow Hub.
 
     Args:
-        network: with its weights, float32.
-        module: which one.
+        network: trained network, float32.
+        module: kind of module.
         path: folder to write, anywhere that `tf.io.gfile` reaches.
         label_map: the classes.
-        preprocess: what happened to the images in training.
+        preprocess: preprocessing of the images in training.
     """
     segments = module == "segmenter"
     layers = [network] if segments else network.feature_layers
@@ -97,7 +96,7 @@ def export_hub_module(
         weights=tuple(weight.path for layer in layers for weight in layer.weights),
     )
     assets: dict[str, Section] = {MODEL_FILE: description, **({LABEL_MAP_FILE: label_map} if segments else {})}
-    # A bound method, for a network would be tracked and saved once more.
+    # A bound method: the network itself would be tracked and saved once more.
     answer = network.__call__ if segments else network.features
     with asset_files(assets) as files:
         model = ReusableModel(answer, layers, files)
@@ -108,9 +107,9 @@ class HubSegmenter:
     """A module that `export_hub_module` wrote, loaded again.
 
     Args:
-        path: its folder.
-        module: which one.
-        network: whose head gives the features of a feature extractor their classes.
+        path: folder of the module.
+        module: kind of module.
+        network: network whose head classifies the features of a feature extractor.
     """
 
     def __init__(self, path: str | os.PathLike[str], module: HubModule, network: DeepLabV3Plus) -> None:

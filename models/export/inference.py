@@ -3,21 +3,21 @@
     image -> views (scale, mirrored) -> windows -> network -> windows merged -> views merged -> class ids and score
 
 1. A view is the image scaled bilinearly, and maybe mirrored left to right.
-2. A view that is larger than the window in any direction is cut into windows; each is an image of its own to the
-   network. Its logits are upsampled to its pixels, and where windows overlap the mean of their softmax probabilities
-   counts, all windows alike.
-3. Each view's logits, or the logarithms of those means, are upsampled to the size that is asked for, and the mean of
-   the views' softmax probabilities counts, all views alike (as in research/deeplab, `predict_labels_multi_scale`).
+2. A view that is larger than the window in any direction is cut into windows, and the network predicts each by itself.
+   The logits of a window are upsampled to its pixels, and where windows overlap their softmax probabilities are
+   averaged, all windows alike.
+3. Each view's logits, or the logarithms of those means, are upsampled to the requested size, and the softmax
+   probabilities of the views are averaged, all views alike (as in research/deeplab, `predict_labels_multi_scale`).
 
 With the default configuration there is one view and no window, so logits go from the network's grid straight to the
-size that is asked for.
+requested size.
 
-Evaluation and `predict` both call the exported signatures, which are made of this, so their numbers are the same. The
-validations during training look at each picture whole and once, at the output stride of training: they compare
-weights with each other, and cost a fraction of the time.
+Evaluation and `predict` both call the exported signatures, which are made of this, so their numbers are the same.
+Validation during training predicts each image whole and once, at the output stride of training: it compares weights
+with each other, and takes a fraction of the time.
 
-Memory: windows go through the network a few at a time, whatever the size of the image; what grows with it are class
-probabilities, 4 bytes for each pixel and class, of which about four copies live at once.
+Memory: windows go through the network a few at a time, whatever the size of the image. What grows with the image are
+class probabilities, 4 bytes for each pixel and class, of which about four copies exist at once.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ import tensorflow as tf
 from models.config import InferenceConfig
 from models.network.kernels import resize_bilinear
 
-#: Windows that the network sees at once: enough for a GPU, little memory.
+#: Number of windows that the network predicts at once: enough for a GPU, little memory.
 _WINDOWS_AT_ONCE = 4
 
 _IMAGES = tf.TensorSpec((None, None, None, 3), tf.float32)
@@ -40,11 +40,11 @@ class InferenceProtocol:
     """How images become predictions; works in graphs, with sizes known only when they run.
 
     Args:
-        coarse_logits: from (batch, height, width, 3) float32 RGB in [0, 255] to (batch, rows, columns, classes)
-            float32 logits on a grid of any size that spans the image.
+        coarse_logits: function from (batch, height, width, 3) float32 RGB in [0, 255] to (batch, rows, columns,
+            classes) float32 logits on a grid of any size that spans the image.
         num_classes: number of classes.
-        config: the protocol. Its output stride is the network's affair.
-        align_corners: which sampling points the resizing of images and logits has
+        config: the protocol. Its output stride is not used here; the network has it already.
+        align_corners: sampling points of the resizing of images and logits
             (`models.network.kernels.resize_bilinear`).
     """
 
@@ -62,7 +62,7 @@ class InferenceProtocol:
 
         Args:
             images: (batch, height, width, 3) uint8 RGB.
-            size: (height, width) of the answer, int32.
+            size: (height, width) of the class ids, int32.
 
         Returns:
             Class ids (batch, *size) uint8, and for each image the mean of its `classify` probabilities, (batch,)
@@ -72,7 +72,7 @@ class InferenceProtocol:
         return class_ids, tf.reduce_mean(probabilities, axis=(1, 2))
 
     def classify(self, images: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `segment`, with each pixel's probability of its class: (batch, *size) uint8 and float32."""
+        """Class ids as `segment`, and the probability of each pixel's class: (batch, *size) uint8 and float32."""
         logits = self.logits(images, size)
         top_log_probability = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
         class_ids = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
@@ -111,14 +111,16 @@ class InferenceProtocol:
         return resize_bilinear(values, (size[0], size[1]), align_corners=self._align_corners)
 
     def _view_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """(batch, height, width, 3) float32 to (batch, rows, columns, classes) float32 on whichever grid."""
+        """(batch, height, width, 3) float32 to (batch, rows, columns, classes) float32, on the network's grid or, with
+        windows, on that of the pixels.
+        """
         if not self._config.window:
             return self._network(images)
         larger = tf.reduce_max(tf.shape(images)[1:3]) > self._config.window
         return tf.cond(larger, lambda: self._sliding_logits(images), lambda: self._network(images))
 
     def _sliding_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """As `_view_logits`, on the grid of the pixels."""
+        """The logits of images that are larger than the window, on the grid of the pixels."""
         batch, height, width = (tf.shape(images)[axis] for axis in range(3))
         window, overlap = self._config.window, self._config.overlap
         rows, columns = (window_starts(side, window, overlap) for side in (height, width))
@@ -142,7 +144,7 @@ class InferenceProtocol:
         )  # (batch * rows, window height, width, classes)
         tops = tf.reshape(tf.range(batch)[:, None] * height + rows, (-1,))
         sums = add_overlapping(bands, tops, batch * height)
-        # Sums do for means: what is the same for all classes of a pixel changes no softmax, not even after a resize.
+        # Sums serve as means: a factor that all classes of a pixel share changes no softmax, not even after a resize.
         return _log(tf.reshape(sums, (batch, height, width, self.num_classes)))
 
     def _window_logits(self, images: tf.Tensor, corners: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
@@ -176,13 +178,13 @@ class InferenceProtocol:
 def window_starts(side: tf.Tensor, window: int, overlap: float) -> tf.Tensor:
     """Where windows begin along one side of an image.
 
-    Neighbours share at least the fraction `overlap` of a window, and the last one ends with the image; an image that
-    is not longer than a window has one.
+    Neighbours share at least the fraction `overlap` of a window, and the last window ends with the image; an image
+    that is not longer than a window has one.
 
     Args:
-        side: of the image, in pixels, int32.
+        side: side of the image, in pixels, int32.
         window: side of the windows, in pixels.
-        overlap: in [0, 1).
+        overlap: least fraction that neighbours share, in [0, 1).
 
     Returns:
         (windows,) int32, ascending.
@@ -193,12 +195,12 @@ def window_starts(side: tf.Tensor, window: int, overlap: float) -> tf.Tensor:
 
 
 def add_overlapping(parts: tf.Tensor, starts: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Sums parts that lie at different places of one axis.
+    """Sums parts that lie at different positions of one axis.
 
     Args:
         parts: (count, size, ...) float32.
-        starts: (count,) int32: where each part begins.
-        length: of the axis, int32.
+        starts: (count,) int32: position at which each part begins.
+        length: length of the axis, int32.
 
     Returns:
         (length, ...) float32.
@@ -208,10 +210,10 @@ def add_overlapping(parts: tf.Tensor, starts: tf.Tensor, length: tf.Tensor) -> t
 
 
 def _mirrored_if(condition: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """(batch, height, width, channels) mirrored left to right, or as it is."""
+    """(batch, height, width, channels) images, mirrored left to right if the condition holds."""
     return tf.cond(condition, lambda: tf.reverse(images, [2]), lambda: images)
 
 
 def _log(probabilities: tf.Tensor) -> tf.Tensor:
-    """Logarithms that are finite, so that they can be interpolated."""
+    """Logarithms, kept finite so that they can be interpolated."""
     return tf.math.log(tf.maximum(probabilities, np.finfo(np.float32).tiny))

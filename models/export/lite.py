@@ -7,8 +7,8 @@ A model of this kind has one signature, the same in every format:
 `class_ids`  uint8 (1, height, width)
 =========  ==========================================================================================
 
-It sees an image whole and once: windows, scales and mirroring of `InferenceConfig` are left out, its output stride is
-kept. What readers need beside the tensors are files in a ZIP archive behind the model, where the metadata format of
+It predicts an image whole and once: windows, scales and mirroring of `InferenceConfig` are left out, its output stride
+is kept. What readers need beside the tensors are files in a ZIP archive behind the model, where the metadata format of
 TensorFlow Lite has its associated files; runtimes read a model from its front and ZIP readers from its end, so
 `unzip model.tflite` lists them:
 
@@ -54,21 +54,21 @@ _NORMALIZATION = 1
 
 
 class InputDescription(Section):
-    """What a model takes."""
+    """The input of a LiteRT model."""
 
     height: int
     width: int
     color_space: Literal["RGB"] = "RGB"
     value_range: tuple[int, int] = (0, 255)
     mean: tuple[float, ...] = ()
-    """By channel. The model itself computes `(pixels - mean) / sqrt(variance)`; callers must not. Empty where the
+    """Mean by channel. The model itself computes `(pixels - mean) / sqrt(variance)`; callers must not. Empty where the
     network has the normalisation of its backbone."""
     variance: tuple[float, ...] = ()
-    """By channel."""
+    """Variance by channel."""
 
 
 def describe_input(network: DeepLabV3Plus, size: tuple[int, int]) -> InputDescription:
-    """What a model of the network takes at `size`, (height, width)."""
+    """The input of a model of the network for images of `size`, (height, width)."""
     height, width = size
     if network.normalization is None:
         return InputDescription(height=height, width=width)
@@ -82,13 +82,13 @@ def convert(
     """The network as a LiteRT model.
 
     Args:
-        network: with its weights.
+        network: trained network.
         size: (height, width) of the images.
         variant: number format.
         calibration: (height, width, 3) uint8 images of training, from which "int8" takes the ranges of its numbers.
 
     Raises:
-        ValueError: "int8" is asked for without an image.
+        ValueError: the variant is "int8" and there is no calibration image.
         tf.lite.python.convert_phase.ConverterError: the converter has no operation for a part of the network.
     """
     if variant == "int8" and not calibration:
@@ -107,7 +107,7 @@ def convert(
 
 
 def _save_fixed(network: DeepLabV3Plus, size: tuple[int, int], dtype: tf.DType, folder: str) -> None:
-    """A SavedModel with the one signature; quantisation wants float inputs, which it makes integers itself."""
+    """Writes a SavedModel with the one signature; quantisation needs float inputs, which it makes integers itself."""
 
     @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), dtype, name=PIXELS)])
     def segment(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -130,7 +130,7 @@ def _representative(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 class _Builder(flatbuffers.Builder):
     def table(self, references: Mapping[int, int], numbers: Mapping[int, int] | None = None) -> int:
-        """A table: field -> what it refers to, and field -> small number; where it lies."""
+        """Writes a table of references (field -> offset) and small numbers (field -> number); returns its offset."""
         numbers = numbers or {}
         self.StartObject(1 + max([*references, *numbers], default=-1))
         for field, offset in references.items():
@@ -140,7 +140,7 @@ class _Builder(flatbuffers.Builder):
         return int(self.EndObject())
 
     def tables(self, offsets: Sequence[int]) -> int:
-        """A list of tables."""
+        """Writes a list of tables and returns its offset."""
         self.StartVector(4, len(offsets), 4)
         for offset in reversed(offsets):
             self.PrependUOffsetTRelative(offset)
@@ -148,11 +148,11 @@ class _Builder(flatbuffers.Builder):
 
 
 def metadata_table(names: tuple[str, str], labels_file: str) -> bytes:
-    """What the table says: RGB pixels go in as they are, class ids come out, whose names are in a file.
+    """The metadata table: it says that RGB pixels go in as they are and class ids come out, whose names are in a file.
 
     Args:
-        names: of input and output.
-        labels_file: in the ZIP archive behind the model.
+        names: names of input and output.
+        labels_file: name of the file with the class names in the ZIP archive behind the model.
     """
     builder = _Builder(1024)
     text = builder.CreateString
@@ -197,22 +197,22 @@ class LiteSegmenter:
     """A LiteRT model of this project, run by the interpreter of ai-edge-litert on the CPU.
 
     Args:
-        model: what `convert` made.
-        threads: number of them.
+        model: a model that `convert` returned.
+        threads: number of threads of the interpreter.
     """
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(model_content=model, num_threads=threads)
-        # Once: the interpreter's signature runners would lay out memory and weights anew at each call.
+        # Only once: the interpreter's signature runners would lay out memory and weights again at each call.
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
 
     @property
     def input_scale(self) -> tuple[float, int]:
-        """What one step of the input means, and which step is 0; (0.0, 0) where it is a number and no step."""
+        """Scale and zero point of the quantised input; (0.0, 0) where the input is not quantised."""
         scale, zero = self._input["quantization"]
         return float(scale), int(zero)
 

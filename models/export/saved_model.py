@@ -15,8 +15,8 @@ evaluate            examples: string (batch,), tf.Examples      the counts of `m
 ==================  ==========================================  =======================================================
 
 A score is the mean over an image's pixels of the top class's softmax probability. Decoding and shrinking are those of
-`data.preprocess`; from pixels to classes all signatures take the one way of `models.export.inference`, so that what is
-evaluated is what is predicted.
+`data.preprocess`, and all signatures predict through `models.export.inference`, so that what is evaluated is what is
+predicted.
 
 What readers need beside the signatures:
 
@@ -71,30 +71,31 @@ MODEL_FILE = "model.json"
 Outputs = dict[str, tf.Tensor]
 Asset = TypeVar("Asset", bound=Section)
 
-#: Images that an evaluation has under way: while one core counts the pixels of one, the others work at the next.
+#: Number of images that an evaluation works on at once: while one core counts the pixels of one image, the others
+#: predict the next.
 _COMPARED_AT_ONCE = 3
 
 _PIXELS_SPEC = tf.TensorSpec((None, None, None, 3), tf.uint8)
 
 
 class ExportedModel(Section):
-    """What a SavedModel holds and does, for readers that work with its weights."""
+    """The description of a SavedModel, for readers that work with its weights."""
 
     model: ModelConfig
-    """The network as it was trained; at its output stride unless `inference` has another."""
+    """The network as it was trained; it predicts at its output stride unless `inference` has another one."""
     preprocess: PreprocessConfig
     inference: InferenceConfig
     weights: tuple[str, ...]
-    """Paths of the weights."""
+    """Paths of the weights, in the order in which the SavedModel lists them."""
 
 
 class InferenceModule(tf.Module):
-    """What is saved: the weights, the files that go with them, and the signatures.
+    """The object that is saved: the weights, the files that go with them, and the signatures.
 
     Args:
-        weights: of the network.
-        protocol: from pixels to classes.
-        preprocess: what happens to images before that.
+        weights: weights of the network.
+        protocol: how pixels become classes.
+        preprocess: preprocessing of the images.
         files: paths of the files for the folder `assets`.
     """
 
@@ -112,7 +113,7 @@ class InferenceModule(tf.Module):
         self._preprocess = preprocess
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """Each signature's name and traced function."""
+        """Signature name -> traced function."""
         strings = tf.TensorSpec((None,), tf.string)
         return {
             SERVING_SIGNATURE: _traced(self._serve, strings, IMAGE_BYTES),
@@ -182,28 +183,22 @@ def _traced(
 
 
 def _each(function: Callable[[tf.Tensor], Any], elements: tf.Tensor, specs: Any, at_once: int = 1) -> Any:
-    """Maps elements, whose sizes differ; more `at_once` than one take as much more memory.
+    """Maps elements whose sizes differ; memory grows with the number of elements `at_once`.
 
-    The network keeps every core busy by itself, so that only work beside it gains by that.
+    The network keeps every core busy by itself, so that more than one at once speeds up only the work beside it.
     """
     return tf.map_fn(function, elements, fn_output_signature=specs, parallel_iterations=at_once)
 
 
 @contextmanager
 def float32_policy() -> Iterator[None]:
-    """Networks that are made meanwhile compute in float32."""
+    """A context in which new networks compute in float32."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         yield
     finally:
         keras.config.set_dtype_policy(policy)
-
-
-def _for_inference(model: DeepLabV3Plus, output_stride: int | None) -> DeepLabV3Plus:
-    """The same weights in a network that computes in float32, at another output stride unless that is None."""
-    with float32_policy():
-        return model.with_output_stride(output_stride or model.config.output_stride)
 
 
 def export_saved_model(
@@ -214,13 +209,13 @@ def export_saved_model(
     preprocess: PreprocessConfig,
     inference: InferenceConfig | None = None,
 ) -> None:
-    """Writes a SavedModel that computes in float32, whatever the policy in training was.
+    """Writes a SavedModel that computes in float32, whatever the precision of training was.
 
     Args:
         model: trained network.
         path: folder to write, anywhere that `tf.io.gfile` reaches.
-        label_map: the classes; goes with the model.
-        preprocess: what happened to the images in training.
+        label_map: the classes, which are stored in the model.
+        preprocess: preprocessing of the images in training.
         inference: how images become predictions; None takes the defaults.
 
     Raises:
@@ -229,7 +224,8 @@ def export_saved_model(
     if label_map.num_classes != model.num_classes:
         raise ValueError(f"the label map has {label_map.num_classes} classes, the model {model.num_classes}")
     inference = inference or InferenceConfig()
-    network = _for_inference(model, inference.output_stride)
+    with float32_policy():
+        network = model.with_output_stride(inference.output_stride or model.config.output_stride)
     protocol = InferenceProtocol(
         network.coarse_logits,
         network.num_classes,
@@ -250,7 +246,7 @@ def export_saved_model(
 
 @contextmanager
 def asset_files(sections: Mapping[str, Section]) -> Iterator[list[Path]]:
-    """Files with the JSON of sections, by their names, for the folder `assets` of a SavedModel; gone afterwards."""
+    """A context with temporary files (name -> section, as JSON) for the folder `assets` of a SavedModel."""
     with tempfile.TemporaryDirectory() as folder:
         files = {Path(folder, name): section for name, section in sections.items()}
         for file, section in files.items():
@@ -262,16 +258,16 @@ def load_label_map(path: str | os.PathLike[str]) -> LabelMap:
     """The label map inside a SavedModel.
 
     Raises:
-        WorkspaceError: there is none, or it is damaged.
+        WorkspaceError: the label map is absent or damaged.
     """
     return _read_asset(path, LABEL_MAP_FILE, LabelMap)
 
 
 def load_description(path: str | os.PathLike[str]) -> ExportedModel:
-    """What the SavedModel says of itself.
+    """The description inside a SavedModel.
 
     Raises:
-        WorkspaceError: it says nothing, as those of other projects, or nothing that this version understands.
+        WorkspaceError: the description is absent, as in models of other projects, or this version cannot read it.
     """
     return _read_asset(path, MODEL_FILE, ExportedModel)
 
@@ -282,7 +278,7 @@ def _read_asset(path: str | os.PathLike[str], name: str, kind: type[Asset]) -> A
         with tf.io.gfile.GFile(file) as stream:
             return kind.model_validate_json(stream.read())
     except tf.errors.NotFoundError:
-        raise WorkspaceError(f"{os.fspath(path)} holds no model of this project: {file} does not exist") from None
+        raise WorkspaceError(f"{os.fspath(path)} is not a model of this project: {file} does not exist") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

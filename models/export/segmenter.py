@@ -27,12 +27,12 @@ class Segmenter:
         path: folder that `export_saved_model` wrote.
 
     Raises:
-        WorkspaceError: there is no such model.
+        WorkspaceError: the folder does not hold such a model.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.label_map = load_label_map(path)
-        # The signature alone does not keep the variables alive that it reads.
+        # A signature does not keep the variables alive that it reads; the loaded object does.
         self._model = tf.saved_model.load(os.fspath(path))
         self._path = os.fspath(path)
 
@@ -60,7 +60,7 @@ class Segmenter:
             WorkspaceError: the model was exported by a version of this project that did not have this signature.
         """
         if CONFIDENCE_SIGNATURE not in self._model.signatures:
-            raise WorkspaceError(f"{self._path}: the model has no signature {CONFIDENCE_SIGNATURE!r}; train it anew")
+            raise WorkspaceError(f"{self._path}: the model has no signature {CONFIDENCE_SIGNATURE!r}; train it again")
         outputs = self._call(CONFIDENCE_SIGNATURE, 0, image)
         mask, confidences = (decode_mask(outputs[name][0]).numpy() for name in (MASK_BYTES, CONFIDENCE_BYTES))
         return mask, confidences, float(outputs[SCORES][0])

@@ -1,6 +1,6 @@
-"""Parameters and multiply-adds of a network, and those that papers and official repositories publish.
+"""Parameters and multiply-adds of a network, beside those that papers and official repositories publish.
 
-`python -m models.network.complexity` prints both, side by side. Nothing is trained or computed: shapes are enough.
+`python -m models.network.complexity` prints both. Nothing is trained or computed: shapes are enough.
 """
 
 import math
@@ -17,32 +17,32 @@ from rich.table import Table
 from models.config import ModelConfig
 from models.network.deeplab import DeepLabV3Plus, build_model
 
-#: The layers that multiply: their kernel is applied once at each place of their output.
+#: The layers that multiply: their kernel is applied once at each position of their output.
 MULTIPLYING = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one convolution or dense layer costs for one image."""
+    """The cost of one convolution or dense layer for one image."""
 
     path: str
-    """Of the layer in its network."""
+    """Path of the layer in its network."""
     kernel: tuple[int, ...]
-    """Shape of its kernel."""
+    """Shape of the kernel."""
     size: tuple[int, ...]
-    """(height, width) of its output."""
+    """(height, width) of the output."""
     rate: int
     """Dilation rate."""
 
     @property
     def multiply_adds(self) -> int:
-        """One for each weight of the kernel at each place of the output; biases are not counted."""
+        """One for each weight of the kernel at each position of the output; biases are not counted."""
         return math.prod(self.kernel) * math.prod(self.size)
 
     @property
     def padded_multiply_adds(self) -> int:
-        """The same as TensorFlow 1 did it and its profiler counted it: it cut the input of an atrous convolution into
-        rate * rate images (space to batch), for which it padded height and width to multiples of the rate.
+        """The number that TensorFlow 1 computed and its profiler counted: it cut the input of an atrous convolution
+        into rate * rate images (space to batch), for which it padded height and width to multiples of the rate.
         """
         return math.prod(self.kernel) * math.prod(-(-side // self.rate) * self.rate for side in self.size)
 
@@ -61,7 +61,7 @@ def layer_costs(model: keras.Model, size: tuple[int, int]) -> list[LayerCost]:
 
 @contextmanager
 def _recorded(model: keras.Model) -> Iterator[list[LayerCost]]:
-    """While open, each call of a layer that multiplies adds an item to the list."""
+    """A context in which each call of a layer that multiplies adds an item to the list."""
     costs: list[LayerCost] = []
     found = [layer for layer in model._flatten_layers() if isinstance(layer, MULTIPLYING)]
     for layer in found:
@@ -84,13 +84,13 @@ def _recording(layer: layers.Layer, call: Callable[..., Any], costs: list[LayerC
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCost:
     """Multiply-adds that a paper or an official repository gives for one network."""
 
     name: str
-    """Of the network, as published."""
+    """Name of the network, as published."""
     source: str
-    """Where the figure stands."""
+    """Paper and table, or repository, of the figure."""
     size: tuple[int, int]
     """(height, width) of the image."""
     classes: int
@@ -100,33 +100,35 @@ class Published:
     config: ModelConfig
     """The network as it is built here."""
     deviation: str = ""
-    """Why the figure is not that of the network, where it is not."""
+    """Why the figure differs from the cost of the network; empty where it does not."""
 
     def build(self) -> DeepLabV3Plus:
         """The network as it is built here."""
         return build_model(self.config, self.classes)
 
     def costs(self) -> list[LayerCost]:
-        """Of that network."""
+        """The cost of each of its layers."""
         return layer_costs(self.build(), self.size)
 
     def difference(self, multiply_adds: int) -> float:
-        """From the nearest number that the published digits may stand for, as a fraction of it."""
+        """The relative difference from the nearest number that rounds to the published digits."""
         half_digit = 0.5 * 0.1 ** len(self.billions.partition(".")[2])
         ours, published = multiply_adds / 1e9, float(self.billions)
         nearest = min(max(ours, published - half_digit), published + half_digit)
         return ours / nearest - 1.0
 
 
-def _paper(table: int, name: str, billions: str, deviation: str = "", **options: Any) -> Published:
+def _paper(table: int, name: str, billions: str, deviation: str = "", **options: Any) -> PublishedCost:
     source = f"arXiv 1802.02611, table {table}"
-    return Published(name, source, (513, 513), 21, billions, ModelConfig(**options), deviation)
+    return PublishedCost(name, source, (513, 513), 21, billions, ModelConfig(**options), deviation)
 
 
-def _zoo(name: str, billions: str, deviation: str = "", *, cityscapes: bool = False, **options: Any) -> Published:
+def _zoo(name: str, billions: str, deviation: str = "", *, cityscapes: bool = False, **options: Any) -> PublishedCost:
     # research/deeplab sees the 1024x2048 pixels of Cityscapes in a crop of a multiple of its output stride plus 1.
     size, classes = ((1025, 2049), 19) if cityscapes else ((513, 513), 21)
-    return Published(name, "research/deeplab, model zoo", size, classes, billions, ModelConfig(**options), deviation)
+    return PublishedCost(
+        name, "research/deeplab, model zoo", size, classes, billions, ModelConfig(**options), deviation
+    )
 
 
 _RESNET: dict[str, Any] = {"backbone": "resnet101_beta", "separable": False}
@@ -137,7 +139,7 @@ _ONE_OF_SIX = (
 )
 _OPERATIONS = "operations: two for each multiply-add, and those of hard-swish, of upsampling, softmax and argmax"
 
-#: What is published for the networks of `models.config`, each seen once at its own size.
+#: The published costs of networks that `models.config` describes.
 PUBLISHED = (
     _paper(3, "ResNet-101", "81.02", head="v3", output_stride=16, **_RESNET),
     _paper(3, "ResNet-101", "276.18", head="v3", output_stride=8, **_RESNET),
@@ -162,7 +164,7 @@ PUBLISHED = (
 
 
 def comparison() -> Table:
-    """Ours beside the published figures, in billions of multiply-adds, and our parameters in millions."""
+    """Our multiply-adds beside the published ones, in billions, and our parameters in millions."""
     table = Table(title="Billions of multiply-adds", caption="padded: as counted there, see padded_multiply_adds")
     numbers = ("published", "ours", "ours, padded", "difference", "millions of parameters")
     for column in ("network", "image", "output stride", *numbers, "source"):

@@ -1,4 +1,4 @@
-"""DeepLabV3 (Chen et al., arXiv 1706.05587), DeepLabV3+ (arXiv 1802.02611) and their lighter kin as one network."""
+"""DeepLabV3 (Chen et al., arXiv 1706.05587), DeepLabV3+ (arXiv 1802.02611) and lighter variants as one network."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -17,8 +17,8 @@ from models.network.kernels import Conv2D
 class ChannelNormalization(layers.Layer):
     """`(images - mean) / sqrt(variance)` by channel, float32.
 
-    Mean and variance are weights that no gradient changes, so they travel with every checkpoint. Until they are set
-    they map [0, 255] to [-1, 1].
+    Mean and variance are untrainable weights, so that every checkpoint holds them. Until they are set they map [0, 255]
+    to [-1, 1].
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -34,15 +34,15 @@ class ChannelNormalization(layers.Layer):
         return (images - self.mean) / ops.sqrt(self.variance)
 
     def get_config(self) -> dict[str, Any]:
-        """Without the dtype, which is no choice."""
+        """The config without the dtype, which is fixed."""
         return {name: value for name, value in super().get_config().items() if name != "dtype"}
 
 
 def feature_extractor(config: ModelConfig) -> keras.Model:
     """The backbone, from normalised images to the features that the head reads.
 
-    They are {"last": those at the output stride} and, where the head has a decoder, "finer": those at stride 4
-    ("v3plus") or 8 ("lraspp").
+    The features are a dict: "last", those at the output stride, and, where the head reads a second resolution, "finer",
+    those at stride 4 ("v3plus") or 8 ("lraspp").
     """
     network = build_backbone(
         config.backbone,
@@ -71,7 +71,7 @@ class DeepLabV3Plus(keras.Model):
         input_shape: (height, width, 3), where the first two may be None. The network takes images of any size in either
             case; this is the size that Keras builds it with.
         num_classes: number of classes, the ignore label not counted.
-        name: of the model.
+        name: name of the model.
         options: fields of `models.config.ModelConfig`.
 
     Raises:
@@ -106,7 +106,7 @@ class DeepLabV3Plus(keras.Model):
             self.build((None, *input_shape))
 
     def _head(self) -> tuple[ASPP | None, Decoder | LRASPP | None]:
-        """ASPP, and what joins its features, or the last ones, with those of finer resolution."""
+        """ASPP, and the part that combines features with those of finer resolution; None for what the head lacks."""
         config = self.config
         norm: dict[str, float] = {
             "momentum": config.batch_norm_momentum,
@@ -136,7 +136,7 @@ class DeepLabV3Plus(keras.Model):
         return aspp, decoder
 
     def _build_parts(self) -> None:
-        """Makes every weight; none depends on the images' size."""
+        """Makes every weight; no shape depends on the images' size."""
         if self.normalization:
             self.normalization.build((None, *self.image_shape))
         features = self.backbone.output
@@ -156,11 +156,11 @@ class DeepLabV3Plus(keras.Model):
 
     @property
     def feature_layers(self) -> list[layers.Layer]:
-        """The layers, weights and all, that make `features` of images."""
+        """The layers that compute `features`."""
         return [*([self.normalization] if self.normalization else []), self.backbone]
 
     def features(self, images: keras.KerasTensor, training: bool = False) -> dict[str, keras.KerasTensor]:
-        """What the head reads (`feature_extractor`) of images as in `coarse_logits`."""
+        """The features that the head reads, as `feature_extractor` returns them, of images as in `coarse_logits`."""
         return self.backbone(self.normalize(images), training=training)
 
     def coarse_logits(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
@@ -177,7 +177,7 @@ class DeepLabV3Plus(keras.Model):
         return self.classify(self.features(images, training=training), training=training)
 
     def classify(self, features: dict[str, keras.KerasTensor], training: bool = False) -> keras.KerasTensor:
-        """`coarse_logits` of an image's `features`."""
+        """The `coarse_logits` of images from their `features`."""
         x = features["last"]
         if self.aspp:
             x = self.aspp(x, training=training)
@@ -186,7 +186,7 @@ class DeepLabV3Plus(keras.Model):
         return ops.cast(self.classifier(x), "float32")
 
     def call(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        """As `coarse_logits`, upsampled: (batch, height, width, classes) float32."""
+        """The `coarse_logits`, upsampled to (batch, height, width, classes) float32."""
         logits = self.coarse_logits(images, training=training)
         return upsample(logits, images, self.config.resize == "align_corners")
 
@@ -224,7 +224,7 @@ def build_model(
     Args:
         config: the network.
         num_classes: number of classes, the ignore label not counted.
-        mean, variance: of the training pixels by channel, RGB in [0, 255]; used when
+        mean, variance: mean and variance of the training pixels by channel, RGB in [0, 255]; used when
             `config.normalization` is "dataset".
 
     Raises:

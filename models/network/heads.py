@@ -1,4 +1,4 @@
-"""What DeepLab puts on a backbone's features: ASPP and decoder, and the lighter head of MobileNetV3.
+"""The heads of DeepLab: ASPP and decoder, and the lighter head of MobileNetV3.
 
 All layers here turn features into features; the 1x1 convolution to the classes follows in `models.network.deeplab`.
 """
@@ -12,14 +12,14 @@ from keras import layers, ops
 from models.network.backbones.blocks import BatchNorm, truncated_normal
 from models.network.kernels import Conv2D, DepthwiseConv2D, resize_bilinear
 
-#: Of the batch normalisation in every head, as in research/deeplab.
+#: Epsilon of the batch normalisation in every head, as in research/deeplab.
 HEAD_EPSILON = 1e-5
 #: Rates of the 3x3 branches of ASPP at output stride 16 (DeepLabV3, section 3.3); doubled at 8, halved at 32.
 ASPP_RATES = (6, 12, 18)
 
 
 def aspp_rates(output_stride: int) -> list[int]:
-    """`ASPP_RATES` on features of that output stride: they reach equally far in the image at each."""
+    """`ASPP_RATES` for features at an output stride: they span the same distance in the image at every stride."""
     return [rate * 16 // output_stride for rate in ASPP_RATES]
 
 
@@ -55,7 +55,7 @@ def conv3x3_unit(channels: int, norm: BatchNorm, name: str, *, separable: bool, 
 
 
 def image_mean(features: keras.KerasTensor) -> keras.KerasTensor:
-    """Mean over all places: (batch, 1, 1, c) float32, since bfloat16 would lose the last digits of a long sum."""
+    """Mean over height and width: (batch, 1, 1, c) float32, since bfloat16 would lose digits of a long sum."""
     return ops.mean(ops.cast(features, "float32"), axis=(1, 2), keepdims=True)
 
 
@@ -71,8 +71,8 @@ class HeadPart(layers.Layer):
     The layers inside compute in the global Keras policy of the moment, as those of the whole network.
 
     Args:
-        arguments: the constructor's own, by name.
-        options: those of every Keras layer.
+        arguments: arguments of the constructor, by name.
+        options: arguments of every Keras layer.
     """
 
     def __init__(self, arguments: dict[str, Any], options: dict[str, Any]) -> None:
@@ -90,12 +90,12 @@ class ASPP(HeadPart):
     (batch, height, width, c) features of any size to (batch, height, width, channels).
 
     Args:
-        channels: of each branch and of their fusion.
+        channels: channels of each branch and of their fusion.
         rates: dilation rates of the 3x3 branches; with none there remain the 1x1 branch and the image pooling, which is
             what research/deeplab publishes for MobileNetV2.
-        separable: whether those are depthwise separable.
+        separable: whether the 3x3 branches are depthwise separable.
         dropout: fraction dropped after the fusion.
-        momentum, epsilon: of batch normalisation.
+        momentum, epsilon: momentum and epsilon of batch normalisation.
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class Decoder(HeadPart):
     (low-level features at stride 4, ASPP features) to (batch, ceil(height / 4), ceil(width / 4), channels).
 
     Args:
-        channels: of the two 3x3 units.
-        low_level_channels: to which the low-level features are reduced.
+        channels: channels of the two 3x3 units.
+        low_level_channels: channels to which the low-level features are reduced.
         separable: whether the 3x3 units are depthwise separable.
         align_corners: sampling points of the upsampling, see `models.network.kernels.resize_bilinear`.
-        momentum, epsilon: of batch normalisation.
+        momentum, epsilon: momentum and epsilon of batch normalisation.
     """
 
     def __init__(
@@ -218,9 +218,9 @@ class LRASPP(HeadPart):
     pixels, which is the whole image in training, and interpolates between them on a larger one.
 
     Args:
-        channels: to which the last features are reduced.
+        channels: channels to which the last features are reduced.
         align_corners: sampling points of the upsampling, see `models.network.kernels.resize_bilinear`.
-        momentum, epsilon: of batch normalisation.
+        momentum, epsilon: momentum and epsilon of batch normalisation.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""TensorFlow's own kernels where they are much faster than what Keras spells; the network looks behind Keras only here.
+"""TensorFlow's own kernels where they are much faster than Keras' operations; only here does the network bypass Keras.
 
-- Keras 3 spells batch normalisation as a dozen elementwise operations, which took more than half of a training step on
-  a CPU; oneDNN and cuDNN have one kernel for it.
+- Keras 3 computes batch normalisation in a dozen elementwise operations, which took more than half of a training step
+  on a CPU; oneDNN and cuDNN have one kernel for it.
 - `keras.ops.image.resize` refuses sizes that are known only when the graph runs, and a SavedModel takes any size.
 - In bfloat16 some of oneDNN's gradients are many times slower than others that give the same numbers.
 - TensorFlow's softmax cross-entropy runs on one core for as few classes as a segmentation has.
 
-Other backends take Keras' own way, and the numbers are the same. Figures: `docs/performance.md`.
+Other backends use Keras' operations, and the numbers are the same. Figures: `docs/performance.md`.
 """
 
 from collections.abc import Callable
@@ -69,8 +69,8 @@ def softmax_cross_entropy(
         label_smoothing: probability in [0, 1) that the target spreads evenly over all classes.
 
     Returns:
-        (batch, height, width) float32. On TensorFlow a class's share is at most 85, since a probability below 1e-37
-        counts as that; the gradient is exact there, too.
+        (batch, height, width) float32. On TensorFlow a class adds at most 85, since smaller probabilities than 1e-37
+        count as 1e-37; the gradient is exact even there.
     """
     if _on_tensorflow():
         return _tensorflow_cross_entropy(labels, logits, label_smoothing)
@@ -173,9 +173,9 @@ def _strided_depthwise(inputs: Any, kernel: Any, strides: list[int], padding: st
 class BatchNormalization(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis of (batch, height, width, channels), same numbers.
 
-    Statistics of a batch take Keras' own way where they are synchronised across replicas, and where XLA compiles: it
-    computes the variance as the mean of the squares less the square of the mean, which leaves 2 digits of float32 where
-    the mean is 100 times the standard deviation, and may be negative at 1000 times.
+    Statistics of a batch are computed by Keras where they are synchronised across replicas, and where XLA compiles: XLA
+    computes the variance of the fused kernel as the mean of the squares less the square of the mean, which leaves 2
+    digits of float32 where the mean is 100 times the standard deviation, and may be negative at 1000 times.
     """
 
     #: Whether XLA compiles the step of training.

@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The newest values of some variables, by step, in a folder.
 
-    `tf.train.CheckpointManager` writes each under another name first and renames it, so a killed write leaves the
-    former ones whole.
+    `tf.train.CheckpointManager` writes each under a temporary name and renames it, so that a write that is killed
+    leaves the former checkpoints intact.
 
     Args:
-        folder: local folder or gs:// address; made if absent.
-        variables: what is saved; the same variables in the same order at each run.
-        keep: how many are kept.
-        writes: whether `save` does anything: of the workers that train together and share the folder, one does.
+        folder: local folder or gs:// URI; created if absent.
+        variables: variables that are saved; the same ones in the same order at each run.
+        keep: number of checkpoints that are kept.
+        writes: whether `save` does anything: of the workers that train together and share the folder, only one writes.
     """
 
     def __init__(self, folder: str, variables: Sequence[tf.Variable], keep: int = 2, *, writes: bool = True) -> None:
@@ -39,7 +39,7 @@ class Checkpoints:
         return sorted((int(re.findall(r"step-(\d+)\.index$", name)[0]) for name in names), reverse=True)
 
     def path(self, step: int) -> str:
-        """The checkpoint of a step: the prefix of its files."""
+        """The path of a step's checkpoint: the prefix of its files."""
         return os.path.join(self._folder, f"step-{step}")
 
     def save(self, step: int) -> None:
@@ -48,10 +48,10 @@ class Checkpoints:
             self._manager.save(checkpoint_number=step)
 
     def restore(self, step: int) -> None:
-        """Gives the variables their values after `step` steps: all of them or, on an error, none.
+        """Sets the variables to their values after `step` steps: all of them or, on an error, none.
 
         Raises:
-            TrainingError: the checkpoint is absent, damaged or of another model.
+            TrainingError: the checkpoint is absent, damaged or belongs to another model.
         """
         try:
             values = self._read(step)
@@ -61,7 +61,7 @@ class Checkpoints:
             variable.assign(value)
 
     def restore_newest(self) -> int:
-        """Restores the newest checkpoint that can be read; the step, or 0 where there is none."""
+        """Restores the newest checkpoint that can be read and returns its step; 0 where there is none."""
         for step in self.steps:
             try:
                 self.restore(step)

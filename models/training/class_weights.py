@@ -17,9 +17,9 @@ def class_weights(pixels: Sequence[int], balance: ClassBalance, strength: float 
 
     Args:
         pixels: number of pixels of each class in the training split, ignored pixels not counted.
-        balance: how to weigh; "none" is 1 for all.
-        strength: exponent of the weights, from 0 (no effect) to 1. Full weights make a network call too much a rare
-            class, which costs the frequent ones more IoU than the rare ones gain.
+        balance: formula of the weights; "none" gives each class the weight 1.
+        strength: exponent of the weights, from 0 (no effect) to 1. Full weights make a network predict rare classes too
+            often, which costs the frequent ones more IoU than the rare ones gain.
 
     Returns:
         (classes,) float32, positive.

@@ -1,4 +1,4 @@
-"""The training loop: resumes where it was killed, stops early, keeps the best weights."""
+"""The training loop: resumes from the last checkpoint, stops early, keeps the best weights."""
 
 import os
 import time
@@ -24,7 +24,7 @@ from models.training.progress import NoProgress, Progress
 from models.training.step import StepResult, TrainStep
 from models.training.strategies import Distribution, distribute
 from models.training.tensorboard import Profiler, TensorBoard
-from models.training.validation import Evaluation, count, judge, predictor
+from models.training.validation import Evaluation, count, predictor, validation_result
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 """Images and masks, as `training_batches` gives them."""
@@ -32,14 +32,14 @@ Batch = tuple[tf.Tensor, tf.Tensor]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The records to train on, and what is known of them."""
+    """The records to train on, and their statistics."""
 
     train_files: Sequence[str]
     """TFRecord files of the training split."""
     val_files: Sequence[str]
     """TFRecord files of the validation split; may be empty."""
     label_names: Sequence[str]
-    """Of the classes, in the order of their ids."""
+    """Class names, in the order of the class ids."""
     class_pixels: Sequence[int]
     """Number of pixels of each class in the training split."""
     channel_mean: Sequence[float]
@@ -47,12 +47,12 @@ class TrainingData:
 
 
 class TrainingResult(Section):
-    """What a training came to."""
+    """The result of a training."""
 
     steps: int = 0
     """Steps done."""
     history: tuple[Evaluation, ...] = ()
-    """All evaluations, in order, those before an interruption included."""
+    """All evaluations, in order, including those before an interruption."""
 
     @property
     def best(self) -> Evaluation | None:
@@ -68,10 +68,10 @@ class TrainingResult(Section):
 def prepare(config: TrainingConfig) -> Distribution:
     """Sets the process up for a training: replicas, seeds, precision, determinism.
 
-    To be called before the model is built, which then happens in the scope of the distribution.
+    Call it before the model is built, and build the model in the scope of the distribution.
 
     Raises:
-        ConfigError, TrainingError: the replicas are not there.
+        ConfigError, TrainingError: the replicas are not available.
     """
     distribution = distribute(config.strategy)
     keras.utils.set_random_seed(config.seed)
@@ -97,22 +97,22 @@ def train(
     """Trains a model in place: it ends with the weights of the best evaluation.
 
     Without a validation split it ends with the last weights, averaged if `config.ema_decay` is set. If
-    `checkpoint_dir` holds a checkpoint of this training, it goes on from there.
+    `checkpoint_dir` holds a checkpoint of this training, training resumes from it.
 
-    Several workers train as one: all are started, with the same arguments, and when one has ended early the others
-    end, too. Started again, all of them go on from the last checkpoint.
+    Several workers train as one: start all of them with the same arguments. When one has ended early the others end,
+    too; started again, all of them resume from the last checkpoint.
 
     Args:
-        model: as `TrainStep` wants it.
+        model: the model, as `TrainStep` takes it.
         config: how to train.
         data: the records.
-        augmentation: crop and variation of the training pictures.
+        augmentation: crop and augmentation of the training images.
         inputs: memory and buffers.
         checkpoint_dir: folder of this training's checkpoints, `state` (to resume) and `best`; one for all workers.
         log_dir: folder of the curves.
-        initialize: sets the weights that the training starts from; called unless it goes on from a checkpoint.
-        progress: who is told, on the chief.
-        distribution: the replicas, of which `prepare` tells; None is one device.
+        initialize: sets the weights that the training starts from; not called where training resumes.
+        progress: receives the progress, on the chief.
+        distribution: the replicas, as `prepare` returns them; None is one device.
 
     Raises:
         ConfigError: the replicas cannot train this configuration.
@@ -143,7 +143,7 @@ def train(
     def staged() -> Iterator[Batch]:
         for begin, end, stage in augmentation.stages(start, config.steps):
             make = partial(batches, begin, stage)
-            # No name holds the dataset, whose pictures in memory go before the next stage reads its own.
+            # No name holds the dataset, so that its images leave the memory before the next stage reads its own.
             yield from islice(distribution.strategy.distribute_datasets_from_function(make), end - begin)
 
     return run.run(staged())
@@ -183,7 +183,7 @@ class _Run:
         self._clock = 0.0
 
     def resume(self) -> int:
-        """Goes back to the newest checkpoint that can be read, if there is one; the steps done by then."""
+        """Restores the newest checkpoint that can be read, if there is one, and returns its step."""
         if self._states.restore_newest():
             self._result = TrainingResult.model_validate_json(self._record.numpy())
         steps = self._result.steps
@@ -198,16 +198,16 @@ class _Run:
         return steps
 
     def begin_anew(self) -> None:
-        """Takes the model's weights as those that the training starts from."""
+        """Starts from the model's weights, which were set from outside."""
         self._train_step.restart_average()
 
     def describe(self, sections: Mapping[str, Section]) -> None:
-        """Writes down what this training was configured with."""
+        """Logs the configuration of this training."""
         if self._board:
             self._board.write_hparams(sections)
 
     def run(self, batches: Iterable[Batch]) -> TrainingResult:
-        """Steps until the last one, or until nothing has become better for long; then takes the best weights."""
+        """Trains until the last step or until patience is exhausted; then restores the best weights."""
         try:
             self._steps(batches)
             self._distribution.wait()
@@ -216,7 +216,7 @@ class _Run:
                 raise
             raise TrainingError(
                 f"worker {self._distribution.worker} lost the others after step {self._result.steps}: one has ended or "
-                f"cannot be reached ({type(error).__name__}). Start all workers again: they go on from the last "
+                f"cannot be reached ({type(error).__name__}). Start all workers again: they resume from the last "
                 "checkpoint"
             ) from error
         if self._result.best:
@@ -251,7 +251,7 @@ class _Run:
         if saves:
             self._record.assign(self._result.model_dump_json())
             self._states.save(self._result.steps)
-            # Neither evaluation nor checkpoint counts in the images per second.
+            # The time of evaluations and checkpoints does not count in the images per second.
             self._clock = time.perf_counter()
 
     def _is_due(self, every: int) -> bool:
@@ -261,7 +261,7 @@ class _Run:
         return 0 < self._config.patience <= self._result.since_best
 
     def _log(self, saves: bool) -> None:
-        """Fetches what the steps since the last time gave; only here the loop waits for the device."""
+        """Fetches and logs the results of the steps since the last call; only here the loop waits for the device."""
         losses, norms, diverged = np.asarray([[float(value) for value in result] for result in self._pending]).T
         if saves and not self._train_step.is_finite():
             diverged[-1] = True
@@ -285,13 +285,13 @@ class _Run:
         self._clock = time.perf_counter()
 
     def _evaluate(self, examples: tf.data.Dataset) -> None:
-        """Evaluates the weights, averaged ones if there are such, and keeps them if they are the best so far."""
+        """Evaluates the weights, or their average if it is kept, and saves them if they are the best so far."""
         step = self._result.steps
         distribution = self._distribution
         with self._train_step.averaged():
             share = examples.shard(distribution.workers, distribution.worker)
             matrix = distribution.sum_over_workers(count(self._predict, share, self._num_classes))
-            evaluation = judge(matrix, step)
+            evaluation = validation_result(matrix, step)
             self._result = self._result.model_copy(update={"history": (*self._result.history, evaluation)})
             is_best = self._result.best is evaluation
             if is_best:
@@ -305,7 +305,7 @@ class _Run:
     ) -> None:
         board.write_evaluation(evaluation)
         board.write_confusion(evaluation.step, matrix)
-        for number, (image, mask) in enumerate(examples.take(self._config.tensorboard_pictures)):
+        for number, (image, mask) in enumerate(examples.take(self._config.tensorboard_images)):
             predicted = self._predict(image).numpy()
             board.write_prediction(evaluation.step, number, image.numpy(), mask.numpy(), predicted)
 

@@ -188,21 +188,21 @@ class Objective:
         Args:
             logits: (batch, height, width, classes) float32.
             masks: (batch, height, width) class ids, or `IGNORE_LABEL`.
-            step: updates done so far, for the ramp of `top_k_fraction`.
+            step: updates done so far, for the ramp of `ohem_fraction`.
 
         Returns:
             Three float32 scalars: weighted sum of the cross-entropies; sum of their weights, 0 when no pixel has a
             label; what is added to the mean.
         """
-        fraction: float | keras.KerasTensor = self._config.top_k_fraction
-        if ramp := self._config.top_k_ramp_steps:
+        fraction: float | keras.KerasTensor = self._config.ohem_fraction
+        if ramp := self._config.ohem_ramp_steps:
             fraction = 1.0 - (1.0 - fraction) * ops.minimum(ops.cast(step, "float32") / ramp, 1.0)
         total, weight = weighted_cross_entropy(
             masks,
             logits,
             self._class_weights,
             label_smoothing=self._config.label_smoothing,
-            fraction=None if self._config.top_k_fraction == 1.0 else fraction,
+            fraction=None if self._config.ohem_fraction == 1.0 else fraction,
         )
         masks, logits = (tensor[:, ::STRIDE, ::STRIDE] for tensor in (masks, logits))
         extra = ops.zeros((), "float32")

@@ -13,13 +13,13 @@ class Progress(Protocol):
     """Receives the progress of a training."""
 
     def begin(self, step: int, steps: int) -> None:
-        """Training begins after `step` of `steps` steps: more than 0 where it resumes."""
+        """Training begins after `step` of `steps` steps; `step` is not 0 where it resumes."""
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
-        """`step` steps are done; `loss` is the mean since the last update."""
+        """`step` steps are done; `loss` is the mean loss since the last update."""
 
     def evaluated(self, evaluation: Evaluation, best: bool) -> None:
-        """The validation split was evaluated; `best` if no evaluation before was better."""
+        """The validation split was evaluated; `best` tells whether the score is the best so far."""
 
 
 class NoProgress:

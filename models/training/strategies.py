@@ -24,7 +24,7 @@ CLUSTER_EXAMPLE = '{"cluster": {"worker": ["host0:port", "host1:port"]}, "task":
 
 @dataclass(frozen=True)
 class Distribution:
-    """The replicas that train together, and this worker's place among them."""
+    """The replicas that train together, and the number of this worker among them."""
 
     name: str
     """`TrainingConfig.strategy`."""
@@ -32,7 +32,7 @@ class Distribution:
     worker: int = 0
     """Number of this worker, from 0."""
     workers: int = 1
-    """How many there are."""
+    """Number of workers."""
 
     @property
     def is_chief(self) -> bool:
@@ -41,18 +41,18 @@ class Distribution:
 
     @property
     def replicas(self) -> int:
-        """How many replicas all workers have together."""
+        """Number of replicas of all workers together."""
         return self.strategy.num_replicas_in_sync
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Variables made inside have a copy on each replica."""
+        """A context in which new variables have a copy on each replica."""
         return self.strategy.scope()
 
     def check(self, config: TrainingConfig) -> None:
         """Refuses a configuration that these replicas cannot train.
 
         Raises:
-            ConfigError: the strategy is another one, or the batch does not split evenly.
+            ConfigError: the configuration has another strategy, or the batch does not split evenly.
         """
         if config.strategy != self.name:
             raise ConfigError(f"training.strategy is {config.strategy!r}, but the replicas are those of {self.name!r}")
@@ -64,7 +64,7 @@ class Distribution:
             )
 
     def sum_over_workers(self, values: np.ndarray) -> np.ndarray:
-        """The sum of what all workers give, which must have one shape and dtype; waits for the last of them."""
+        """The sum of the values of all workers, which must have one shape and dtype; waits for the last worker."""
         if self.workers == 1:
             return values
         # Each replica contributes the value of its worker.
@@ -72,7 +72,7 @@ class Distribution:
         return total // (self.replicas // self.workers)
 
     def wait(self) -> None:
-        """Returns when all workers have come this far."""
+        """Waits until all workers have called this."""
         self.sum_over_workers(np.ones((), np.int64))
 
 
@@ -88,7 +88,7 @@ def _sum_over_replicas(strategy: tf.distribute.Strategy, values: tf.Tensor) -> t
 
 
 def connect_tpu() -> tf.distribute.Strategy:
-    """The strategy of the TPU that this machine, or the variable TPU_NAME, gives access to."""
+    """The strategy of this machine's TPU, or of the TPU that the environment variable TPU_NAME names."""
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
@@ -96,7 +96,7 @@ def connect_tpu() -> tf.distribute.Strategy:
 
 
 def distribute(name: str, *, tpu: Callable[[], tf.distribute.Strategy] = connect_tpu) -> Distribution:
-    """The replicas that `TrainingConfig.strategy` names. To be called before anything else of TensorFlow.
+    """The replicas that `TrainingConfig.strategy` names. Call it before anything else of TensorFlow.
 
     Args:
         name: "one_device": the first GPU or else the processor. "mirrored": all GPUs of this machine. "multi_worker":
@@ -105,7 +105,7 @@ def distribute(name: str, *, tpu: Callable[[], tf.distribute.Strategy] = connect
 
     Raises:
         ConfigError: TF_CONFIG is absent or wrong.
-        TrainingError: the devices are not there.
+        TrainingError: the devices are not available.
     """
     makers: dict[str, Callable[[], Distribution]] = {
         "one_device": lambda: Distribution(name, tf.distribute.get_strategy()),
@@ -117,7 +117,7 @@ def distribute(name: str, *, tpu: Callable[[], tf.distribute.Strategy] = connect
 
 
 def _devices() -> list[str]:
-    """All GPUs or, without any, the logical processors."""
+    """The names of all GPUs or, without a GPU, of the logical CPUs."""
     gpus, processors = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
     found = gpus or processors
     if len(found) < 2:
@@ -137,7 +137,7 @@ def read_cluster(text: str | None) -> tuple[Sequence[str], int]:
     """The addresses of all workers, and the number of this one, from the JSON in TF_CONFIG.
 
     Raises:
-        ConfigError: there is none, or not what this project understands: tasks of type worker.
+        ConfigError: the text is empty, is not valid, or has tasks of another type than worker.
     """
     if not text:
         raise _wrong_cluster("is not set")

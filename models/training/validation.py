@@ -1,4 +1,4 @@
-"""A model judged on a split: whole pictures at their own sizes, one confusion matrix over all pixels."""
+"""Validation during training: whole images at their own sizes, one confusion matrix over all pixels."""
 
 from collections.abc import Callable
 
@@ -17,14 +17,14 @@ Predict = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Evaluation(Section):
-    """How good the model was on the validation split after some step."""
+    """The scores of the model on the validation split after some step."""
 
     step: int = Field(ge=0)
     """Steps done."""
     mean_iou: float
     """Mean IoU over the classes that occur in labels or predictions, in [0, 1]."""
     iou: tuple[float | None, ...]
-    """IoU of each class; None for a class that occurs in neither."""
+    """IoU of each class; None for a class that occurs in neither labels nor predictions."""
 
 
 def predictor(model: keras.Model) -> Predict:
@@ -39,7 +39,7 @@ def predictor(model: keras.Model) -> Predict:
 
 
 def count(predict: Predict, examples: tf.data.Dataset, num_classes: int) -> NDArray[np.int64]:
-    """The confusion matrix of (image, mask) pairs, as `data.input.evaluation_examples` gives them.
+    """The confusion matrix over (image, mask) pairs, as `data.input.evaluation_examples` returns them.
 
     Returns:
         (classes, classes) in pixels, rows the label and columns the prediction.
@@ -50,14 +50,17 @@ def count(predict: Predict, examples: tf.data.Dataset, num_classes: int) -> NDAr
     return total
 
 
-def judge(matrix: NDArray[np.int64], step: int) -> Evaluation:
+def validation_result(matrix: NDArray[np.int64], step: int) -> Evaluation:
     """Scores from the confusion matrix of the whole validation split.
 
     Raises:
         DataError: no pixel has a label.
     """
     if not matrix.any():
-        raise DataError("the validation split has no labelled pixel: its masks hold nothing but void")
+        raise DataError(
+            "the validation split has no labelled pixel: its masks hold nothing but the ignore label (void); check "
+            "data.label_map"
+        )
     scores = iou(matrix)  # (classes,), NaN where a class does not occur
     return Evaluation(
         step=step,

@@ -1,1 +1,1 @@
-"""Weights that a training starts from."""
+"""Weights from files, which a training may start from."""

@@ -1,4 +1,4 @@
-"""Where the weights of a network come from before training: nowhere, published ones, or an earlier network of ours.
+"""The weights that training starts from: random ones, published ones, or those of an earlier network of this project.
 
 =========================  =========================================  ==========================================
 `initial_weights`          what it names                              what is loaded
@@ -14,7 +14,7 @@ a folder or URL            a SavedModel that this project exported,   every weig
                            another SavedModel or TensorFlow Hub       every weight of the backbone
 =========================  =========================================  ==========================================
 
-All or nothing: a source that lacks a weight, or has it in another shape, is refused, and the network stays as it was.
+A source that lacks a weight, or has it in another shape, is refused as a whole, and the network stays as it was.
 """
 
 import os
@@ -41,45 +41,45 @@ _MOBILENET_V3_WIDTHS = (0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class Published:
-    """A network of keras.applications whose layers bear the names of a backbone's."""
+class PretrainedSource:
+    """A network of keras.applications whose layers have the same names as those of a backbone."""
 
     build: Callable[..., keras.Model]
     widths: tuple[float, ...] = (1.0,)
-    """Those with ImageNet weights."""
+    """Width multipliers for which there are ImageNet weights."""
 
 
-PUBLISHED: Mapping[str, Published] = {
-    "mobilenet_v2": Published(keras.applications.MobileNetV2, (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
-    "mobilenet_v3_small": Published(keras.applications.MobileNetV3Small, _MOBILENET_V3_WIDTHS),
-    "mobilenet_v3_large": Published(keras.applications.MobileNetV3Large, _MOBILENET_V3_WIDTHS),
-    "resnet50": Published(keras.applications.ResNet50),
-    "resnet101": Published(keras.applications.ResNet101),
-    "convnext_tiny": Published(keras.applications.ConvNeXtTiny),
+PRETRAINED: Mapping[str, PretrainedSource] = {
+    "mobilenet_v2": PretrainedSource(keras.applications.MobileNetV2, (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+    "mobilenet_v3_small": PretrainedSource(keras.applications.MobileNetV3Small, _MOBILENET_V3_WIDTHS),
+    "mobilenet_v3_large": PretrainedSource(keras.applications.MobileNetV3Large, _MOBILENET_V3_WIDTHS),
+    "resnet50": PretrainedSource(keras.applications.ResNet50),
+    "resnet101": PretrainedSource(keras.applications.ResNet101),
+    "convnext_tiny": PretrainedSource(keras.applications.ConvNeXtTiny),
 }
 
 #: Paths in the MobileNetV2 of TF-Slim, whose weights TensorFlow Hub publishes.
 _SLIM_MOBILENET_V2 = re.compile(
-    r"MobilenetV2/(?:Conv|expanded_conv(?P<unit>_\d+)?/(?P<part>expand|depthwise|project))"
+    r"MobilenetV2/(?:Conv|expanded_conv(?P<block>_\d+)?/(?P<part>expand|depthwise|project))"
     r"/(?P<norm>BatchNorm/)?(?P<weight>\w+)$"
 )
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was loaded. Its text is one line for people."""
+    """What was loaded. As a text it is one line for people."""
 
     source: str
     loaded: int
-    """Number of the network's weights that have values of the source; those of the classifier if it keeps a class."""
+    """Number of the network's weights with values from the source; the classifier's count if it keeps any class."""
     total: int
     """Number of the network's weights."""
     kept_classes: tuple[str, ...] = ()
-    """Of an earlier network of ours: classes whose rows of the classifier were kept."""
+    """Classes whose rows of the classifier were taken from an earlier network of this project."""
     new_classes: tuple[str, ...] = ()
-    """Of an earlier network of ours: classes whose rows of the classifier start anew."""
+    """Classes that an earlier network of this project did not have, whose rows of the classifier stay random."""
     saved_model: bool = False
-    """Whether the source is a SavedModel, of this project or of somebody else."""
+    """Whether the source is a SavedModel, of this project or any other."""
 
     def __str__(self) -> str:
         text = f"initial weights: {self.loaded} of {self.total} from {self.source}"
@@ -96,13 +96,13 @@ class InitialWeights:
 def load_initial_weights(model: DeepLabV3Plus, source: str, *, label_names: Sequence[str]) -> InitialWeights:
     """Sets the weights that training starts from.
 
-    Published weights see pixels as in their own training, so they need `normalization: backbone`. An earlier network
-    of ours brings along the statistics by which it normalised pixels.
+    Published weights need the normalisation of their own training, `normalization: backbone`. An earlier network of
+    this project brings along the statistics by which it normalised pixels.
 
     Args:
         model: built network; changed in place.
         source: `TrainingConfig.initial_weights`. Paths may be anywhere that `tf.io.gfile` reaches.
-        label_names: the network's classes in the order of their ids.
+        label_names: class names of the network, in the order of the class ids.
 
     Raises:
         ConfigError: the source does not exist, or does not fit the network.
@@ -123,10 +123,10 @@ def load_initial_weights(model: DeepLabV3Plus, source: str, *, label_names: Sequ
 
 
 def load_network(path: str | os.PathLike[str]) -> DeepLabV3Plus:
-    """The network inside a SavedModel that this project exported, float32, at the output stride that it predicts at.
+    """The network inside a SavedModel that this project exported, float32, at the output stride of its predictions.
 
     Raises:
-        WorkspaceError: there is no such model.
+        WorkspaceError: the folder does not hold such a model.
     """
     description, labels = load_description(path), load_label_map(path)
     stride = description.inference.output_stride or description.model.output_stride
@@ -136,13 +136,13 @@ def load_network(path: str | os.PathLike[str]) -> DeepLabV3Plus:
     return network
 
 
-def _published(config: ModelConfig) -> Published:
-    if config.backbone not in PUBLISHED:
+def _published(config: ModelConfig) -> PretrainedSource:
+    if config.backbone not in PRETRAINED:
         raise ConfigError(
-            f"keras.applications has no network whose weights fit backbone {config.backbone!r}; it has for "
-            f"{', '.join(PUBLISHED)}; allowed besides: 'random', and a .weights.h5 file or SavedModel of this network"
+            f"keras.applications has no network whose weights fit backbone {config.backbone!r}; it has one for "
+            f"{', '.join(PRETRAINED)}; allowed besides: 'random', and a .weights.h5 file or SavedModel of this network"
         )
-    return PUBLISHED[config.backbone]
+    return PRETRAINED[config.backbone]
 
 
 def _build_published(config: ModelConfig, weights: str | None) -> keras.Model:
@@ -171,7 +171,7 @@ def _weights_of(network: keras.Model) -> Weights:
 
 @contextmanager
 def _local(path: str) -> Iterator[str]:
-    """The file itself, or a copy of it on this machine while it is read."""
+    """A context with the path of the file itself or, if it is remote, of a temporary local copy."""
     if not tf.io.gfile.exists(path):
         raise ConfigError("there is no such file")
     if os.path.exists(path):
@@ -187,9 +187,9 @@ def _read(network: keras.Model, path: str) -> Weights:
     """The weights of a network, from a file of exactly this network.
 
     Raises:
-        ValueError: the file is of another one.
+        ValueError: the file belongs to another network.
     """
-    # Keras passes over some of what a file lacks and says so in a warning, at times without need.
+    # Keras skips some of what a file lacks and says so in a warning, at times without need.
     network.set_weights([np.full(weight.shape, np.nan, weight.dtype) for weight in network.weights])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
@@ -210,14 +210,14 @@ def _load_file(model: DeepLabV3Plus, source: str, label_names: Sequence[str]) ->
                 return _load_backbone(model, source, lambda: _read(network(), path))
             weights = _read(type(model).from_config({**model.get_config(), "num_classes": classes}), path)
         except (OSError, RuntimeError) as error:
-            raise TrainingError(f"the file is damaged or no HDF5 ({error})") from error
+            raise TrainingError(f"the file is damaged or not in HDF5 format ({error})") from error
         except (ValueError, KeyError) as error:
             raise ConfigError(
                 f"the file holds neither this network (of the same configuration) nor that of keras.applications for "
                 f"backbone {model.config.backbone!r} and width {model.config.width}, made with include_top=False: "
                 f"{str(error).splitlines()[0]}"
             ) from error
-    # The file does not say which classes it knows: as many count as the same ones.
+    # The file does not name its classes: where their number is the same, they are taken for the same classes.
     known = label_names if classes == model.num_classes else ()
     return _load_network(model, source, label_names, weights, known)
 
@@ -225,7 +225,7 @@ def _load_file(model: DeepLabV3Plus, source: str, label_names: Sequence[str]) ->
 def _load_saved_model(model: DeepLabV3Plus, source: str, label_names: Sequence[str]) -> InitialWeights:
     folder = source if tf.io.gfile.isdir(source) else download_module(source)
     if not tf.saved_model.contains_saved_model(folder):
-        raise ConfigError(f"folder {folder} holds no SavedModel; allowed: one with a saved_model.pb")
+        raise ConfigError(f"folder {folder} does not hold a SavedModel; allowed: a folder with a saved_model.pb")
     ours = tf.io.gfile.exists(os.path.join(folder, "assets", MODEL_FILE))
     try:
         weights = exported_weights(folder) if ours else dict(listed_variables(folder, "variables"))
@@ -241,7 +241,7 @@ def _load_saved_model(model: DeepLabV3Plus, source: str, label_names: Sequence[s
 
 
 def _by_layer(weights: Weights) -> dict[str, dict[str, np.ndarray]]:
-    """The weights of each layer by their names."""
+    """Layer name -> weight name -> value."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for path, array in weights.items():
         _, layer, name = f"//{_keras_path(path)}".rsplit("/", 2)
@@ -250,22 +250,22 @@ def _by_layer(weights: Weights) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _keras_path(path: str) -> str:
-    """The path that keras.applications gives a weight of TF-Slim's MobileNetV2; any other path as it is."""
+    """The path in keras.applications of a weight of TF-Slim's MobileNetV2; any other path stays as it is."""
     match = _SLIM_MOBILENET_V2.search(path)
     if not match:
         return path
-    unit, part, norm, weight = match.groups()
+    block, part, norm, weight = match.groups()
     if part is None:
         return f"{'bn_Conv1' if norm else 'Conv1'}/{weight}"
-    return f"{f'block{unit}' if unit else 'expanded_conv'}_{part}{'_BN' if norm else ''}/{weight}"
+    return f"{f'block{block}' if block else 'expanded_conv'}_{part}{'_BN' if norm else ''}/{weight}"
 
 
 def _load_backbone(model: DeepLabV3Plus, source: str, read: Callable[[], Weights]) -> InitialWeights:
-    """Copies the weights of a published network, which `read` gives, by layer name and weight name."""
+    """Copies the weights of a published network, which `read` returns, by layer name and weight name."""
     if model.config.normalization != "backbone":
         raise ConfigError(
             f"published weights need model.normalization 'backbone', not {model.config.normalization!r}: they were "
-            "trained on pixels that were normalised so"
+            "trained on pixels that were normalised in that way"
         )
     theirs = _by_layer(read())
     ours: dict[str, list[keras.Variable]] = {}
@@ -279,7 +279,7 @@ def _load_backbone(model: DeepLabV3Plus, source: str, read: Callable[[], Weights
 
 
 def _value(weight: keras.Variable, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
-    """The array for one of a layer's `count` weights; the names of a layer's only weight differ among libraries."""
+    """The array for one of a layer's `count` weights; a layer's only weight is taken whatever its name."""
     array = next(iter(arrays.values())) if count == len(arrays) == 1 else arrays.get(weight.name)
     shape = tuple(weight.shape)
     if array is not None and shape[3:] == (1,) and array.shape[2:] == (1, shape[2]):
@@ -289,22 +289,22 @@ def _value(weight: keras.Variable, arrays: Mapping[str, np.ndarray], count: int)
 
 
 def _load_features(model: DeepLabV3Plus, source: str, weights: Weights) -> InitialWeights:
-    """Copies the weights of a feature extractor of ours."""
+    """Copies the weights of a feature extractor of this project."""
     places = [weight for layer in model.feature_layers for weight in layer.weights]
     _assign(places, _placed(weights, places))
     return InitialWeights(source, len(places), len(model.weights))
 
 
 def _placed(weights: Weights, places: Sequence[keras.Variable]) -> dict[str, np.ndarray | None]:
-    """The value for each weight of a network of ours, by its path.
+    """The value for each weight of a network of this project, by its path.
 
     Raises:
-        ConfigError: there are values without a place.
+        ConfigError: some values do not belong to any weight.
     """
     if extra := sorted(weights.keys() - {weight.path for weight in places}):
         raise ConfigError(
-            f"it is of a network with another configuration: {len(extra)} of its weights have no place in this one, "
-            f"such as {extra[0]}"
+            f"it belongs to a network with another configuration: {len(extra)} of its weights have no place in this "
+            f"one, such as {extra[0]}"
         )
     return {weight.path: weights.get(weight.path) for weight in places}
 
@@ -312,7 +312,7 @@ def _placed(weights: Weights, places: Sequence[keras.Variable]) -> dict[str, np.
 def _load_network(
     model: DeepLabV3Plus, source: str, label_names: Sequence[str], weights: Weights, known_names: Sequence[str]
 ) -> InitialWeights:
-    """Copies the weights of a whole network; of its classifier those of the classes that both know by name."""
+    """Copies the weights of a whole network, but of its classifier only the rows of the classes that both have."""
     values = _placed(weights, model.weights)
     kept = tuple(name for name in label_names if name in known_names)
     rows = [(label_names.index(name), known_names.index(name)) for name in kept]
@@ -325,7 +325,7 @@ def _load_network(
 
 
 def _with_rows(weight: keras.Variable, array: np.ndarray | None, rows: Sequence[tuple[int, int]]) -> np.ndarray | None:
-    """The classifier's weight with the rows (ours, theirs) of `array`; `array` itself if they are of another size."""
+    """The classifier's weight with the rows (ours, theirs) of `array`; `array` itself if its other sides differ."""
     value = np.array(keras.ops.convert_to_numpy(weight))
     if array is None or array.shape[:-1] != value.shape[:-1]:
         return array

@@ -1,7 +1,7 @@
 """The weights in SavedModels, read as numbers.
 
-A SavedModel, of TensorFlow Hub or not, is a program: `hub.load` and `tf.saved_model.load` run what it wants to be run
-then. Here its checkpoint alone is read, as arrays, and nothing of it runs.
+A SavedModel, from TensorFlow Hub or elsewhere, is a program, and `hub.load` and `tf.saved_model.load` may run parts of
+it. Here only its checkpoint is read, as arrays, and nothing of it runs.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from models.export.saved_model import load_description
 #: Values of weights by their paths: names joined by "/", the layer's and the weight's own last.
 Weights = Mapping[str, np.ndarray]
 
-#: Where the checkpoint of a TensorFlow 2 SavedModel describes its objects; TensorFlow 1 had names alone.
+#: Entry in which the checkpoint of a TensorFlow 2 SavedModel describes its objects; TensorFlow 1 had only names.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def exported_weights(folder: str) -> Weights:
-    """Of a network, or of a feature extractor, that this project exported."""
+    """The weights of a network, or of a feature extractor, that this project exported."""
     arrays = [array for _, array in listed_variables(folder, "weights")]
     return dict(zip(load_description(folder).weights, arrays, strict=True))
 
@@ -33,7 +33,7 @@ def listed_variables(folder: str, attribute: str) -> list[tuple[str, np.ndarray]
     """The names and values of the variables that a SavedModel's object lists in an attribute, in order.
 
     They come from the checkpoint inside; nothing of the SavedModel is loaded or run. `variables` is the attribute that
-    TensorFlow Hub's interface asks for; TensorFlow 1 has none, and all variables count.
+    TensorFlow Hub's interface requires; a SavedModel of TensorFlow 1 has no attributes, and all its variables are read.
     """
     checkpoint = tf.train.load_checkpoint(os.path.join(folder, "variables", "variables"))
     if not checkpoint.has_tensor(_OBJECT_GRAPH):
@@ -46,13 +46,13 @@ def listed_variables(folder: str, attribute: str) -> list[tuple[str, np.ndarray]
 
 
 def download_module(handle: str) -> str:
-    """The folder of a TensorFlow Hub module, downloaded as its protocol says and kept in Keras' cache.
+    """The folder of a TensorFlow Hub module, downloaded by Hub's protocol and kept in Keras' cache.
 
     The tensorflow-hub package does the same, but needs a module that setuptools no longer has.
 
     Raises:
-        ConfigError: the handle is no URL.
-        TrainingError: there is nothing to be had from it.
+        ConfigError: the handle is not a URL.
+        TrainingError: the download fails.
     """
     if not handle.startswith(("http://", "https://")):
         raise ConfigError(

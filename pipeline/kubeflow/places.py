@@ -24,8 +24,8 @@ class Place(NamedTuple):
 def read_places(config: Config) -> Iterator[Place]:
     """What the stages read beside artifacts."""
     yield Place(Stage.EXAMPLE_GEN, "data.path", config.data.path)
-    if config.data.evaluation not in ("fixed", "window"):
-        yield Place(Stage.EXAMPLE_GEN, "data.evaluation", config.data.evaluation)
+    if config.data.test_set not in ("fixed", "window"):
+        yield Place(Stage.EXAMPLE_GEN, "data.test_set", config.data.test_set)
     weights = config.training.initial_weights
     if weights not in ("random", "imagenet") and is_local(weights):
         yield Place(Stage.TRAINER, "training.initial_weights", weights)

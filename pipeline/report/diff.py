@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.section import with_current_names
+from pipeline.config import Config
 from pipeline.workspace import CONFIG_FILE, run_folders
 
 
@@ -30,8 +32,8 @@ class ConfigDiff:
 
 
 def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The settings that differ, in alphabetical order."""
-    old, new = dict(_settings(before)), dict(_settings(after))
+    """The settings that differ, in alphabetical order; those that were renamed since by their current names."""
+    old, new = (dict(_settings(with_current_names(Config, tree)[0])) for tree in (before, after))
     return [
         Change(key, old.get(key, ""), new.get(key, ""))
         for key in sorted({*old, *new})

@@ -21,7 +21,7 @@ from data.augment import (
     scale_factor,
     scaled_size,
 )
-from data.config import AugmentConfig, FinishConfig
+from data.config import AugmentConfig, ProgressiveResizingConfig
 from data.features import IGNORE_LABEL
 
 MEAN = tf.constant([90.0, 100.0, 110.0])
@@ -220,7 +220,10 @@ def test_scales_in_the_wrong_order_are_refused() -> None:
 
 def test_the_finish_takes_the_place_of_the_first_view() -> None:
     config = AugmentConfig(
-        crop=64, scale_max=0.9, hue=0.1, finish=FinishConfig(after=0.7, crop=(96, 128), scale_min=0.8, scale_max=1.2)
+        crop=64,
+        scale_max=0.9,
+        hue=0.1,
+        progressive_resizing=ProgressiveResizingConfig(after=0.7, crop=(96, 128), scale_min=0.8, scale_max=1.2),
     )
     first = AugmentConfig(crop=64, scale_max=0.9, hue=0.1)
     last = AugmentConfig(crop=(96, 128), scale_min=0.8, scale_max=1.2, hue=0.1)

@@ -266,7 +266,7 @@ def test_all_complete_spans_before_the_window_are_replayed_if_any(tmp_path: Path
     [
         ({"path": "d", "spans": {"window": 2}}, "need a pattern in path"),
         ({"path": "d", "spans": {"replay": 0.5}}, "need a pattern in path"),
-        ({"path": "d", "evaluation": "window"}, "need a pattern in path"),
+        ({"path": "d", "test_set": "window"}, "need a pattern in path"),
         ({"path": "d/{SPAN}", "spans": {"window": 0}}, "greater than or equal to 1"),
         ({"path": "d/{SPAN}", "spans": {"span": "2026-01-01"}}, "is a date, but the spans of 'd/{SPAN}' have numbers"),
         ({"path": "d/{YYYY}{MM}{DD}", "spans": {"span": 3}}, "is a number, but the spans of .* are days"),
@@ -279,7 +279,7 @@ def test_settings_that_do_not_go_with_the_path_are_refused(values: dict, text: s
 
 def test_the_settings_survive_json():
     config = DataConfig.model_validate(
-        {"path": "d/{YYYY}{MM}{DD}", "spans": {"span": "2026-01-01", "window": "all"}, "evaluation": "window"}
+        {"path": "d/{YYYY}{MM}{DD}", "spans": {"span": "2026-01-01", "window": "all"}, "test_set": "window"}
     )
     assert DataConfig.model_validate_json(config.model_dump_json()) == config
     assert config.spans.span == date(2026, 1, 1)

@@ -168,3 +168,79 @@ def test_thresholds_by_class_and_slice_are_taken(tiny_dataset: Path) -> None:
     assert config.evaluation.classes["leaf"].min_iou == 0.3
     assert config.evaluation.classes["leaf"].max_drop is None
     assert config.evaluation.slices["size:<256"].max_drop == 0.1
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "pipeline.config"]
+
+
+FORMER_NAMES = """
+data: {path: "/data/span-{SPAN}", evaluation: window}
+augment:
+  finish: {after: 0.75, crop: 512}
+training:
+  tensorboard_pictures: 2
+  loss: {top_k_fraction: 0.5, top_k_ramp_steps: 100}
+"""
+
+
+def test_former_names_of_keys_are_read_with_a_warning_that_names_both(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(FORMER_NAMES)
+    config = load_config(path, ["augment.finish.after=0.5", "training.loss={top_k_fraction: 0.25}"])
+    assert config.data.test_set == "window"
+    assert config.augment.progressive_resizing is not None
+    assert (config.augment.progressive_resizing.after, config.augment.progressive_resizing.crop) == (0.5, 512)
+    assert (config.training.loss.ohem_fraction, config.training.loss.ohem_ramp_steps) == (0.25, 0)
+    assert config.training.tensorboard_images == 2
+    warnings = warnings_of(caplog)
+    assert len(set(warnings)) == len(warnings)
+    for former, current in (
+        ("data.evaluation", "data.test_set"),
+        ("augment.finish", "augment.progressive_resizing"),
+        ("training.loss.top_k_fraction", "training.loss.ohem_fraction"),
+        ("training.loss.top_k_ramp_steps", "training.loss.ohem_ramp_steps"),
+        ("training.tensorboard_pictures", "training.tensorboard_images"),
+    ):
+        assert any(f"The key {former} is now called {current}. Please rename it" in text for text in warnings)
+
+
+def test_current_names_are_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(load_config(None, DATA).model_dump_json())
+    load_config(path, ["augment.progressive_resizing.after=0.5"])
+    assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("in_file", "override"), [("finish", "progressive_resizing"), ("progressive_resizing", "finish")]
+)
+def test_an_override_wins_by_either_name(tmp_path: Path, in_file: str, override: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"augment: {{{in_file}: {{after: 0.75}}}}\n")
+    config = load_config(path, [*DATA, f"augment.{override}.after=0.5"])
+    assert config.augment.progressive_resizing is not None
+    assert config.augment.progressive_resizing.after == 0.5
+
+
+def test_a_mistake_below_a_former_name_is_blamed_on_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("augment: {finish: {after: 0.75}}\n")
+    with pytest.raises(ConfigError, match=r"^--set: augment\.progressive_resizing\.after=5: .*less than 1"):
+        load_config(path, [*DATA, "augment.finish.after=5"])
+
+
+def test_one_field_under_both_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("training: {loss: {top_k_fraction: 0.5, ohem_fraction: 0.5}}\n")
+    with pytest.raises(
+        ConfigError, match=r"training\.loss\.top_k_fraction is the former name of training\.loss\.ohem_"
+    ):
+        load_config(path, DATA)
+
+
+def test_a_search_takes_former_names_of_fields() -> None:
+    config = load_config(None, [*DATA, "tuning.space={training.loss.top_k_fraction: {min: 0.25, max: 1.0}}"])
+    assert list(config.tuning.space) == ["training.loss.ohem_fraction"]

@@ -1,4 +1,4 @@
-"""The feature extractors that the DeepLab networks can stand on. A new one is a file and an entry in `BACKBONES`."""
+"""The feature extractors of the DeepLab networks. A new one is a file and an entry in `BACKBONES`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Backbone:
     epsilon: float
     """Epsilon of the published batch normalisation."""
     middle: str
-    """The layer whose output, at stride 8, the head "lraspp" reads: as in research/deeplab, where it knows the
+    """The layer whose output, at stride 8, the head "lraspp" reads; the same as in research/deeplab where that has the
     network."""
 
 
@@ -29,12 +29,12 @@ def _mobilenet_v2(divisor: int) -> Backbone:
     return Backbone(partial(mobilenet_v2.build, divisor), symmetric, mobilenet_v2.EPSILON, "block_5_depthwise_relu")
 
 
-def _mobilenet_v3(units: tuple[mobilenet_v3.Unit, ...], low_level_unit: int, middle_unit: int) -> Backbone:
+def _mobilenet_v3(blocks: tuple[mobilenet_v3.Block, ...], low_level_block: int, middle_block: int) -> Backbone:
     return Backbone(
-        partial(mobilenet_v3.build, units, low_level_unit),
+        partial(mobilenet_v3.build, blocks, low_level_block),
         symmetric,
         mobilenet_v3.EPSILON,
-        f"expanded_conv_{middle_unit}_depthwise_act",
+        f"expanded_conv_{middle_block}_depthwise_act",
     )
 
 
@@ -91,8 +91,8 @@ def build_backbone(
         name: a key of `BACKBONES`.
         output_stride: ratio of the input's resolution to that of the last features: 8, 16 or 32.
         width: channel multiplier, within the backbone's `models.config.WIDTHS`.
-        momentum: of the moving averages of batch normalisation.
-        epsilon: of batch normalisation; None takes that of the published network.
+        momentum: momentum of the moving averages of batch normalisation.
+        epsilon: epsilon of batch normalisation; None takes that of the published network.
 
     Returns:
         A model from normalised float images (batch, height, width, 3) to a dict of the low-level and the last

@@ -1,4 +1,4 @@
-"""What the backbones share."""
+"""Parts that several backbones share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class BatchNorm:
     """The batch normalisation of one part of a network."""
 
     momentum: float = 0.99
-    """Of the moving averages, in [0, 1)."""
+    """Momentum of the moving averages, in [0, 1)."""
     epsilon: float = 1e-3
     """Added to the variance."""
 
@@ -29,7 +29,7 @@ def symmetric(images: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def truncated_normal(stddev: float) -> initializers.Initializer:
-    """A new initialiser; one for each weight, since an instance that is used twice gives equal values."""
+    """A new initialiser. Each weight needs its own, since an instance that is used twice gives equal values."""
     return initializers.TruncatedNormal(stddev=stddev)
 
 
@@ -68,16 +68,16 @@ def mobile_depthwise(
 
 
 def atrous_schedule(strides: Sequence[int], output_stride: int, stem_stride: int) -> list[tuple[int, int]]:
-    """(stride, dilation rate) of each unit, so that the features end at `output_stride`.
+    """(stride, dilation rate) of each block, so that the features end at `output_stride`.
 
-    Once the target is reached a unit's stride becomes 1 and the following units multiply their rate
+    Once the target is reached a block's stride becomes 1 and the following blocks multiply their rate
     (DeepLabV3, section 3.1; `stack_blocks_dense` of research/deeplab). No weight changes its shape, so the same
     weights serve at every output stride.
 
     Args:
-        strides: nominal stride of each unit.
-        output_stride: ratio of the input's resolution to that of the last unit.
-        stem_stride: ratio of the input's resolution to that of the first unit's input.
+        strides: nominal stride of each block.
+        output_stride: ratio of the input's resolution to that of the last block.
+        stem_stride: ratio of the input's resolution to that of the first block's input.
     """
     schedule = []
     reached, rate = stem_stride, 1

@@ -2,10 +2,10 @@
 
 Why this one and not EfficientNetV2, which is about as young and as large:
 
-- Its normalisation is by pixel. Batch normalisation needs a dozen pictures in a step, or replicas that synchronise;
-  layer normalisation is the same for one picture and for many, in training and in prediction.
-- It has no squeeze-and-excitation, so that what the features say of a place depends on its surroundings, and not on
-  the size of the crop or window that it is seen in.
+- Its normalisation is by pixel. Batch normalisation needs a dozen images in a step, or replicas that synchronise;
+  layer normalisation is the same for one image and for many, in training and in prediction.
+- It has no squeeze-and-excitation, so that the features at a place depend on its surroundings and not on the size of
+  the crop or window that it is seen in.
 - Its strides stand in layers of their own that do not overlap. Without them, dilated, the features at every 2nd or 4th
   pixel equal those at the next larger output stride, which is what atrous convolution promises.
 - Its authors publish results in segmentation (UperNet on ADE20K, section 4), those of EfficientNetV2 do not.
@@ -13,8 +13,8 @@ Why this one and not EfficientNetV2, which is about as young and as large:
 Layers bear the names of `keras.applications.ConvNeXtTiny`. Two deviations from it, neither of which changes a number
 where its weights are copied and sides are multiples of 32: the 7x7 convolutions are depthwise ones, since TensorFlow
 has no gradient of grouped ones on a CPU (`models.weights.initial_weights` reshapes their kernels); and images of
-other sizes are padded below and to the right, where it cuts them off. The
-features come from before its last normalisation.
+other sizes are padded below and to the right, where it cuts them off. The features come from before its last
+normalisation.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from keras import layers
 from models.network.backbones.blocks import BatchNorm, atrous_schedule, truncated_normal
 from models.network.kernels import Conv2D, DepthwiseConv2D
 
-#: (channels, units, stride of the patches before them): section 2 of the paper, ConvNeXt-T.
+#: (channels, blocks, stride of the patches before them): section 2 of the paper, ConvNeXt-T.
 STAGES = ((96, 3, 4), (192, 3, 2), (384, 9, 2), (768, 3, 2))
-#: Of the layer normalisations.
+#: Epsilon of the layer normalisations.
 EPSILON = 1e-6
-#: Of ImageNet's pixels in [0, 255], RGB.
+#: Mean and standard deviation of ImageNet's pixels in [0, 255], RGB.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STDDEV = (58.395, 57.12, 57.375)
 
@@ -46,7 +46,7 @@ class LayerScale(layers.Layer):
     """`inputs * gamma` by channel, gamma learned (Touvron et al., arXiv 2103.17239).
 
     Args:
-        initial: what gamma starts from; small, so that each unit starts near the identity.
+        initial: what gamma starts from; small, so that each block starts near the identity.
     """
 
     def __init__(self, initial: float = 1e-6, **kwargs: Any) -> None:
@@ -69,9 +69,9 @@ def _norm(name: str) -> layers.Layer:
 
 
 def _patches(x: keras.KerasTensor, channels: int, size: int, stride: int, rate: int, name: str) -> keras.KerasTensor:
-    """Convolution whose kernel is as large as its nominal stride: (height, width) to ceil of their stride-th part.
+    """Convolution whose kernel is as large as its nominal stride; (height, width) shrink by the stride, rounded up.
 
-    Padding stands below and to the right only: so the grid begins at the first pixel at every stride and rate.
+    Padding is added below and to the right only, so that the grid begins at the first pixel at every stride and rate.
     """
     margin = (size - 1) * rate
     x = layers.ZeroPadding2D(((0, margin), (0, margin)), name=f"{name}_pad")(x)
@@ -80,7 +80,7 @@ def _patches(x: keras.KerasTensor, channels: int, size: int, stride: int, rate: 
     )(x)
 
 
-def _unit(x: keras.KerasTensor, prefix: str, rate: int) -> keras.KerasTensor:
+def _block(x: keras.KerasTensor, prefix: str, rate: int) -> keras.KerasTensor:
     """Depthwise 7x7, layer normalisation, inverted bottleneck with GELU, and the sum with the input (figure 4)."""
     inputs, channels = x, x.shape[-1]
     x = DepthwiseConv2D(
@@ -120,8 +120,8 @@ def build(output_stride: int, width: float, norm: BatchNorm) -> keras.Model:
             x = _norm(f"convnext_tiny_downsampling_layernorm_{stage - 1}")(x)
             x = _patches(x, channels, size, stride, rate, f"convnext_tiny_downsampling_conv_{stage - 1}")
         rate_below = rate * size // stride
-        for unit in range(count):
-            x = _unit(x, f"convnext_tiny_stage_{stage}_block_{unit}", rate_below)
+        for block in range(count):
+            x = _block(x, f"convnext_tiny_stage_{stage}_block_{block}", rate_below)
         if stage == 0:
             features[4] = x
     features[output_stride] = x

@@ -1,13 +1,13 @@
 """ResNet v1 (He et al., arXiv 1512.03385) as a dense feature extractor, in three forms.
 
 - As published: layers bear the names of `keras.applications.ResNet50` and `ResNet101`, so that weights can be copied by
-  name. The stride of a stage stands in the first 1x1 convolution of its first unit, so the 3x3 convolution after it is
+  name. The stride of a stage stands in the first 1x1 convolution of its first block, so the 3x3 convolution after it is
   the first to be dilated where that stride is lost; every convolution has a bias.
 - "beta", as in research/deeplab (core/resnet_v1_beta.py): three 3x3 convolutions at the root, the stride of a stage in
-  the 3x3 convolution of its last unit, and multi-grid rates in the last stage (DeepLabV3, section 3.2.1). Its
+  the 3x3 convolution of its last block, and multi-grid rates in the last stage (DeepLabV3, section 3.2.1). Its
   convolutions have no bias, and shortcuts with a stride only drop pixels.
-- The shallow networks of 18 and 34 layers, of units of two 3x3 convolutions without bias. Few of their operations are
-  anything but wide convolutions, which makes them the quickest to train on a CPU (docs/performance.md).
+- The shallow networks of 18 and 34 layers, whose blocks have two 3x3 convolutions without bias. Nearly all of their
+  operations are wide convolutions, which makes them the quickest to train on a CPU (docs/performance.md).
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from models.network.backbones.blocks import BatchNorm, atrous_schedule, round_ch
 from models.network.kernels import Conv2D
 
 #: Units of each stage by depth: table 1 of the paper.
-UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-#: Channels of the 3x3 convolutions of each stage; bottleneck units put out four times as many.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+#: Channels of the 3x3 convolutions of each stage; bottleneck blocks put out four times as many.
 CHANNELS = (64, 128, 256, 512)
-#: The decoder reads the third convolution of this unit (stage, unit), before the sum, as research/deeplab does.
-LOW_LEVEL_UNIT = (2, 2)
-#: Rates of the last stage's units of the beta form, times that of the stage.
+#: The decoder reads the third convolution of this block (stage, block), before the sum, as research/deeplab does.
+LOW_LEVEL_BLOCK = (2, 2)
+#: Rates of the blocks in the last stage of the beta form, relative to that of the stage.
 MULTI_GRID = (1, 2, 4)
 EPSILON = 1.001e-5
 BETA_EPSILON = 1e-5
@@ -34,19 +34,19 @@ IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One bottleneck unit."""
+class Block:
+    """One residual block."""
 
     stage: int
     """2 to 5, as in table 1 of the paper."""
     number: int
-    """Within the stage, from 1."""
+    """Number within the stage, from 1."""
     channels: int
-    """Of the 3x3 convolution."""
+    """Channels of the 3x3 convolution."""
     stride: int
-    """Nominal: output stride 32 has all of them."""
+    """Nominal stride, which the block has at output stride 32."""
     grid: int
-    """Multiplies the dilation rate."""
+    """Factor of the dilation rate (multi-grid)."""
 
 
 def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
@@ -54,19 +54,19 @@ def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
     return ops.flip(images, axis=-1) - ops.convert_to_tensor(IMAGENET_MEAN_BGR, dtype="float32")
 
 
-def units(depth: int) -> Iterator[Unit]:
-    """The units as published: each stage but the first begins with a stride."""
-    for stage, (count, channels) in enumerate(zip(UNITS[depth], CHANNELS, strict=True), start=2):
+def blocks(depth: int) -> Iterator[Block]:
+    """The blocks as published: each stage but the first begins with a stride."""
+    for stage, (count, channels) in enumerate(zip(BLOCKS[depth], CHANNELS, strict=True), start=2):
         for number in range(1, count + 1):
-            yield Unit(stage, number, channels, 2 if number == 1 and stage > 2 else 1, 1)
+            yield Block(stage, number, channels, 2 if number == 1 and stage > 2 else 1, 1)
 
 
-def beta_units(depth: int) -> Iterator[Unit]:
-    """The units of the beta form: each stage but the last ends with a stride."""
-    for stage, (count, channels) in enumerate(zip(UNITS[depth], CHANNELS, strict=True), start=2):
+def beta_blocks(depth: int) -> Iterator[Block]:
+    """The blocks of the beta form: each stage but the last ends with a stride."""
+    for stage, (count, channels) in enumerate(zip(BLOCKS[depth], CHANNELS, strict=True), start=2):
         for number in range(1, count + 1):
             grid = MULTI_GRID[number - 1] if stage == 5 else 1
-            yield Unit(stage, number, channels, 2 if number == count and stage < 5 else 1, grid)
+            yield Block(stage, number, channels, 2 if number == count and stage < 5 else 1, grid)
 
 
 def _conv(
@@ -105,15 +105,15 @@ def _beta_root(x: keras.KerasTensor, norm: BatchNorm) -> keras.KerasTensor:
 
 
 def _bottleneck(
-    x: keras.KerasTensor, unit: Unit, stride: int, rate: int, norm: BatchNorm, beta: bool
+    x: keras.KerasTensor, block: Block, stride: int, rate: int, norm: BatchNorm, beta: bool
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """One unit: the normalised third convolution (4 * channels), and the rectified sum with the shortcut."""
-    prefix, channels, bias = f"conv{unit.stage}_block{unit.number}", unit.channels, not beta
+    """One block: the normalised third convolution (4 * channels), and the rectified sum with the shortcut."""
+    prefix, channels, bias = f"conv{block.stage}_block{block.number}", block.channels, not beta
     first_stride, second_stride = (1, stride) if beta else (stride, 1)
-    # A stride that is lost before the 3x3 convolution dilates that one already, not only the following units.
-    rate *= unit.grid if beta else unit.stride // stride
+    # A stride that is lost before the 3x3 convolution dilates that one already, not only the following blocks.
+    rate *= block.grid if beta else block.stride // stride
     shortcut = x
-    if unit.number == 1:
+    if block.number == 1:
         shortcut = norm(f"{prefix}_0_bn")(_conv(x, 4 * channels, 1, f"{prefix}_0_conv", stride, bias=bias))
     elif stride > 1:
         shortcut = layers.MaxPooling2D(1, strides=stride, padding="same", name=f"{prefix}_0_pool")(x)
@@ -126,16 +126,16 @@ def _bottleneck(
     return residual, layers.ReLU(name=f"{prefix}_out")(x)
 
 
-def _basic(x: keras.KerasTensor, unit: Unit, stride: int, rate: int, norm: BatchNorm) -> keras.KerasTensor:
-    """One unit of the shallow networks: the rectified sum of two 3x3 convolutions and the shortcut."""
-    prefix = f"conv{unit.stage}_block{unit.number}"
+def _basic(x: keras.KerasTensor, block: Block, stride: int, rate: int, norm: BatchNorm) -> keras.KerasTensor:
+    """One block of the shallow networks: the rectified sum of two 3x3 convolutions and the shortcut."""
+    prefix = f"conv{block.stage}_block{block.number}"
     shortcut = x
-    if unit.stride > 1:
-        shortcut = norm(f"{prefix}_0_bn")(_conv(x, unit.channels, 1, f"{prefix}_0_conv", stride, bias=False))
-    x = norm(f"{prefix}_1_bn")(_conv(x, unit.channels, 3, f"{prefix}_1_conv", stride, rate, bias=False))
+    if block.stride > 1:
+        shortcut = norm(f"{prefix}_0_bn")(_conv(x, block.channels, 1, f"{prefix}_0_conv", stride, bias=False))
+    x = norm(f"{prefix}_1_bn")(_conv(x, block.channels, 3, f"{prefix}_1_conv", stride, rate, bias=False))
     x = layers.ReLU(name=f"{prefix}_1_relu")(x)
-    rate *= unit.stride // stride  # a stride that is lost dilates what follows it, within the unit too
-    x = norm(f"{prefix}_2_bn")(_conv(x, unit.channels, 3, f"{prefix}_2_conv", 1, rate, bias=False))
+    rate *= block.stride // stride  # a stride that is lost dilates what follows it, within the block too
+    x = norm(f"{prefix}_2_bn")(_conv(x, block.channels, 3, f"{prefix}_2_conv", 1, rate, bias=False))
     x = layers.Add(name=f"{prefix}_add")([shortcut, x])
     return layers.ReLU(name=f"{prefix}_out")(x)
 
@@ -149,15 +149,15 @@ def build_shallow(depth: int, output_stride: int, width: float, norm: BatchNorm)
         width: multiplies the channels: 64 in stage 2, 512 in stage 5.
         norm: batch normalisation of every layer.
     """
-    plan = [replace(unit, channels=round_channels(unit.channels * width)) for unit in units(depth)]
-    schedule = atrous_schedule([unit.stride for unit in plan], output_stride, stem_stride=4)
+    plan = [replace(block, channels=round_channels(block.channels * width)) for block in blocks(depth)]
+    schedule = atrous_schedule([block.stride for block in plan], output_stride, stem_stride=4)
 
     images = keras.Input((None, None, 3), name="normalized_images")
     x = _root(images, norm, plan[0].channels, bias=False)
     features = {}
-    for unit, (stride, rate) in zip(plan, schedule, strict=True):
-        x = _basic(x, unit, stride, rate, norm)
-        if unit.stage == LOW_LEVEL_UNIT[0]:
+    for block, (stride, rate) in zip(plan, schedule, strict=True):
+        x = _basic(x, block, stride, rate, norm)
+        if block.stage == LOW_LEVEL_BLOCK[0]:
             features[4] = x
     features[output_stride] = x
     return keras.Model(images, features, name=f"resnet{depth}")
@@ -168,21 +168,21 @@ def build(depth: int, beta: bool, output_stride: int, width: float, norm: BatchN
 
     Args:
         depth: 50 or 101 layers.
-        beta: whether in the form of research/deeplab.
+        beta: whether it has the form of research/deeplab.
         output_stride: 8, 16 or 32.
         width: 1.0; the published network has no other.
         norm: batch normalisation of every layer.
     """
     del width
-    plan = list(beta_units(depth) if beta else units(depth))
-    schedule = atrous_schedule([unit.stride for unit in plan], output_stride, stem_stride=4)
+    plan = list(beta_blocks(depth) if beta else blocks(depth))
+    schedule = atrous_schedule([block.stride for block in plan], output_stride, stem_stride=4)
 
     images = keras.Input((None, None, 3), name="normalized_images")
     x = _beta_root(images, norm) if beta else _root(images, norm)
     features = {}
-    for unit, (stride, rate) in zip(plan, schedule, strict=True):
-        residual, x = _bottleneck(x, unit, stride, rate, norm, beta)
-        if (unit.stage, unit.number) == LOW_LEVEL_UNIT:
+    for block, (stride, rate) in zip(plan, schedule, strict=True):
+        residual, x = _bottleneck(x, block, stride, rate, norm, beta)
+        if (block.stage, block.number) == LOW_LEVEL_BLOCK:
             features[4] = residual
     features[output_stride] = x
     return keras.Model(images, features, name=f"resnet{depth}")

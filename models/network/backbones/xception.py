@@ -18,7 +18,7 @@ EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Unit:
+class Block:
     """Three depthwise separable 3x3 convolutions, the last of which has the stride, and a shortcut around them."""
 
     name: str
@@ -27,29 +27,29 @@ class Unit:
     """"conv": 1x1 convolution and normalisation; "sum": the input itself; "none"."""
     stride: int = 1
     low_level: bool = False
-    """Whether the decoder reads the second separable convolution, before its ReLU."""
+    """Whether the decoder reads the output of the second separable convolution, before its ReLU."""
 
 
-def entry_flow(depth: int) -> list[Unit]:
-    """The entry units: a stride each, but for two more of stride 1 in Xception-71."""
+def entry_flow(depth: int) -> list[Block]:
+    """The blocks of the entry flow: three of stride 2, and in Xception-71 two more of stride 1."""
     plan = [(128, 2), (256, 2), (728, 2)]
     if depth == 71:
         plan = [(128, 2), (256, 1), (256, 2), (728, 1), (728, 2)]
     low_level = max(index for index, (channels, _) in enumerate(plan) if channels == 256)
     return [
-        Unit(f"entry_flow_block{index + 1}_unit_1", (channels,) * 3, "conv", stride, index == low_level)
+        Block(f"entry_flow_block{index + 1}_unit_1", (channels,) * 3, "conv", stride, index == low_level)
         for index, (channels, stride) in enumerate(plan)
     ]
 
 
-def units(depth: int) -> list[Unit]:
-    """Every unit after the two convolutions of the root, for depth 41, 65 or 71."""
+def blocks(depth: int) -> list[Block]:
+    """Every block after the two convolutions of the root, for depth 41, 65 or 71."""
     middle = 8 if depth == 41 else 16
     return [
         *entry_flow(depth),
-        *(Unit(f"middle_flow_block1_unit_{index + 1}", (728, 728, 728), "sum") for index in range(middle)),
-        Unit("exit_flow_block1_unit_1", (728, 1024, 1024), "conv", stride=2),
-        Unit("exit_flow_block2_unit_1", (1536, 1536, 2048), "none"),
+        *(Block(f"middle_flow_block1_unit_{index + 1}", (728, 728, 728), "sum") for index in range(middle)),
+        Block("exit_flow_block1_unit_1", (728, 1024, 1024), "conv", stride=2),
+        Block("exit_flow_block2_unit_1", (1536, 1536, 2048), "none"),
     ]
 
 
@@ -100,28 +100,28 @@ def _separable(
     return layers.ReLU(name=f"{name}_pointwise_relu")(x) if relu_after else x
 
 
-def _unit(
-    x: keras.KerasTensor, unit: Unit, stride: int, rate: int, norm: BatchNorm
+def _block(
+    x: keras.KerasTensor, block: Block, stride: int, rate: int, norm: BatchNorm
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The second separable convolution's output, and the unit's."""
+    """The output of the block's second separable convolution, and that of the block."""
     inputs = x
     outputs = []
-    for index, channels in enumerate(unit.channels, start=1):
+    for index, channels in enumerate(block.channels, start=1):
         x = _separable(
             x,
             channels,
-            f"{unit.name}_separable_conv{index}",
+            f"{block.name}_separable_conv{index}",
             norm,
             stride=stride if index == 3 else 1,
             rate=rate,
-            # The last unit has no shortcut, and there the ReLU comes after.
-            relu_after=unit.shortcut == "none",
+            # The last block has no shortcut, and there the ReLU comes after.
+            relu_after=block.shortcut == "none",
         )
         outputs.append(x)
-    if unit.shortcut == "conv":
-        inputs = _conv(inputs, unit.channels[-1], 1, f"{unit.name}_shortcut", norm, stride)
-    if unit.shortcut != "none":
-        x = layers.Add(name=f"{unit.name}_add")([x, inputs])
+    if block.shortcut == "conv":
+        inputs = _conv(inputs, block.channels[-1], 1, f"{block.name}_shortcut", norm, stride)
+    if block.shortcut != "none":
+        x = layers.Add(name=f"{block.name}_add")([x, inputs])
     return outputs[1], x
 
 
@@ -135,16 +135,16 @@ def build(depth: int, output_stride: int, width: float, norm: BatchNorm) -> kera
         norm: batch normalisation of every layer.
     """
     del width
-    plan = units(depth)
-    schedule = atrous_schedule([unit.stride for unit in plan], output_stride, stem_stride=2)
+    plan = blocks(depth)
+    schedule = atrous_schedule([block.stride for block in plan], output_stride, stem_stride=2)
 
     images = keras.Input((None, None, 3), name="normalized_images")
     x = layers.ReLU(name="entry_flow_conv1_1_relu")(_conv(images, 32, 3, "entry_flow_conv1_1", norm, stride=2))
     x = layers.ReLU(name="entry_flow_conv1_2_relu")(_conv(x, 64, 3, "entry_flow_conv1_2", norm))
     features = {}
-    for unit, (stride, rate) in zip(plan, schedule, strict=True):
-        second, x = _unit(x, unit, stride, rate, norm)
-        if unit.low_level:
+    for block, (stride, rate) in zip(plan, schedule, strict=True):
+        second, x = _block(x, block, stride, rate, norm)
+        if block.low_level:
             features[4] = second
     features[output_stride] = x
     return keras.Model(images, features, name=f"xception{depth}")

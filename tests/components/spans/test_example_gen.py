@@ -60,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     for number in (1, 2, 3):
         add_span(folder / "data", f"span-{number}", number)
-    Runs(folder, f"{folder}/data/span-{{SPAN}}")(spans={"window": "all"}, evaluation="window")
+    Runs(folder, f"{folder}/data/span-{{SPAN}}")(spans={"window": "all"}, test_set="window")
     return folder
 
 
@@ -170,12 +170,12 @@ def test_only_what_a_run_needs_stays_in_the_cache(run: Runs, spans: Path):
 @pytest.mark.long
 def test_a_changed_span_or_setting_is_ingested_anew(run: Runs, spans: Path):
     add(spans / "span-3", "train", {"new": 999})
-    grown = run(evaluation="window", spans={"window": 2})
+    grown = run(test_set="window", spans={"window": 2})
     assert cached(grown) == {"span-2": True, "span-3": False}
     assert "span-3/images/train/new.png" in keys(grown, "train")
     assert keys(grown, "test") == [f"span-{s}/images/test/{n}.png" for s in (2, 3) for n in (5, 6)]
 
-    only_one: dict = {"evaluation": "window", "spans": {"reference": 0}}
+    only_one: dict = {"test_set": "window", "spans": {"reference": 0}}
     assert cached(run(**only_one)) == {"span-3": True}
     assert cached(run(**only_one, code_hash="new")) == {"span-3": False}
     assert cached(run(**only_one, code_hash="new")) == {"span-3": True}
@@ -240,7 +240,7 @@ def test_a_copy_of_what_judges_that_is_lost_is_told_before_anything_is_removed(r
     kept = run.cached()
 
     with pytest.raises(
-        DataError, match=r"copy of span span-1.*is gone or damaged.*data.evaluation.*evaluation.json"
+        DataError, match=r"copy of span span-1.*is gone or damaged.*data.test_set.*evaluation.json"
     ) as told:
         run(code_hash="new")
     assert not told.value.transient
@@ -271,8 +271,8 @@ def test_an_older_span_takes_the_place_of_an_empty_one_that_is_skipped(run: Runs
     (spans / "span-4/labels.txt").write_text("sky")
 
     with pytest.raises(DataError, match="span span-4 is empty: .*span-4 holds no picture"):
-        run(evaluation="window")
-    made = run(evaluation="window", spans={"on_incomplete": "skip"})
+        run(test_set="window")
+    made = run(test_set="window", spans={"on_incomplete": "skip"})
 
     assert [span.name for span in record(made).window] == ["span-3"]
     assert record(made).skipped == {"span-4": "empty: it holds no picture"}
@@ -283,10 +283,8 @@ def test_a_dataset_apart_judges_with_its_test_split_or_with_all_of_it(run: Runs,
     add_span(tmp_path, "divided", 8)
     add(tmp_path / "whole", "", {"a": 801, "b": 802, "c": 803})
 
-    assert keys(run(evaluation=str(tmp_path / "divided")), "test") == [
-        f"evaluation/images/test/{n}.png" for n in (5, 6)
-    ]
-    assert keys(run(evaluation=str(tmp_path / "whole")), "test") == [f"evaluation/images/{n}.png" for n in "abc"]
+    assert keys(run(test_set=str(tmp_path / "divided")), "test") == [f"evaluation/images/test/{n}.png" for n in (5, 6)]
+    assert keys(run(test_set=str(tmp_path / "whole")), "test") == [f"evaluation/images/{n}.png" for n in "abc"]
 
 
 def test_the_same_image_in_two_spans_counts_once_and_never_for_training_and_judging(run: Runs, spans: Path):
@@ -479,7 +477,7 @@ def test_groups_stay_in_their_split_when_spans_are_added(tmp_path: Path):
 
     made = run(
         spans={"window": "all"},
-        evaluation="window",
+        test_set="window",
         group_pattern="(scene[0-9]+)_",
         val_fraction=0.3,
         test_fraction=0.3,
@@ -496,12 +494,12 @@ def test_groups_stay_in_their_split_when_spans_are_added(tmp_path: Path):
 
 @pytest.mark.long
 def test_a_damaged_cache_is_written_anew(run: Runs):
-    before = run(evaluation="window", spans={"reference": 0})
+    before = run(test_set="window", spans={"reference": 0})
     (path,) = (run.ingested / "spans").glob("*/*/Split-train/*")
     path.unlink()
     path.write_bytes(b"cut short")
 
-    after = run(evaluation="window", spans={"reference": 0})
+    after = run(test_set="window", spans={"reference": 0})
 
     assert cached(after) == {"span-3": False}
     assert read_split(after["examples"], "train") == read_split(before["examples"], "train")
@@ -512,13 +510,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.components.spans.test_example_gen import Runs
-Runs(Path(sys.argv[1]), sys.argv[2])(spans={"window": "all"}, evaluation="window")
+Runs(Path(sys.argv[1]), sys.argv[2])(spans={"window": "all"}, test_set="window")
 """
 
 
 @pytest.mark.long
 def test_a_killed_process_leaves_no_half_result(run: Runs, tmp_path: Path, spans: Path):
-    undisturbed = run(spans={"window": "all"}, evaluation="window")
+    undisturbed = run(spans={"window": "all"}, test_set="window")
     work = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(work), f"{spans}/span-{{SPAN}}"], cwd=ROOT)
     waits_for: list[Callable[[], bool]] = [
@@ -535,7 +533,7 @@ def test_a_killed_process_leaves_no_half_result(run: Runs, tmp_path: Path, spans
     begun = {path.name for path in work.glob("ingested/spans/span-2-*/*")}
 
     shutil.rmtree(work / "run1")
-    made = Runs(work, f"{spans}/span-{{SPAN}}")(spans={"window": "all"}, evaluation="window")
+    made = Runs(work, f"{spans}/span-{{SPAN}}")(spans={"window": "all"}, test_set="window")
 
     assert begun
     assert "COMPLETE" not in begun

@@ -20,9 +20,9 @@ def config(training: TrainingConfig, checkpoints: str = "", **sections: Inferenc
 
 
 def test_warm_up_and_ramps_keep_their_share_of_a_shorter_training() -> None:
-    whole = config(TrainingConfig(steps=1000, warmup_steps=100, loss={"top_k_ramp_steps": 500}))
+    whole = config(TrainingConfig(steps=1000, warmup_steps=100, loss={"ohem_ramp_steps": 500}))
     short = whole.with_steps(50).training
-    assert (short.steps, short.warmup_steps, short.loss.top_k_ramp_steps) == (50, 5, 25)
+    assert (short.steps, short.warmup_steps, short.loss.ohem_ramp_steps) == (50, 5, 25)
 
 
 def test_it_survives_the_way_through_json_with_the_hash_of_the_code() -> None:

@@ -190,7 +190,7 @@ def test_a_description_that_is_not_understood_is_an_error_that_names_file_and_pl
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(WorkspaceError, match=rf"{tmp_path} holds no model"):
+    with pytest.raises(WorkspaceError, match=rf"{tmp_path} is not a model"):
         Segmenter(tmp_path)
 
 

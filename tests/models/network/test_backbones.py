@@ -49,7 +49,7 @@ def test_a_unit_beyond_the_target_loses_its_stride_and_the_following_ones_are_di
 )
 def test_mobilenet_v2_dilates_the_units_of_the_reference_code(output_stride, strided, rates):
     model = build_backbone("mobilenet_v2", output_stride=output_stride, width=0.35)
-    expected = [(2 if unit in strided else 1, rate) for unit, rate in enumerate(rates)]
+    expected = [(2 if block in strided else 1, rate) for block, rate in enumerate(rates)]
     assert strides_and_rates(model, layers.DepthwiseConv2D, "_depthwise") == expected
 
 
@@ -66,7 +66,7 @@ def test_mobilenet_v2_dilates_the_units_of_the_reference_code(output_stride, str
 )
 def test_mobilenet_v3_dilates_the_units_after_a_lost_stride(size, output_stride, strided, rates):
     model = build_backbone(f"mobilenet_v3_{size}", output_stride=output_stride, width=0.35)
-    expected = [(2 if unit in strided else 1, rate) for unit, rate in enumerate(rates)]
+    expected = [(2 if block in strided else 1, rate) for block, rate in enumerate(rates)]
     assert strides_and_rates(model, layers.DepthwiseConv2D, "_depthwise") == expected
 
 
@@ -80,8 +80,8 @@ def test_mobilenet_v3_dilates_the_units_after_a_lost_stride(size, output_stride,
 )
 def test_resnet_strides_in_the_first_convolution_and_dilates_the_second(output_stride, strided, rates):
     model = build_backbone("resnet50", output_stride=output_stride)
-    units = [(2 if unit in strided else 1, 1) for unit in range(16)]
-    assert strides_and_rates(model, layers.Conv2D, "_1_conv")[-16:] == units
+    blocks = [(2 if block in strided else 1, 1) for block in range(16)]
+    assert strides_and_rates(model, layers.Conv2D, "_1_conv")[-16:] == blocks
     assert strides_and_rates(model, layers.Conv2D, "_2_conv") == [(1, rate) for rate in rates]
 
 
@@ -95,8 +95,8 @@ def test_resnet_strides_in_the_first_convolution_and_dilates_the_second(output_s
 )
 def test_resnet_beta_strides_in_the_last_unit_and_ends_with_a_multi_grid(output_stride, strided, rates):
     model = build_backbone("resnet50_beta", output_stride=output_stride)
-    units = [(2 if unit in strided else 1, rate) for unit, rate in enumerate(rates)]
-    assert strides_and_rates(model, layers.Conv2D, "_2_conv")[-16:] == units
+    blocks = [(2 if block in strided else 1, rate) for block, rate in enumerate(rates)]
+    assert strides_and_rates(model, layers.Conv2D, "_2_conv")[-16:] == blocks
     assert [model.get_layer(f"conv1_{index}_conv").kernel.shape for index in (1, 2, 3)] == [
         (3, 3, 3, 64),
         (3, 3, 64, 64),

@@ -11,7 +11,7 @@ import pytest
 from models.config import ModelConfig
 from models.network import complexity, deeplab
 from models.network.backbones import build_backbone
-from models.network.complexity import PUBLISHED, LayerCost, Published, layer_costs
+from models.network.complexity import PUBLISHED, LayerCost, PublishedCost, layer_costs
 from models.network.deeplab import DeepLabV3Plus, build_model
 
 pytestmark = pytest.mark.usefixtures("blank_weights", "shared_backbones")
@@ -27,7 +27,7 @@ def shared_backbones() -> Iterator[None]:
         yield
 
 
-def label(row: Published) -> str:
+def label(row: PublishedCost) -> str:
     return f"{row.name}-{row.billions}"
 
 
@@ -68,7 +68,7 @@ def test_every_layer_is_counted_at_the_size_of_its_output():
 
 
 def test_published_digits_stand_for_all_numbers_that_round_to_them():
-    row = Published("", "", (1, 1), 1, "0.88", ModelConfig())
+    row = PublishedCost("", "", (1, 1), 1, "0.88", ModelConfig())
     assert row.difference(876_000_000) == row.difference(884_000_000) == 0.0
     assert row.difference(870_000_000) == pytest.approx(0.870 / 0.875 - 1)
     assert row.difference(890_000_000) == pytest.approx(0.890 / 0.885 - 1)
@@ -137,7 +137,7 @@ def test_kerashubs_deeplab_on_resnet_50_differs_by_its_decoder_and_the_biases():
 
 def test_the_table_names_every_network_its_difference_and_its_parameters(monkeypatch):
     network = ModelConfig(**TINY, head="lite")
-    row = Published("A small one", "a paper", (32, 48), 3, "0.01", network, "a reason")
+    row = PublishedCost("A small one", "a paper", (32, 48), 3, "0.01", network, "a reason")
     monkeypatch.setattr(complexity, "PUBLISHED", (row,))
     table = complexity.comparison()
     cells = [next(iter(column.cells)) for column in table.columns]

@@ -1,4 +1,4 @@
-"""The modified aligned Xception: the units of research/deeplab, and one grid at every output stride."""
+"""The modified aligned Xception: the blocks of research/deeplab, and one grid at every output stride."""
 
 import keras
 import numpy as np
@@ -32,18 +32,18 @@ def strides_and_rates(model: keras.Model, prefix: str) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize(("depth", "entry", "middle"), [(41, 3, 8), (65, 3, 16), (71, 5, 16)])
 def test_the_depths_differ_in_their_entry_and_middle_units(depth, entry, middle):
-    names = [unit.name for unit in xception.units(depth)]
+    names = [block.name for block in xception.blocks(depth)]
     assert sum(name.startswith("entry_flow") for name in names) == entry
     assert sum(name.startswith("middle_flow") for name in names) == middle
-    # Two convolutions at the root, and three in each unit.
+    # Two convolutions at the root, and three in each block.
     assert 2 + 3 * len(names) == depth
 
 
 def test_xception_71_strides_in_every_second_entry_unit_and_reads_the_third():
-    entry = [unit for unit in xception.units(71) if unit.name.startswith("entry_flow")]
-    assert [unit.stride for unit in entry] == [2, 1, 2, 1, 2]
-    assert [unit.channels[0] for unit in entry] == [128, 256, 256, 728, 728]
-    assert [unit.low_level for unit in entry] == [False, False, True, False, False]
+    entry = [block for block in xception.blocks(71) if block.name.startswith("entry_flow")]
+    assert [block.stride for block in entry] == [2, 1, 2, 1, 2]
+    assert [block.channels[0] for block in entry] == [128, 256, 256, 728, 728]
+    assert [block.low_level for block in entry] == [False, False, True, False, False]
 
 
 def test_a_unit_strides_at_its_third_convolution(networks):
@@ -88,10 +88,10 @@ def test_features_have_the_published_channels_and_low_level_ones_are_not_rectifi
 def test_the_deepest_has_its_units():
     model = xception.build(71, 32, 1.0, BatchNorm())
     depthwise = [layer for layer in model.layers if isinstance(layer, layers.DepthwiseConv2D)]
-    assert len(depthwise) == 3 * len(xception.units(71))
+    assert len(depthwise) == 3 * len(xception.blocks(71))
     assert sum(layer.strides[0] == 2 for layer in depthwise) == 4
     assert [layer.name for layer in model.layers if layer.name.endswith("_shortcut")] == [
-        f"{unit.name}_shortcut" for unit in xception.units(71) if unit.shortcut == "conv"
+        f"{block.name}_shortcut" for block in xception.blocks(71) if block.shortcut == "conv"
     ]
     assert model(images(1, 33, 33))[4].shape == (1, 9, 9, 256)
 

@@ -7,7 +7,7 @@ import sys
 
 import keras
 
-from data.config import AugmentConfig, FinishConfig, InputConfig
+from data.config import AugmentConfig, InputConfig, ProgressiveResizingConfig
 from models.config import TrainingConfig
 from models.training.loop import TrainingData, prepare, train
 from models.training.validation import Evaluation
@@ -65,7 +65,9 @@ def main(records: str, folder: str) -> None:
         model,
         CONFIG,
         TrainingData([records], [records], ["dark", "bright"], [10, 5], [100.0, 100.0, 100.0]),
-        augmentation=AugmentConfig(crop=24, brightness=0.1, hue=0.1, finish=FinishConfig(after=0.5, crop=(32, 28))),
+        augmentation=AugmentConfig(
+            crop=24, brightness=0.1, hue=0.1, progressive_resizing=ProgressiveResizingConfig(after=0.5, crop=(32, 28))
+        ),
         inputs=InputConfig(),
         checkpoint_dir=f"{folder}/checkpoints",
         log_dir=f"{folder}/log",

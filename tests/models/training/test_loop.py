@@ -295,7 +295,7 @@ def test_tensorboard_shows_curves_pictures_confusion_configuration_and_profile(t
 def test_tensorboard_shows_as_many_pictures_as_wanted(tmp_path: Path, records: str) -> None:
     for wanted in (0, 2):
         folder = tmp_path / str(wanted)
-        run(network(), folder, records, steps=1, tensorboard_pictures=wanted)
+        run(network(), folder, records, steps=1, tensorboard_images=wanted)
         log = EventAccumulator(str(folder / "log"))
         log.Reload()
         pictures = {tag for tag in log.Tags()["tensors"] if tag.startswith("val/")} - {"val/mean_iou", "val/confusion"}

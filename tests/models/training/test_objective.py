@@ -9,7 +9,7 @@ from models.config import LossConfig
 from models.training.losses import STRIDE, Objective, dice_loss, lovasz_softmax, weighted_cross_entropy
 
 WEIGHTS = [1.0, 2.0, 0.5]
-EVERYTHING = LossConfig(label_smoothing=0.1, top_k_fraction=0.25, top_k_ramp_steps=10, dice=0.5, lovasz=2.0)
+EVERYTHING = LossConfig(label_smoothing=0.1, ohem_fraction=0.25, ohem_ramp_steps=10, dice=0.5, lovasz=2.0)
 
 
 def batch(seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
@@ -45,7 +45,7 @@ def test_smoothing_is_passed_on() -> None:
 )
 def test_the_fraction_of_hard_pixels_falls_linearly_over_the_ramp(ramp: int, step: int, fraction: float) -> None:
     logits, masks = batch()
-    objective = Objective(LossConfig(top_k_fraction=0.2, top_k_ramp_steps=ramp), [1.0, 1.0, 1.0])
+    objective = Objective(LossConfig(ohem_fraction=0.2, ohem_ramp_steps=ramp), [1.0, 1.0, 1.0])
     total, weight, _ = objective(logits, masks, tf.constant(step, tf.int64))
     expected, _ = weighted_cross_entropy(masks, logits, fraction=fraction)
     assert int(weight) == int(np.float32(fraction) * np.sum(masks != IGNORE_LABEL))

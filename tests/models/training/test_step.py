@@ -387,7 +387,7 @@ def test_xla_compiles_the_step_to_the_same_numbers(optimizer: str) -> None:
             clip_norm=1.0,
             ema_decay=0.9,
             jit_compile=jit_compile,
-            loss={"top_k_fraction": 0.5, "top_k_ramp_steps": 4},
+            loss={"ohem_fraction": 0.5, "ohem_ramp_steps": 4},
         )
         train_step = TrainStep(Strided(), config, ALIKE)
         assert_fit_for_tpu(train_step, *pictures())

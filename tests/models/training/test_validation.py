@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from data.features import IGNORE_LABEL
-from models.training.validation import count, judge, predictor
+from models.training.validation import count, predictor, validation_result
 
 
 def examples(*masks: list[list[int]]) -> tf.data.Dataset:
@@ -30,7 +30,7 @@ def test_pictures_of_any_size_count_by_their_pixels() -> None:
     # Labels: 3 of class 0, 2 of class 1, none of class 2.
     matrix = count(all_first, examples([[0, 0, 1]], [[0, IGNORE_LABEL], [1, IGNORE_LABEL]]), num_classes=3)
     assert matrix.tolist() == [[3, 0, 0], [2, 0, 0], [0, 0, 0]]
-    found = judge(matrix, step=7)
+    found = validation_result(matrix, step=7)
     assert found.step == 7
     assert found.iou == (pytest.approx(3 / 5), 0.0, None)
     assert found.mean_iou == pytest.approx(3 / 10)
@@ -44,7 +44,7 @@ def test_shares_of_a_split_add_up_to_the_whole() -> None:
 
 def test_a_split_without_a_labelled_pixel_is_an_error() -> None:
     with pytest.raises(DataError, match="no labelled pixel"):
-        judge(count(all_first, examples([[IGNORE_LABEL]]), 2), 0)
+        validation_result(count(all_first, examples([[IGNORE_LABEL]]), 2), 0)
 
 
 def test_the_predictor_gives_the_class_with_the_highest_logit_at_any_size() -> None:

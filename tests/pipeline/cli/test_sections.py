@@ -13,7 +13,7 @@ SPANS = """
 data:
   path: /data/span-{SPAN}
   spans: {window: 3}
-  evaluation: window
+  test_set: window
   label_map: {classes: [{name: sky, values: [0]}]}
 """
 

@@ -43,7 +43,7 @@ def test_places_that_no_volume_holds_are_told():
         ("data.path=data", SERVING, CHECKPOINTS, "data.path is 'data', which a container cannot reach"),
         ("data.path=minio://bucket/data", SERVING, CHECKPOINTS, "data.path is 'minio://bucket/data'"),
         ("training.initial_weights=a.weights.h5", SERVING, CHECKPOINTS, "training.initial_weights is 'a.weights.h5'"),
-        ("data={path: '/d/span-{SPAN}', evaluation: test}", SERVING, CHECKPOINTS, "data.evaluation is 'test'"),
+        ("data={path: '/d/span-{SPAN}', test_set: test}", SERVING, CHECKPOINTS, "data.test_set is 'test'"),
     ],
 )
 def test_a_place_that_no_step_can_use_is_refused(override: str, serving: str, checkpoints: str, message: str):
@@ -61,13 +61,13 @@ def test_what_a_step_can_reach_is_taken(weights: str, data: str):
 def test_a_rehearsal_finds_relative_places_where_the_command_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     relative = config(
-        "data={path: 'my data/span-{SPAN}', evaluation: judge}", "training.initial_weights=start.weights.h5"
+        "data={path: 'my data/span-{SPAN}', test_set: judge}", "training.initial_weights=start.weights.h5"
     )
 
-    absolute = load_config(None, ["data={path: 'x-{SPAN}', evaluation: window}", *on_this_machine(relative)])
+    absolute = load_config(None, ["data={path: 'x-{SPAN}', test_set: window}", *on_this_machine(relative)])
 
     assert absolute.data.path == f"{tmp_path}/my data/span-{{SPAN}}"
-    assert absolute.data.evaluation == f"{tmp_path}/judge"
+    assert absolute.data.test_set == f"{tmp_path}/judge"
     assert absolute.training.initial_weights == f"{tmp_path}/start.weights.h5"
     assert on_this_machine(config("data.path=gs://bucket/data")) == []
 

@@ -32,6 +32,12 @@ def test_a_configuration_does_not_differ_from_itself(config: dict[str, Any]):
     assert config_diff(config, json.loads(json.dumps(config))) == []
 
 
+def test_a_setting_that_was_renamed_since_is_compared_by_its_current_name() -> None:
+    before = {"training": {"loss": {"top_k_fraction": 0.5}}, "augment": {"finish": None}}
+    after = {"training": {"loss": {"ohem_fraction": 0.25}}, "augment": {"progressive_resizing": None}}
+    assert config_diff(before, after) == [Change("training.loss.ohem_fraction", "0.5", "0.25")]
+
+
 @given(CONFIGS, CONFIGS)
 def test_back_is_the_reverse(first: dict[str, Any], second: dict[str, Any]):
     back = [Change(change.key, change.after, change.before) for change in config_diff(second, first)]

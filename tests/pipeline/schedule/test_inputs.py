@@ -35,9 +35,9 @@ def spans(tmp_path: Path) -> Path:
     [
         ("span-3", {}, True),
         ("span-2", {}, True),  # what the newest one is compared with
-        ("span-1", {"evaluation": "window"}, False),
-        ("span-1", {"evaluation": "window", "spans": {"window": 3}}, True),
-        ("span-1", {"evaluation": "window", "spans": {"replay": 0.5}}, True),
+        ("span-1", {"test_set": "window"}, False),
+        ("span-1", {"test_set": "window", "spans": {"window": 3}}, True),
+        ("span-1", {"test_set": "window", "spans": {"replay": 0.5}}, True),
         ("judges", {}, False),
         ("elsewhere", {}, False),
     ],
@@ -51,10 +51,10 @@ def test_what_a_run_would_read_counts(folder: str, data: dict[str, object], coun
 
 def test_a_dataset_apart_that_judges_counts(spans: Path):
     judges = spans.parent / "judges"
-    before = state(spans, evaluation=str(judges))
+    before = state(spans, test_set=str(judges))
     picture(judges, "late.png")
 
-    assert state(spans, evaluation=str(judges)) != before
+    assert state(spans, test_set=str(judges)) != before
 
 
 def test_the_configuration_counts_but_for_when_runs_begin(tmp_path: Path):
