@@ -1,4 +1,4 @@
-"""What a labelled image is: layouts on disk, masks and label maps, preprocessing, augmentation, batches.
+"""Labelled images: layouts on disk, masks and label maps, preprocessing, augmentation, batches.
 
 Nothing here imports TFX, Beam or KFP.
 """

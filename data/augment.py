@@ -1,7 +1,7 @@
-"""Random scale, crop, flip and colour of one labelled image: training only, and a pure function of a seed.
+"""Random scale, crop, flip and colour jitter of one labelled image: training only, and a pure function of a seed.
 
-The picture is scaled first and cropped then, as in the paper's training protocol (arXiv 1706.05587, section 4.1),
-but only the pixels inside the crop are computed.
+The image is scaled first and then cropped, as in the training protocol of arXiv 1706.05587, section 4.1, but only the
+pixels inside the crop are computed.
 """
 
 import math
@@ -22,25 +22,25 @@ _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
 
 
 class View(NamedTuple):
-    """Which part of the scaled picture a crop shows. Both are (row, column) int32 vectors, in scaled pixels."""
+    """The part of the scaled image that a crop shows; in scaled pixels."""
 
     size: tf.Tensor
-    """Size of the whole picture after scaling."""
+    """(height, width) of the whole image after scaling, int32."""
     offset: tf.Tensor
-    """Where the crop begins; negative where the picture begins inside the crop."""
+    """(row, column) at which the crop begins, int32; negative where the image begins inside the crop."""
 
 
 def augment(
     image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: AugmentConfig, channel_mean: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One variation of a labelled picture; image and mask stay aligned.
+    """One variation of a labelled image; image and mask stay aligned.
 
     Args:
         image: (height, width, 3) uint8 RGB of any size.
-        mask: (height, width) uint8 class ids, `IGNORE_LABEL` where void.
+        mask: (height, width) uint8 class ids, or `IGNORE_LABEL`.
         seed: (2,) integers; equal seeds give equal variations.
-        config: what is varied, and how much.
-        channel_mean: (3,) float32 in [0, 255]: the colour outside the picture, where the mask is `IGNORE_LABEL`.
+        config: the kinds of variation and their ranges.
+        channel_mean: (3,) float32 in [0, 255]: the colour outside the image, where the mask is `IGNORE_LABEL`.
 
     Returns:
         (crop height, crop width, 3) float32 in [0, 255] and (crop height, crop width) uint8.
@@ -53,7 +53,7 @@ def augment(
     pixels, classes = crop_image(image, view, crop), crop_mask(mask, view, crop)
     if config.jitters_color:
         pixels = jitter_color(pixels, tf.stack(color), config, channel_mean)
-    # The colour outside the picture is filled in last: it stays the mean whatever the jitter.
+    # The colour outside the image is filled in last: it stays the mean whatever the jitter.
     pixels = tf.where(inside(view, crop)[:, :, None], pixels, channel_mean)
     if config.flip:
         pixels, classes = tf.cond(flip < 0.5, lambda: (pixels[:, ::-1], classes[:, ::-1]), lambda: (pixels, classes))
@@ -61,7 +61,7 @@ def augment(
 
 
 def scale_factor(uniform: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """The scale that a draw from [0, 1) stands for."""
+    """The scale factor for a draw from [0, 1)."""
     span = config.scale_max - config.scale_min
     if not config.scale_step:
         return config.scale_min + span * uniform
@@ -76,9 +76,10 @@ def scaled_size(size: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def crop_offset(uniform: tf.Tensor, size: tf.Tensor, crop: tuple[int, int]) -> tf.Tensor:
-    """Where a crop begins, for draws from [0, 1): any crop inside the picture, or around it where it is smaller.
+    """The (row, column) at which a crop begins, for draws from [0, 1).
 
-    Reference implementations pad a small picture below and to the right; here it lies anywhere in the crop.
+    Each crop inside the image is equally likely and, where the image is smaller than the crop, each around it.
+    Reference implementations pad a small image below and to the right; here it lies anywhere in the crop.
     """
     room = size - tf.constant(crop)
     steps = tf.floor(uniform * tf.cast(tf.abs(room) + 1, tf.float32))
@@ -86,7 +87,7 @@ def crop_offset(uniform: tf.Tensor, size: tf.Tensor, crop: tuple[int, int]) -> t
 
 
 def choose_view(mask: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, config: AugmentConfig) -> View:
-    """A random crop of the picture scaled to `size`; the first one that `max_class_fraction` allows, else the last."""
+    """A random crop of the image scaled to `size`; the first one that `max_class_fraction` allows, else the last."""
     attempts = 1 if config.max_class_fraction == 1.0 else _CROP_ATTEMPTS
     draws = tf.random.stateless_uniform([attempts, 2], seed)
     offsets = crop_offset(draws, size, config.crop_size)  # (attempts, 2)
@@ -102,15 +103,15 @@ def choose_view(mask: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, config: Augme
 
 
 def dominant_fraction(mask: tf.Tensor) -> tf.Tensor:
-    """The fraction of a mask that its most frequent value covers, void counted like a class; float32."""
+    """The fraction of a mask that its most frequent value covers, where the ignore label counts as a class; float32."""
     counts = tf.math.bincount(tf.cast(tf.reshape(mask, [-1]), tf.int32), minlength=256, maxlength=256)
     return tf.cast(tf.reduce_max(counts), tf.float32) / tf.cast(tf.size(mask), tf.float32)
 
 
 def crop_image(image: tf.Tensor, view: View, crop: tuple[int, int]) -> tf.Tensor:
-    """The crop of the image scaled as `tf.image.resize(..., antialias=True)` does; float32, 0 outside the picture.
+    """The crop of the image scaled as `tf.image.resize(..., antialias=True)` does; float32, 0 outside the image.
 
-    This is the operation inside `tf.image.resize`, asked for the crop alone.
+    It runs the operation inside `tf.image.resize` for the crop alone.
     """
     scale = tf.cast(view.size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
     scaled = tf.raw_ops.ScaleAndTranslate(
@@ -125,7 +126,7 @@ def crop_image(image: tf.Tensor, view: View, crop: tuple[int, int]) -> tf.Tensor
 
 
 def crop_mask(mask: tf.Tensor, view: View, crop: tuple[int, int]) -> tf.Tensor:
-    """The crop of the mask scaled by nearest neighbour (pixel centres); `IGNORE_LABEL` outside the picture."""
+    """The crop of the mask scaled by nearest neighbour (pixel centres); `IGNORE_LABEL` outside the image."""
     height, width = tf.unstack(tf.shape(mask))
     rows = _nearest(_positions(view, crop, 0), view.size[0], height)
     columns = _nearest(_positions(view, crop, 1), view.size[1], width)
@@ -134,7 +135,7 @@ def crop_mask(mask: tf.Tensor, view: View, crop: tuple[int, int]) -> tf.Tensor:
 
 
 def inside(view: View, crop: tuple[int, int]) -> tf.Tensor:
-    """(crop height, crop width) bool: where the crop shows the picture."""
+    """(crop height, crop width) bool: where the crop shows the image."""
     rows, columns = (
         (position >= 0) & (position < view.size[axis])
         for axis, position in enumerate((_positions(view, crop, 0), _positions(view, crop, 1)))
@@ -149,7 +150,7 @@ def jitter_color(image: tf.Tensor, uniform: tf.Tensor, config: AugmentConfig, ch
         image: (height, width, 3) float32 in [0, 255].
         uniform: four draws from [0, 1), in the order above; 0.5 changes nothing.
         config: the largest changes.
-        channel_mean: (3,) float32 in [0, 255]: the colour that contrast and hue leave alone.
+        channel_mean: (3,) float32 in [0, 255]: the colour that contrast and hue do not change.
     """
     brightness, contrast, saturation, hue = tf.unstack(2.0 * uniform - 1.0)
     color = color_matrix(1.0 + config.saturation * saturation, config.hue * hue)
@@ -171,10 +172,10 @@ def color_matrix(saturation: tf.Tensor, hue: tf.Tensor) -> tf.Tensor:
 
 
 def _positions(view: View, crop: tuple[int, int], axis: int) -> tf.Tensor:
-    """Rows or columns of the scaled picture that the crop shows."""
+    """Rows or columns of the scaled image that the crop shows."""
     return view.offset[axis] + tf.range(crop[axis])
 
 
 def _nearest(positions: tf.Tensor, scaled: tf.Tensor, original: tf.Tensor) -> tf.Tensor:
-    """Rows or columns of the original under the centres of scaled ones, in exact integers, clipped to the picture."""
+    """Rows or columns of the original under the centres of scaled ones, in exact integers, clipped to the image."""
     return tf.clip_by_value((2 * positions + 1) * original // (2 * scaled), 0, original - 1)

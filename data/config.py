@@ -1,6 +1,6 @@
 """The configuration sections of preprocessing, augmentation and input.
 
-They stand apart from the code that uses them so that a command line can check a configuration without importing
+They are separate from the code that uses them so that a command line can check a configuration without importing
 TensorFlow.
 """
 
@@ -15,23 +15,23 @@ Pixels = Annotated[int, Field(ge=1)]
 
 
 class PreprocessConfig(Section):
-    """What happens to an image before the network sees it, in training and in serving alike."""
+    """How images are preprocessed, in training and in serving alike."""
 
     max_side: int = Field(default=0, ge=0)
-    """Images whose longer side exceeds this many pixels are shrunk to it; 0 leaves every image at its own size."""
+    """Images whose longer side exceeds this number of pixels are shrunk to it; 0 keeps every image at its own size."""
 
 
 class CropConfig(Section):
-    """What part of a training picture the network sees, and how large."""
+    """How training images are scaled and cropped."""
 
     crop: Pixels | tuple[Pixels, Pixels] = 256
     """Side of the square crop, or its (height, width), in pixels."""
     scale_min: float = Field(default=0.5, gt=0)
-    """Smallest factor by which a picture is scaled before it is cropped."""
+    """Smallest factor by which an image is scaled before it is cropped."""
     scale_max: float = Field(default=2.0, gt=0)
-    """Largest factor by which a picture is scaled before it is cropped."""
+    """Largest factor by which an image is scaled before it is cropped."""
     scale_step: float = Field(default=0.0, ge=0)
-    """Scale factors are `scale_min`, `scale_min + scale_step`, ... up to `scale_max`; 0 draws any between them."""
+    """Scale factors are `scale_min`, `scale_min + scale_step`, ... up to `scale_max`; 0 draws any factor in between."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -46,30 +46,31 @@ class CropConfig(Section):
 
 
 class ProgressiveResizingConfig(CropConfig):
-    """The view of the last part of a training: small pictures at first, which are quick, and large ones in the end.
+    """Progressive resizing: training begins with small images, which are quick, and ends with large ones.
 
-    Known as progressive resizing; EfficientNetV2 (arXiv 2104.00298, section 4) trains so.
+    EfficientNetV2 (arXiv 2104.00298, section 4) trains in this way.
     """
 
     after: float = Field(gt=0, lt=1)
-    """Fraction of the steps after which this view takes the place of the first one."""
+    """Fraction of the steps after which this crop and these scales take the place of the first ones."""
 
 
 class AugmentConfig(CropConfig):
-    """How a training picture is varied. Colour jitters of 0 are off."""
+    """How training images are augmented. Colour jitters of 0 are off."""
 
     flip: bool = True
-    """Mirror every other picture, left to right."""
+    """Whether images are mirrored left to right, with a probability of one half."""
     brightness: float = Field(default=0.0, ge=0, le=1)
     """Largest shift of all channels, as a fraction of 255."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
-    """Differences from the mean colour are multiplied by a factor in 1 - contrast ... 1 + contrast."""
+    """Differences from the mean colour are multiplied by a factor from 1 - contrast to 1 + contrast."""
     saturation: float = Field(default=0.0, ge=0, lt=1)
-    """Differences from gray are multiplied by a factor in 1 - saturation ... 1 + saturation."""
+    """Differences from gray are multiplied by a factor from 1 - saturation to 1 + saturation."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Largest rotation of the hue, in turns."""
     max_class_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Another crop is tried, up to 10 in all, while one class or void covers more than this fraction of it."""
+    """Another crop is tried, up to 10 in all, while one class or the ignore label (void) covers more than this fraction
+    of it."""
     progressive_resizing: ProgressiveResizingConfig | None = None
     """Crop and scale of the last part of the training, in place of those above; null keeps those above throughout."""
 
@@ -81,7 +82,7 @@ class AugmentConfig(CropConfig):
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     def stages(self, start: int, steps: int) -> Iterator[tuple[int, int, "AugmentConfig"]]:
-        """(first step, step after the last, what holds in between) of a training of so many steps, from `start` on."""
+        """(first step, step after the last, section) of each stage of a training of `steps` steps, from `start` on."""
         last = self.progressive_resizing
         turn = round(last.after * steps) if last else steps
         if start < turn:
@@ -92,11 +93,12 @@ class AugmentConfig(CropConfig):
 
 
 class InputConfig(Section):
-    """How records reach the training loop."""
+    """How the training loop reads its records."""
 
     cache_bytes: int = Field(default=2 * 2**30, ge=0)
-    """A training set whose decoded pixels fit in this many bytes is kept in memory; reading it takes twice as many."""
+    """A training set whose decoded pixels fit in this number of bytes is kept in memory; reading it takes twice as
+    many."""
     shuffle_buffer: int = Field(default=512, ge=1)
-    """Records shuffled at a time where the set is not kept in memory; the files are shuffled too."""
+    """Number of records that are shuffled at a time where the set is not kept in memory; files are shuffled too."""
     prefetch: int = Field(default=2, ge=1)
-    """Batches prepared ahead of the training step."""
+    """Number of batches that are prepared ahead of the training step."""

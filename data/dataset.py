@@ -1,4 +1,4 @@
-"""The configuration of a dataset, and the label map that it ends up with."""
+"""The configuration of a dataset, and its label map."""
 
 import re
 from collections.abc import Mapping
@@ -27,38 +27,39 @@ def _pattern(pattern: str | None) -> str | None:
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
     return pattern
 
 
 class DataConfig(Section):
-    """The labelled images, what their masks mean, and how they are divided."""
+    """The labelled images, the meaning of their masks, and their splits."""
 
     path: str = Field(min_length=1)
-    """Folder or URI (gs://, s3://) of the dataset; or a pattern of such, see `data.spans`."""
+    """Folder or URI (gs://, s3://) of the dataset, or a pattern of folders, see `data.spans`."""
     spans: SpansConfig = SpansConfig()
-    """Which spans a run takes, where `path` is a pattern."""
+    """Which spans a run takes where `path` is a pattern."""
     test_set: str = "fixed"
     """Which images are the test set where `path` is a pattern: 'fixed', the test images of the first span, as they were
     at the first run; 'window', those of the window; or the path of a separate dataset of the same layout: its test
     split, or all of it if it is not divided. Test images that are not in the test set are not trained on either."""
     layout: Annotated[str, AfterValidator(_known_layout)] = "auto"
-    """How the dataset is laid out: 'auto' to recognise it, or the name of a layout."""
+    """Layout of the dataset: its name, or 'auto' to recognise it."""
     label_map: LabelMap | None = None
-    """The classes; None takes the layout's own."""
+    """The classes; null takes those of the layout."""
     group_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
-    """Regular expression on the path of an image: its first group (or whole match) names what stays in one split."""
+    """Regular expression on the path of an image: its first group (or whole match) names the group of the image. Images
+    of one group stay in one split."""
     source_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
-    """Regular expression on the path of an image: its first group (or whole match) names the source by which scores
-    are told apart; None takes what the layout knows (Cityscapes: the city, CamVid: the sequence)."""
+    """Regular expression on the path of an image: its first group (or whole match) names the source of the image, by
+    which scores are sliced; null takes the layout's own (Cityscapes: the city, CamVid: the sequence)."""
     val_fraction: float = Field(default=0.1, ge=0, le=0.5)
-    """Share of the training images that becomes val where the dataset has none."""
+    """Share of the training images that becomes val where the dataset has no val split."""
     test_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Share of the images that becomes test where the dataset has no official splits."""
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
-    """The run stops if a larger share of the images than this had to be set aside."""
+    """Largest share of the images that may be quarantined; with more the run stops."""
     license: str = ""
-    """Under which licence the images and labels are used, for the model card; changes nothing of the data."""
+    """Licence of the images and labels, for the model card."""
     max_pixels: int = Field(default=50_000_000, ge=1, le=LARGEST_IMAGE)
     """Images with more pixels than this are quarantined without being decoded."""
 
@@ -96,7 +97,7 @@ class DataConfig(Section):
 def example_folder(config: DataConfig, files: FileSystem) -> str:
     """A folder of labelled images: the path or, where it is a pattern, the first span.
 
-    The first span and not the newest one says what the labels mean, so that a newcomer cannot change it.
+    The first span and not the newest one defines what the labels mean, so that new data cannot change it.
 
     Raises:
         DataError: there is no span.
@@ -105,7 +106,7 @@ def example_folder(config: DataConfig, files: FileSystem) -> str:
 
 
 def source_of(config: DataConfig, sample: Sample) -> str:
-    """The source of an image: by `source_pattern`, or else what the layout says."""
+    """The source of an image: by `source_pattern`, or else by the layout."""
     match = re.search(config.source_pattern, sample.key) if config.source_pattern else None
     if match is None:
         return sample.source
@@ -115,10 +116,10 @@ def source_of(config: DataConfig, sample: Sample) -> str:
 def resolve_label_map(config: DataConfig, layout: Layout) -> LabelMap:
     """The label map of the configuration, or else that of the layout.
 
-    It is never guessed from masks: 255 may be an object or void, and 1 may be a class or one of many.
+    It is never guessed from masks: 255 may be an object or the ignore label (void), 1 may be a class or an instance.
 
     Raises:
-        DataError: neither gives one.
+        DataError: neither of them has a label map.
     """
     label_map = config.label_map or layout.label_map()
     if label_map is None:

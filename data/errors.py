@@ -2,7 +2,7 @@
 
 ProjectError
 ├── ConfigError   a key or value of the configuration
-├── DataError     the pictures, masks or annotation files
+├── DataError     the images, masks or annotation files
 │   └── IncompleteDataError   they are still being copied, or changed while they were read
 ├── TrainingError the training cannot go on: it diverged, its checkpoint is damaged
 ├── MetadataError the ML Metadata store cannot be opened
@@ -12,7 +12,7 @@ ProjectError
 
 import errno
 
-#: Exit status of a command whose failure another try may heal: EX_TEMPFAIL of sysexits.h.
+#: Exit status of a command that failed with a transient error; another try may succeed. EX_TEMPFAIL of sysexits.h.
 TEMPORARY = 75
 
 #: Of the disk and its owner, no fault of the program: what may pass, and what stays.
@@ -24,7 +24,7 @@ class ProjectError(Exception):
     """Base of every error whose text names the thing, the place, the value and what is allowed."""
 
     transient: bool = False
-    """Whether the same, tried again later, may succeed."""
+    """Whether another try may succeed."""
 
 
 class ConfigError(ProjectError):

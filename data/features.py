@@ -1,4 +1,4 @@
-"""Feature keys of the examples: the only place where they are spelled.
+"""Feature keys of the examples, which are defined only here.
 
 ExampleGen writes, for each labelled image:
 
@@ -6,7 +6,7 @@ ExampleGen writes, for each labelled image:
 key                dtype    content
 =================  =======  ===========================================================================
 image              bytes    the encoded image, 8 bits a channel: JPEG or PNG
-mask               bytes    8-bit gray PNG, same height and width: class ids, `IGNORE_LABEL` where void
+mask               bytes    8-bit gray PNG, same height and width: class ids, or `IGNORE_LABEL` (void)
 key                bytes    path of the image relative to the dataset's root, unique
 source             bytes    where the image comes from (camera, city, sequence); evaluation slices by it
 height, width      int64    pixels
@@ -29,7 +29,7 @@ BRIGHTNESS = "brightness"
 CONTRAST = "contrast"
 VOID_FRACTION = "void_fraction"
 
-#: Pixels with this value in a normalised mask count neither in the loss nor in a metric.
+#: The ignore label (void): pixels with this value in a normalised mask count neither in the loss nor in a metric.
 IGNORE_LABEL = 255
 
 #: Class ids are stored in 8 bits, and one value is the ignore label.
@@ -42,7 +42,7 @@ def pixels_key(class_name: str) -> str:
 
 
 def scalar_keys(class_names: Sequence[str]) -> list[str]:
-    """The scalar columns, which statistics and validation work on; never the encoded bytes."""
+    """The scalar columns, which statistics and validation work on, without the encoded bytes."""
     return [
         SOURCE,
         HEIGHT,

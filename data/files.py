@@ -1,4 +1,4 @@
-"""Reading files: the operations that layouts need, local disk, and paths that may not leave the dataset's folder."""
+"""Reading files: the operations that layouts need, the local disk, and paths that must stay in the dataset's folder."""
 
 import json
 import os
@@ -16,7 +16,7 @@ UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class FileSystem(Protocol):
-    """The few file operations that readers need, so that a caller may bring local disk, gs:// or s3://."""
+    """The file operations that readers need; a caller passes an implementation for local disk, gs:// or s3://."""
 
     def open(self, path: str) -> BinaryIO:
         """Opens a file for reading; raises FileNotFoundError."""
@@ -74,7 +74,7 @@ def relative_path(text: str) -> str:
     """A path found in a list or annotation file, normalised to `a/b/c`.
 
     Raises:
-        DataError: it is empty, absolute or a URI, or climbs out of the folder that it is relative to.
+        DataError: the path is empty, absolute or a URI, or leaves the folder that it is relative to.
     """
     if "://" in text or re.match(r"[A-Za-z]:[\\/]", text) or text.startswith(("/", "\\")):
         raise DataError(f"path outside the dataset: {text!r} is absolute; it must be relative to the dataset's folder")
@@ -82,7 +82,7 @@ def relative_path(text: str) -> str:
     if path == ".." or path.startswith("../"):
         raise DataError(f"path outside the dataset: {text!r} leaves the dataset's folder")
     if path == ".":
-        raise DataError(f"invalid path: {text!r} names no file")
+        raise DataError(f"invalid path: {text!r} does not name a file")
     if UNSAFE.search(path):
         raise DataError(f"invalid path: {text!r} has control characters or is not UTF-8; rename the file")
     return path
@@ -109,10 +109,10 @@ def inside(root: str, relative: str, files: FileSystem) -> str:
 
 
 def read_bytes(path: str, files: FileSystem, what: str = "file") -> bytes:
-    """The whole content of a file; `what` it is ('image', 'mask') begins the reason if it cannot be read.
+    """The whole content of a file; `what` ('image', 'mask') names its kind in the error if it cannot be read.
 
     Raises:
-        DataError: there is no such file, or it cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     with _opened(path, files, what) as file:
         return file.read()
@@ -132,10 +132,10 @@ def _opened(path: str, files: FileSystem, what: str) -> Iterator[BinaryIO]:
 def read_lines(path: str, files: FileSystem) -> Iterator[tuple[int, str]]:
     """Streams (line number, text) of a text file's lines that are not blank, without surrounding white space.
 
-    Bytes that are not UTF-8 stay visible as backslash escapes: the file so named is then reported as missing.
+    Bytes that are not UTF-8 become backslash escapes, so that a file with such a name is reported as missing.
 
     Raises:
-        DataError: there is no such file, or it cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     with _opened(path, files, "list") as file:
         for number, line in enumerate(file, start=1):
@@ -148,7 +148,7 @@ def read_json(path: str, files: FileSystem) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: the file is missing or is no JSON; the text names the file and the position.
+        DataError: the file is missing or not JSON; the text names the file and the position.
     """
     content = read_bytes(path, files, "annotation file")
     try:

@@ -1,4 +1,4 @@
-"""Decoding image files strictly: whatever would surprise a later reader is a reason to set the image aside."""
+"""Strict decoding of image files: what other readers might decode differently is a reason to quarantine the image."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from data.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 
-#: What Pillow calls JPEG files. MPO, which many cameras write, has further pictures behind the first.
+#: Pillow's names of JPEG files. MPO, which many cameras write, has further images behind the first.
 JPEG_FORMATS = ("JPEG", "MPO")
 
 #: The last chunk of a PNG: its name and its checksum.
@@ -22,12 +22,12 @@ LARGEST_IMAGE = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def read_image(encoded: bytes, max_pixels: int, setting: str = "data.max_pixels") -> tuple[bytes, np.ndarray]:
-    """Decodes an image and hands back what to store.
+    """Decodes an image and returns the encoded image to store, and its pixels.
 
     Args:
-        encoded: a JPEG, PNG, BMP, WebP or TIFF file, 8 bits a channel, RGB, gray or a palette.
-        max_pixels: height x width at most; a larger image is not decoded at all.
-        setting: what a person knows `max_pixels` as.
+        encoded: a JPEG, PNG, BMP, WebP or TIFF file with 8 bits a channel: RGB, gray or a palette.
+        max_pixels: largest height x width; a larger image is not decoded at all.
+        setting: configuration key of `max_pixels`, for the error.
 
     Returns:
         The encoded image, and its pixels, (height, width, 3) uint8 RGB with gray repeated. RGB and gray JPEG and PNG
@@ -54,15 +54,15 @@ def opened(encoded: bytes, what: str, allowed: str = "no setting allows more") -
 
     Args:
         encoded: the file.
-        what: it is ('image', 'mask'), for the reasons.
-        allowed: how many pixels, for the reason why one of more than `LARGEST_IMAGE` is refused.
+        what: kind of the file ('image', 'mask'), for the reasons.
+        allowed: how many pixels are allowed, for the reason why one of more than `LARGEST_IMAGE` is refused.
 
     Raises:
-        DataError: the header cannot be read, or there is more than one picture in the file.
+        DataError: the header cannot be read, or there is more than one image in the file.
     """
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-        pictures = getattr(image, "n_frames", 1)
+        frames = getattr(image, "n_frames", 1)
     except Image.DecompressionBombError:
         raise DataError(f"{what} too large: more than {LARGEST_IMAGE} pixels; {allowed}") from None
     except UnidentifiedImageError:
@@ -70,8 +70,8 @@ def opened(encoded: bytes, what: str, allowed: str = "no setting allows more") -
     except Exception as error:  # noqa: BLE001 - Pillow's readers raise nearly anything on malformed headers.
         raise DataError(f"unreadable {what}: no {', '.join(FORMATS)} file, or damaged: {_reason(error)}") from None
     with image:
-        if pictures > 1 and image.format not in JPEG_FORMATS:
-            raise DataError(f"unsupported {what}: an animation or a stack of {pictures} pictures")
+        if frames > 1 and image.format not in JPEG_FORMATS:
+            raise DataError(f"unsupported {what}: an animation or a stack of {frames} images")
         yield image
 
 
@@ -79,7 +79,7 @@ def decode(encoded: bytes, image: Image.Image, what: str) -> None:
     """Decodes all pixels of an opened image.
 
     Raises:
-        DataError: the file is damaged or cut off, or its EXIF block asks to turn the picture.
+        DataError: the file is damaged or cut off, or its EXIF block asks to rotate the image.
     """
     if image.format == "PNG" and PNG_END not in encoded:
         raise DataError(f"truncated {what}: the PNG has no end chunk")
@@ -90,17 +90,17 @@ def decode(encoded: bytes, image: Image.Image, what: str) -> None:
             image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         else:
-            # Before the pixels, because Pillow turns a TIFF while it loads it, and forgets that it did.
+            # Before the pixels, because Pillow rotates a TIFF while it loads it and then drops the tag.
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             image.load()
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on malformed content.
         category = f"truncated {what}" if "truncated" in str(error).lower() else f"unreadable {what}"
         raise DataError(f"{category}: {_reason(error)}") from None
-    if orientation not in (0, 1):  # 0 is no valid orientation; cameras write it for 'unknown'.
+    if orientation not in (0, 1):  # 0 is not a valid orientation; cameras write it for 'unknown'.
         raise DataError(
             f"rotated by EXIF: the {what} has orientation {orientation}, which some programs follow and others do not; "
-            "turn the pixels upright and remove the tag (exiftran -ai, or mogrify -auto-orient). Where there are image "
-            "and mask, compare them then"
+            "rotate the pixels upright and remove the tag (exiftran -ai, or mogrify -auto-orient), then check that "
+            "image and mask still match"
         )
 
 

@@ -1,6 +1,6 @@
 """Transformed records to batches: endless, shuffled and augmented for training, one by one for evaluation.
 
-The order of the pictures and every variation of them is a pure function of the seed and the step, so that a training
+The order of the images and every variation of them is a pure function of the seed and the step, so that a training
 that resumes at step k sees the same data, bit for bit, as one that was never interrupted.
 """
 
@@ -18,12 +18,12 @@ from data.features import IMAGE, MASK
 from data.preprocess import decode_image, decode_mask
 
 Windows = Callable[[tf.Tensor], tf.data.Dataset]
-"""From the number of an epoch to its items: vectors that follow each other."""
+"""Function from the number of an epoch to its items, as vectors that follow each other."""
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """What one pass over the records found."""
+    """The result of one pass over the records."""
 
     count: int
     decoded: tf.Tensor | None
@@ -51,13 +51,13 @@ def training_batches(
     Args:
         files: TFRecord files of the training split, GZIP where the name ends in `.gz`.
         config: memory and buffers.
-        augmentation: crop and variation.
-        batch_size: pictures in a step, over all replicas; a multiple of their number.
-        channel_mean: mean of the channels in [0, 255]; fills crops that reach outside the picture.
-        seed: of order and variation.
+        augmentation: how images are cropped and varied.
+        batch_size: images in a step, over all replicas; a multiple of their number.
+        channel_mean: mean of the channels in [0, 255]; fills crops that reach outside the image.
+        seed: seed of the order and the variations.
         start_step: number of steps that a former run has done.
-        context: the replicas, and which worker this is, as `distribute_datasets_from_function` gives it; None is one
-            replica.
+        context: the replicas, and the number of this worker, as `distribute_datasets_from_function` passes them; None
+            is one replica.
 
     Returns:
         Dataset of (batch, crop height, crop width, 3) float32 in [0, 255] and (batch, crop height, crop width) uint8,
@@ -83,14 +83,14 @@ def training_batches(
         items = _with_table(items, scan.decoded)
     examples = items.map(varied, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = examples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
-    # Several workers would otherwise ask each other at each step whether any has come to its end.
+    # Otherwise several workers would ask each other at each step whether any of them has run out of data.
     batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     replicas_here = context.num_replicas_in_sync // context.num_input_pipelines
     return batches.prefetch(config.prefetch * replicas_here)
 
 
 def evaluation_examples(files: Sequence[str]) -> tf.data.Dataset:
-    """The pictures of a split, each once, in the order of the files, at their own sizes.
+    """The images of a split, each once, in the order of the files, at their own sizes.
 
     Returns:
         Dataset of (height, width, 3) uint8 images and (height, width) uint8 masks.
@@ -135,14 +135,14 @@ def _empty(files: Sequence[str]) -> DataError:
 
 
 def _scan(files: Sequence[str], cache_bytes: int) -> _Scan:
-    """Counts the records and keeps their decoded pixels while they fit."""
+    """Counts the records and keeps their decoded pixels if all of them fit in `cache_bytes`."""
     packed = _records(files).map(_pack, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     kept: list[np.ndarray] = []
     size = 0
     for record in packed.as_numpy_iterator():
         size += sum(map(len, record))
         if size > cache_bytes:
-            # Counting alone need not decode.
+            # Counting needs no decoding.
             return _Scan(count_records(files), None)
         kept.append(record)
     if not kept:
@@ -151,7 +151,7 @@ def _scan(files: Sequence[str], cache_bytes: int) -> _Scan:
 
 
 def _pack(serialized: tf.Tensor) -> tf.Tensor:
-    """A serialized tf.Example to its decoded pixels, as a vector of two strings whatever their sizes."""
+    """A serialized tf.Example to its decoded image and mask, packed as a vector of two strings whatever their sizes."""
     return tf.stack([tf.io.serialize_tensor(pixels) for pixels in decode_example(serialized)])
 
 
@@ -164,7 +164,7 @@ def _unpack(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _numbered(count: int, start: int, windows: Windows) -> tf.data.Dataset:
     """(number, item) of all epochs, `count` items in each, from item number `start` on."""
     epochs = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max)
-    # The next window is read while this one is worked on, over the ends of epochs, too.
+    # The next window is read while this one is processed, also across the end of an epoch.
     items = epochs.flat_map(windows).prefetch(1).unbatch()
     return items.skip(start % count).enumerate(start)
 
@@ -180,7 +180,7 @@ def _slice(items: tf.data.Dataset, batch_size: int, context: tf.distribute.Input
 def _with_table(items: tf.data.Dataset, table: tf.Tensor) -> tf.data.Dataset:
     """(number, item) to (number, item, table), all of which share the table.
 
-    A function would capture it as a constant of its graph if it had 128 elements or fewer: many copies of all pictures.
+    A function would capture it as a constant of its graph if it had 128 elements or fewer: many copies of all images.
     """
     tables = tf.data.Dataset.from_tensors(table).repeat()
     return tf.data.Dataset.zip(items, tables).map(lambda numbered, table: (*numbered, table))

@@ -1,4 +1,4 @@
-"""The label map: from the values or colours in somebody's masks to class ids."""
+"""The label map: from the values or colours of masks to class ids."""
 
 import unicodedata
 from collections import Counter
@@ -26,10 +26,10 @@ def _refuse_repeats(what: str, items: Sequence[Hashable]) -> None:
 
 
 class ClassLabel(Section):
-    """One class: its name, and what stands for it in the masks."""
+    """One class: its name, and the values and colours that mean it in the masks."""
 
     name: str = Field(min_length=1)
-    """How reports, legends and thresholds call it: one line of text."""
+    """Name of the class in reports, legends and thresholds: one line of text."""
     values: tuple[LabelValue, ...] = ()
     """Label values of the masks (or category ids of the annotation file) that mean this class."""
     colors: tuple[Color, ...] = ()
@@ -46,9 +46,9 @@ class ClassLabel(Section):
 
 
 class LabelMap(Section):
-    """Classes in the order of their ids 0, 1, 2, ...; and what is void.
+    """The classes in the order of their ids 0, 1, 2, ..., and what means the ignore label (void).
 
-    A value or colour that stands nowhere in the map is an error in the data, never silently void.
+    A value or colour that the map does not contain is an error in the data; it is never ignored silently.
     """
 
     classes: tuple[ClassLabel, ...] = Field(min_length=1, max_length=MAX_CLASSES)
@@ -82,10 +82,10 @@ class LabelMap(Section):
 def label_map_of(
     place: str, classes: Iterable[tuple[str, tuple[int, ...]]], ignore_values: Iterable[int] = ()
 ) -> LabelMap:
-    """The label map that a dataset states: the name and the label values of each class.
+    """The label map from the name and the label values of each class, as a dataset states them.
 
     Raises:
-        DataError: they make no label map; `place` is the file that states them.
+        DataError: the classes are not a valid label map; `place` is the file that states them.
     """
     try:
         labels = tuple(ClassLabel(name=name, values=values) for name, values in classes)

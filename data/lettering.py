@@ -1,4 +1,4 @@
-"""Words in pictures."""
+"""Draws text onto images, with a font of the system."""
 
 import unicodedata
 from functools import cache
@@ -7,16 +7,16 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-#: Has the letters of Europe's languages; Pillow's own has those of ASCII, and is always there.
+#: A font with the letters of Europe's languages. Pillow's own font, which is always available, has those of ASCII.
 FONT = "DejaVuSans.ttf"
 
-#: No font has a letter for it: what is drawn instead is what is drawn for any that is missing.
+#: A character that no font has: it is drawn as every missing character is.
 _NO_LETTER = "\U0010ffff"
 
 
 @cache
 def font(size: int) -> Font:
-    """A font of the system, else Pillow's own; `size` in pixels."""
+    """The font above at a size in pixels, or Pillow's own where the system does not have it."""
     try:
         return ImageFont.truetype(FONT, size)
     except OSError:
@@ -24,7 +24,7 @@ def font(size: int) -> Font:
 
 
 def drawable(text: str, letters: Font) -> str:
-    """The text, in place of what a font lacks the nearest that it has: "Grosse" for "Größe", or "?"."""
+    """The text, with the nearest that the font has for each letter that it lacks: "Grosse" for "Größe", or "?"."""
     missing = bytes(letters.getmask(_NO_LETTER))
 
     def has(spelling: str) -> bool:

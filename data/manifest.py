@@ -24,16 +24,16 @@ class ImageFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sha256: str
-    """Of the encoded image as the examples hold it: that of the file itself, unless `data.images` had to convert it."""
+    """Digest of the encoded image in the examples, which is that of the file unless `data.images` had to convert it."""
     key: str
-    """Path relative to the dataset's root, as it was."""
+    """Path relative to the dataset's root when it was read."""
     size: int
-    """Of the encoded image, in bytes."""
+    """Size of the encoded image, in bytes."""
     split: str
 
 
 def image_file(encoded: bytes, key: str, split: str) -> ImageFile:
-    """Describes an image that the examples hold as `encoded`."""
+    """The entry of an image that the examples hold as `encoded`."""
     return ImageFile(sha256=hashlib.sha256(encoded).hexdigest(), key=key, size=len(encoded), split=split)
 
 
@@ -52,11 +52,11 @@ def read_manifest(examples: str, files: FileSystem) -> Iterator[ImageFile]:
     """Streams the image files in examples.
 
     Args:
-        examples: Folder or URI of the examples.
-        files: Access to it.
+        examples: folder or URI of the examples.
+        files: file system of that folder.
 
     Raises:
-        FileNotFoundError: The examples have no manifest, or are gone.
+        FileNotFoundError: the examples have no manifest, or no longer exist.
     """
     folder = files.join(examples, FOLDER)
     parts = sorted(name for name in files.list(folder) if re.fullmatch(r"[0-9a-f]" + re.escape(_ENDING), name))
@@ -72,6 +72,6 @@ def digests(content: bytes) -> set[str]:
     found = {hashlib.sha256(content).hexdigest()}
     try:
         encoded, _ = read_image(content, LARGEST_IMAGE)
-    except DataError:  # No image, or a damaged one: only the same bytes can be found.
+    except DataError:  # Not an image, or a damaged one: only the same bytes can be found.
         return found
     return found | {hashlib.sha256(encoded).hexdigest()}

@@ -1,4 +1,4 @@
-"""Masks as class ids: read from files through a label map, and made visible."""
+"""Masks as class ids: read from files through a label map, and drawn in colours."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,12 +16,12 @@ from data.shapes import Size, region
 #: Pillow spreads gray of 2 and 4 bits over 0..255; the stored label is the quotient.
 SPREAD = {"L;2": 85, "L;4": 17}
 
-#: PASCAL VOC's colour of void.
+#: PASCAL VOC's colour of the ignore label (void).
 VOID_COLOR = (224, 224, 192)
 
 MOST_NAMED = 10
 
-#: What the reason begins with where a mask holds something that the label map lacks.
+#: Beginning of the reason where a mask holds something that the label map lacks.
 UNKNOWN_LABEL = "label outside the label map"
 
 
@@ -29,13 +29,13 @@ def read_mask(mask: Mask | None, label_map: LabelMap, size: Size, files: FileSys
     """Reads a mask as class ids.
 
     Args:
-        mask: where it is, or its shapes; None if there is none.
-        label_map: what its values, colours or class names mean.
+        mask: file of the mask, or its shapes; None if there is none.
+        label_map: meaning of the mask's values, colours or class names.
         size: (height, width) of the image.
         files: opens the mask's file.
 
     Returns:
-        (height, width) uint8: class ids in [0, num_classes), `IGNORE_LABEL` where void.
+        (height, width) uint8: class ids in [0, num_classes), or `IGNORE_LABEL`.
 
     Raises:
         DataError: the reason why the mask cannot be used, beginning with a stable category.
@@ -62,10 +62,11 @@ def color_ids(label_map: LabelMap) -> dict[Color, int]:
 
 
 def apply_table(codes: np.ndarray, table: dict[int, int], spell: Callable[[int], str] = str) -> np.ndarray:
-    """Replaces each code, an integer of any width, by what the table says; uint8, of the same shape.
+    """Replaces each code, an integer of any width, by its entry in the table; uint8, of the same shape.
 
     Raises:
-        DataError: codes that are not in the table, with their number of pixels; `spell` makes them readable.
+        DataError: some codes are not in the table; the text lists them with their number of pixels, as `spell` writes
+            them.
     """
     present, counts, positions = _distinct(codes)
     unknown = [(int(code), int(count)) for code, count in zip(present, counts, strict=True) if int(code) not in table]
@@ -87,7 +88,7 @@ def palette(num_classes: int) -> list[Color]:
 
 
 def colorize(mask: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """(height, width) uint8 class ids -> (height, width, 3) uint8 RGB; void and ids without a colour are pale gray."""
+    """(height, width) uint8 class ids -> (height, width, 3) uint8 RGB; pixels without a colour are pale gray."""
     table = np.full((IGNORE_LABEL + 1, 3), VOID_COLOR, np.uint8)
     table[: len(colors)] = colors
     table[IGNORE_LABEL] = VOID_COLOR
@@ -95,7 +96,7 @@ def colorize(mask: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """Lays the mask's colours over an image, (height, width, 3) uint8, with opacity `alpha`; void stays bare."""
+    """Lays the mask's colours over a (height, width, 3) uint8 image with opacity `alpha`; ignored pixels stay bare."""
     colors = colorize(mask, palette(IGNORE_LABEL))
     opacity = np.where(mask == IGNORE_LABEL, 0.0, alpha)[:, :, None]  # (height, width, 1)
     return np.rint(image * (1 - opacity) + colors * opacity).astype(np.uint8)
@@ -137,7 +138,7 @@ def _from_shapes(mask: Shapes, label_map: LabelMap, size: Size) -> np.ndarray:
 
 
 def _decoded(path: str, size: Size, files: FileSystem) -> tuple[Image.Image, str]:
-    """The decoded mask and its raw mode; its size is compared before anything is decoded."""
+    """The decoded mask and its raw mode; the size is checked before anything is decoded."""
     encoded = read_bytes(path, files, "mask")
     with opened(encoded, "mask") as image:
         if image.size != size[::-1]:

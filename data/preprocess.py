@@ -1,4 +1,4 @@
-"""From encoded bytes to uint8 pixels: the one preprocessing, for Transform, training and the serving signatures.
+"""From encoded bytes to uint8 pixels: the preprocessing that Transform, training and serving signatures share.
 
 Every function takes one image, works eagerly, inside tf.data and inside a SavedModel, and accepts any size.
 """
@@ -20,7 +20,7 @@ def decode_mask(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def network_size(height: tf.Tensor, width: tf.Tensor, config: PreprocessConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width at which the network sees an image, int32: the longer side bounded, the shape kept."""
+    """Height and width of an image after preprocessing, int32: the longer side is bounded, the aspect ratio kept."""
     if config.max_side == 0:
         return height, width
     # Integer arithmetic, rounding half up: the same answer in every graph and on every device.
@@ -52,7 +52,7 @@ def resize_image(image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def resize_mask(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """A (height, width) uint8 mask at `size`, (height, width) int32, by nearest neighbour: no class is invented."""
+    """A (height, width) uint8 mask at `size`, (height, width) int32, by nearest neighbour, which adds no new class."""
     return tf.image.resize(mask[:, :, None], size, method="nearest")[:, :, 0]
 
 

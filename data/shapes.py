@@ -1,4 +1,4 @@
-"""Regions of annotation files, rendered to pixels: labelme's outlines, COCO's polygons and run-length encodings."""
+"""Regions of annotation files, drawn as pixels: labelme's outlines, COCO's polygons and run-length encodings."""
 
 import math
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def _check_points(shape: Shape, size: Size) -> None:
     if not fewest <= len(shape.points) <= most:
         allowed = f"{fewest}" if fewest == most else f"at least {fewest}"
         raise DataError(f"malformed shape: {shape.kind} with {len(shape.points)} points; it needs {allowed}")
-    # Rasterisers walk along every edge: one absurd coordinate would cost minutes or overflow.
+    # Drawing walks along every edge: one absurd coordinate would take minutes or overflow.
     for point in shape.points:
         for value, side in zip(point, size[::-1], strict=True):
             if not -side <= value <= 2 * side:

@@ -1,8 +1,8 @@
-"""Spans: labelled data that arrive in portions, one folder each, and which of them a run takes.
+"""Spans: labelled data that arrive in portions, one folder each, and the choice of those that a run takes.
 
 A path with placeholders names the folders: `/data/span-{SPAN}`, `/data/span-{SPAN}/v{VERSION}` or
-`s3://bucket/{YYYY}-{MM}-{DD}`, in the notation of TFX's ExampleGen. Numbers may be padded with zeros, and gaps mean
-nothing. Of several versions of a span the highest one counts: it corrects, and so replaces, those before it.
+`s3://bucket/{YYYY}-{MM}-{DD}`, in the notation of TFX's ExampleGen. Numbers may be padded with zeros and may have gaps.
+Of several versions of a span the highest one counts: it replaces those before it.
 """
 
 import re
@@ -23,38 +23,38 @@ DATE = ("YYYY", "MM", "DD")
 #: A file of this name in a span's folder says that the span is still being copied.
 INCOMPLETE = ".incomplete"
 
-#: Endings of files that label, list or explain pictures, and are none.
+#: Endings of files that label, list or explain images and are not images themselves.
 TEXT_ENDINGS = (".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml")
 
-#: Numbers beyond it are none to TFX and ML Metadata, which keep 64 bits.
+#: The largest number that TFX and ML Metadata can store, in 64 bits.
 LARGEST_NUMBER = 2**63 - 1
 
 #: Day 0 of dated spans, as in TFX.
 EPOCH = date(1970, 1, 1).toordinal()
 
-#: How many spans an error message names.
+#: Number of spans that an error message names.
 NAMES_SHOWN = 10
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class SpansConfig(Section):
-    """Which spans a run takes, where `data.path` is a pattern."""
+    """Which spans a run takes where `data.path` is a pattern."""
 
     window: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    """Number of newest spans that are trained on, together; 'all' takes every one."""
+    """Number of the newest spans that are trained on together; 'all' takes every span."""
     span: Annotated[int, Field(ge=0)] | date | None = None
-    """The newest span to look at: its number, or its date where the pattern is dated; None takes what is there."""
+    """Newest span to use: its number, or its date where the pattern is dated; null takes the newest that exists."""
     reference: int = Field(default=1, ge=0)
-    """Number of spans before the newest one that it is compared with in validation, even if the window lacks them."""
+    """Number of spans before the newest one that validation compares it with, even if the window does not have them."""
     replay: float = Field(default=0.0, ge=0, le=1)
-    """Share of the training images of each span before the window that is trained on too, against forgetting; chosen
-    by hash, and others for each newest span."""
+    """Share of the training images of each span before the window that is trained on too, against forgetting. They are
+    chosen by hash, and differ for each newest span."""
     on_incomplete: Literal["stop", "skip"] = "stop"
-    """What a span that is empty, still being copied, or has too many bad images does to a run: 'stop', or 'skip',
-    which leaves that span out and says so. In the place of one that is empty or still being copied the window then
-    takes an older span; how many images are bad is known too late for that, and a window of such spans alone stops
-    the run all the same."""
+    """What a run does about a span that is empty, still being copied, or has too many bad images: 'stop', or 'skip',
+    which leaves that span out and says so. The window takes an older span in place of one that is empty or still being
+    copied, but not of one with too many bad images, which is known too late; if no span of the window is left, the run
+    stops."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -62,9 +62,9 @@ class Span:
     """One portion of the data."""
 
     number: int
-    """What `{SPAN}` stands for, or days since 1970-01-01."""
+    """Value of `{SPAN}`, or days since 1970-01-01."""
     version: int
-    """0 where the pattern has no versions."""
+    """Value of `{VERSION}`; 0 where the pattern has no versions."""
     name: str
     """Path of the folder relative to that of the pattern, as `a/b/c`."""
     folder: str
@@ -76,18 +76,18 @@ class Selection:
     """The spans of a run, each in its newest version, oldest first."""
 
     window: tuple[Span, ...]
-    """What is trained on; never empty."""
+    """Spans that are trained on; never empty."""
     reference: tuple[Span, ...]
-    """What the newest span is compared with beyond the window."""
+    """Spans outside the window that the newest span is compared with."""
     replay: tuple[Span, ...]
-    """What some training images are taken from beside the window: all spans before it, or none."""
+    """Spans of which a share of the training images is trained on too: all before the window, or none."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Spans that the window or the reference would have if it could -> why it has not."""
+    """Name of each span that could not be taken into the window or the reference -> reason."""
 
 
 @dataclass(frozen=True)
 class SpanPattern:
-    """A path with placeholders, taken apart."""
+    """A path with placeholders, split into its parts."""
 
     path: str
     root: str
@@ -104,8 +104,8 @@ class SpanPattern:
         """All spans that are there, oldest first, each in its newest version.
 
         Raises:
-            DataError: there is none, a name is no date or its number too large, or two folders have the same number
-                and version.
+            DataError: there is no span, a name is not a date or its number too large, or two folders have the same
+                number and version.
         """
         if not files.exists(self.root):
             raise DataError(f"no folder {self.root}, in which the spans of data.path={self.path} should lie")
@@ -123,10 +123,10 @@ class SpanPattern:
         return list(newest.values())
 
     def near_misses(self, files: FileSystem) -> dict[str, str]:
-        """Names that are no span's, but were perhaps meant to be -> what is wrong with them.
+        """Names that do not match the pattern, but were perhaps meant to -> what is wrong with them.
 
-        Such a name differs from the pattern in padding, in separators, or in upper and lower case; or it is that of a
-        folder which lacks what the rest of the pattern names.
+        Such a name differs from the pattern in padding, in separators, or in upper and lower case; or it is the name of
+        a folder that does not contain the rest of the pattern.
         """
         return dict(self._near_misses(files, "", self.parts))
 
@@ -173,10 +173,10 @@ def has_pattern(path: str) -> bool:
 
 
 def parse_pattern(path: str) -> SpanPattern:
-    """Takes a path with placeholders apart.
+    """Splits a path with placeholders into its parts.
 
     Raises:
-        ValueError: the placeholders make no sense, or no folder stands before the first of them.
+        ValueError: the placeholders are unknown, repeated or incomplete, or the bucket's name has one.
     """
     names = _PLACEHOLDER.findall(path)
     unknown = [name for name in names if name not in PLACEHOLDERS]
@@ -187,7 +187,7 @@ def parse_pattern(path: str) -> SpanPattern:
     if set(names) - {"VERSION"} not in ({"SPAN"}, set(DATE)):
         raise ValueError(
             f"{path!r}: has {_spelled(names)}; a pattern has either {{SPAN}} or all of {_spelled(DATE)}, and may have "
-            "{VERSION} beside"
+            "{VERSION} as well"
         )
     scheme, separator, rest = path.rpartition("://")
     parts = rest.rstrip("/").split("/")
@@ -199,11 +199,11 @@ def parse_pattern(path: str) -> SpanPattern:
 
 
 def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Selection:
-    """The window of a run, and what its newest span is compared with.
+    """The window of a run, and the spans that its newest span is compared with.
 
     Raises:
-        DataError: there is no such span.
-        IncompleteDataError: one of them is still being copied.
+        DataError: `data.spans.span` does not exist, or there is no span.
+        IncompleteDataError: a span of the window is still being copied.
     """
     spans = pattern.list(files)
     newest = _newest(spans, config)
@@ -231,12 +231,12 @@ def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Sele
 
 
 def is_incomplete(span: Span, files: FileSystem) -> bool:
-    """Whether the span says that it is still being copied."""
+    """Whether the span is marked as still being copied."""
     return files.exists(files.join(span.folder, INCOMPLETE))
 
 
 def is_empty(folder: str, files: FileSystem) -> bool:
-    """Whether a folder holds no picture: no file at all, or text and hidden files alone."""
+    """Whether a folder holds no image: no file at all, or only text and hidden files."""
     names = (path.rpartition("/")[2] for path, _, _ in files.stats(folder))
     return all(name.startswith(".") or name.lower().endswith(TEXT_ENDINGS) for name in names)
 
@@ -249,10 +249,10 @@ def span_number(day: date) -> int:
 def _without_unusable(
     pattern: SpanPattern, spans: Sequence[Span], size: int, files: FileSystem
 ) -> tuple[list[Span], dict[str, str]]:
-    """The spans without those of which nothing can be read, and why; `size` of those that are left are looked at.
+    """The spans without those that cannot be read, and why; only the newest are checked, until `size` are usable.
 
     Raises:
-        DataError: none is left.
+        DataError: no span is left.
     """
     usable: list[Span] = []
     left_out: dict[str, str] = {}
@@ -272,7 +272,7 @@ def _without_unusable(
 def _unusable(span: Span, files: FileSystem) -> str | None:
     if is_incomplete(span, files):
         return f"still being copied: it holds {INCOMPLETE}"
-    return "empty: it holds no picture" if is_empty(span.folder, files) else None
+    return "empty: it holds no image" if is_empty(span.folder, files) else None
 
 
 def _below(folder: str, name: str) -> str:
@@ -301,7 +301,7 @@ def _regex(part: str) -> re.Pattern[str]:
 
 
 def _loose_regex(part: str) -> re.Pattern[str]:
-    """What somebody may have meant to match a part: any padding, other separators, other case."""
+    """A pattern for names that were perhaps meant to match a part: any padding, other separators, other case."""
     pieces = re.split(r"(\{\w+\})", part)
     spelled = (re.sub(r"[\W_]+", r"[\\W_]*", p) if not _PLACEHOLDER.fullmatch(p) else r"\d+" for p in pieces)
     return re.compile("".join(spelled), re.ASCII | re.IGNORECASE)

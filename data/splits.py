@@ -1,4 +1,4 @@
-"""Which images fit, which select and which judge: official splits where there are, else a stable hash of the group."""
+"""The splits train, val and test: the official ones where there are any, else by a stable hash of the group."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -9,20 +9,20 @@ from data.layouts.base import Sample
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How the official splits become train (fits), val (selects) and test (judges)."""
+    """How the official splits become train (fit), val (model selection) and test (evaluation)."""
 
     official: tuple[str, ...]
-    """Official splits, as `Layout.splits` gives them."""
+    """Official splits, as `Layout.splits` returns them."""
     renamed: dict[str, str]
     """Official split -> split that its images go to."""
     carved: tuple[str, ...]
-    """Splits taken out of train by hash."""
+    """Splits that are taken out of train by hash."""
 
     def assign(self, sample: Sample, val_fraction: float, test_fraction: float) -> str:
-        """'train', 'val' or 'test'.
+        """The split of an image: 'train', 'val' or 'test'.
 
-        Where a split is carved, all images of a group go to the same one, and the same image goes to the same one
-        on every machine, whatever other images there are.
+        Where a split is carved out, all images of a group go to the same split, and an image goes to the same split on
+        every machine, whatever other images there are.
         """
         split = self.renamed[sample.split] if sample.split else "train"
         if split != "train":
@@ -39,11 +39,11 @@ class SplitPlan:
 def plan_splits(official: tuple[str, ...]) -> SplitPlan:
     """Plans the splits of a dataset that has the given official ones.
 
-    train, val and test stay what they are. With train and val alone, the official val becomes test, since published
-    results are measured on it, and val is carved from train. One split alone, or none, is divided by hash.
+    train, val and test stay as they are. With train and val alone, the official val becomes test, since published
+    results are measured on it, and val is carved out of train. One split alone, or none, is divided by hash.
 
     Raises:
-        DataError: there are official splits to judge with, but none to train on.
+        DataError: there are several official splits, but no train split among them.
     """
     if len(official) <= 1:
         return SplitPlan(official, dict.fromkeys(official, "train"), ("val", "test"))
@@ -57,6 +57,6 @@ def plan_splits(official: tuple[str, ...]) -> SplitPlan:
 
 
 def hash_position(name: str) -> float:
-    """A number in [0, 1), spread evenly over names: the same one for a name on every machine."""
+    """A number in [0, 1), evenly distributed over names and the same for a name on every machine."""
     digest = blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

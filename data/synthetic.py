@@ -1,4 +1,4 @@
-"""The sample dataset: small illustrated scenes, drawn on the spot and written as a PASCAL VOC layout.
+"""The sample dataset: small drawn scenes, written in the PASCAL VOC layout.
 
 A scene is a cluttered ground with a rug, balls, brick walls, leaves and stars on it, partly hiding one another. Every
 kind of thing wears every pair of colours, and so does the clutter, so that only shape and texture tell them apart.
@@ -29,7 +29,7 @@ SOURCES = ("meadow", "beach", "dusk")
 """Kinds of scene, in turn by index; the file names start with them."""
 
 FORMAT = 1
-"""Goes up whenever the pictures change, so that an older dataset is not taken for this one."""
+"""Goes up whenever the images change, so that an older dataset is not taken for this one."""
 
 DESCRIPTION = "dataset.json"
 
@@ -54,7 +54,7 @@ GROUND_COLORS = np.array(
 """Dark and light colour of the ground by source, RGB in [0, 255]."""
 
 LIGHT = np.array([[1.0, 1.0, 1.0], [1.04, 1.0, 0.92], [0.68, 0.7, 0.88]], np.float32)
-"""What the light of a source multiplies red, green and blue by."""
+"""Colour of the light by source: factors of red, green and blue."""
 
 
 def source_of(index: int) -> str:
@@ -90,10 +90,10 @@ def write_dataset(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes the dataset in the PASCAL VOC layout, with the class names in `labels.txt`, all of it or nothing.
+    """Writes the dataset in the PASCAL VOC layout, with the class names in `labels.txt`, atomically.
 
-    A second call with the same parameters finds the finished dataset and touches no file. Writers of one folder wait
-    for each other.
+    A second call with the same parameters finds the finished dataset and writes nothing. Writers of one folder wait for
+    each other.
 
     Args:
         root: Folder to make; it may exist if it is empty.
@@ -274,11 +274,11 @@ def _ground(height: int, width: int, colors: Field, rng: np.random.Generator) ->
     patches = [_noise(height, width, cells, rng) * weight for cells, weight in ((3, 0.5), (8, 0.3), (30, 0.2))]
     tone = np.sum(patches, axis=0)
     ground = colors[0] + (colors[1] - colors[0]) * tone[..., None]
-    picture = Image.fromarray(ground.clip(0, 255).astype(np.uint8)).resize((2 * width, 2 * height))
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(ground.clip(0, 255).astype(np.uint8)).resize((2 * width, 2 * height))
+    pen = ImageDraw.Draw(image)
     for _ in range(height * width // 250):
-        _scatter(pen, rng.uniform(0, 1, 2) * picture.size, colors, rng)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float32).copy()
+        _scatter(pen, rng.uniform(0, 1, 2) * image.size, colors, rng)
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX), np.float32).copy()
 
 
 def _noise(height: int, width: int, cells: int, rng: np.random.Generator) -> Field:
@@ -303,7 +303,7 @@ def _scatter(pen: ImageDraw.ImageDraw, place: NDArray, ground: Field, rng: np.ra
 
 
 def _with_void(mask: Pixels) -> Pixels:
-    """The mask with both sides of every border between classes made void."""
-    picture = Image.fromarray(mask)
-    highest, lowest = (np.asarray(picture.filter(rank(5))) for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
+    """The mask with the ignore label on both sides of every border between classes."""
+    image = Image.fromarray(mask)
+    highest, lowest = (np.asarray(image.filter(rank(5))) for rank in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
     return np.where(highest != lowest, np.uint8(IGNORE_LABEL), mask)

@@ -1,4 +1,4 @@
-"""Readers of labelled images on disk, one small file for each layout."""
+"""Readers of labelled images on disk, one module for each layout."""
 
 from data.errors import DataError
 from data.files import FileSystem
@@ -12,7 +12,7 @@ from data.layouts.folder import Folder
 from data.layouts.labelme import Labelme
 from data.layouts.voc import Voc
 
-#: The layouts by name, in the order in which `detect_layout` asks them: first those that folders' names tell.
+#: The layouts by name, in the order in which `detect_layout` tries them: first those that names of folders identify.
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout for layout in (Voc, CamVid, Cityscapes, Ade20k, Folder, CocoPanoptic, Coco, Labelme)
 }
@@ -22,7 +22,7 @@ def detect_layout(root: str, files: FileSystem) -> type[Layout]:
     """The first layout that recognises a folder.
 
     Raises:
-        DataError: the folder is missing, or none does.
+        DataError: the folder is missing, or no layout recognises it.
     """
     if not files.exists(root):
         raise DataError(f"dataset missing: no folder {root}")
@@ -36,7 +36,7 @@ def open_layout(name: str, root: str, files: FileSystem, group_pattern: str | No
     """A layout by its name, or the one that recognises the folder if the name is 'auto'.
 
     Raises:
-        DataError: the folder is missing, or the name or the folder is of no known layout.
+        DataError: the folder is missing, or the name is unknown, or no layout recognises the folder.
     """
     if name == "auto":
         return detect_layout(root, files)(root, files, group_pattern)

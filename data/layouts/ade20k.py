@@ -17,7 +17,7 @@ NUM_CLASSES = 150
 #: The value of pixels that belong to none of the classes.
 OTHER = 0
 
-#: How many names are looked at to see whether they are ADE20K's.
+#: Number of names that are looked at to see whether they are ADE20K's.
 PROBED = 20
 
 PACKED = "ADEChallengeData2016"
@@ -25,7 +25,10 @@ NAMES = "objectInfo150.txt"
 
 
 class Ade20k(Layout):
-    """Gray masks: 1 to 150 are the classes 0 to 149; 0 is void. `objectInfo150.txt`, if there, names the classes."""
+    """Gray masks: 1 to 150 are the classes 0 to 149; 0 is the ignore label (void).
+
+    The file `objectInfo150.txt` names the classes, if it is there.
+    """
 
     name = "ade20k"
 
@@ -52,7 +55,7 @@ class Ade20k(Layout):
             yield self.listed(f"{self.base}images{folder}/{name}", mask, split)
 
     def label_map(self) -> LabelMap:
-        """150 classes, called by the first of their synonyms where that tells them apart."""
+        """150 classes, each named by the first of its synonyms where that is unique."""
         classes = [(name, (value,)) for value, name in self._names().items()]
         return label_map_of(self.at(self.base + NAMES), classes, (OTHER,))
 
@@ -82,7 +85,7 @@ class Ade20k(Layout):
 
 
 def _object_info(path: str, number: int, line: str) -> tuple[int, str]:
-    """(label value, synonyms) of a line: index, ratio, pictures in train, in val, synonyms; separated by tabs."""
+    """(label value, synonyms) of a line: index, ratio, images in train, in val, synonyms; separated by tabs."""
     columns = [column.strip() for column in line.split("\t")]
     if len(columns) != 5 or not columns[0].isdecimal() or not columns[4]:
         raise DataError(f"malformed class list: {path}:{number}: {line!r}; expected index, ratio, train, val, name")

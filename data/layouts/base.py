@@ -1,4 +1,4 @@
-"""What a layout is: a reader of one way to lay out labelled images on disk."""
+"""The base of the layouts: each reads one way to lay out labelled images on disk."""
 
 import re
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from data.labels import LabelMap
 
 SPLITS = ("train", "val", "test")
 
-#: What a folder of a split may be called, in the order of preference.
+#: Names of the folder of each split, in the order of preference.
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 #: Image formats that `data.images` reads, by the ending of the file's name in lower case.
@@ -28,16 +28,16 @@ class MaskFile:
 
 @dataclass(frozen=True, slots=True)
 class PanopticFile:
-    """A COCO panoptic PNG: R + 256 G + 65536 B is a segment id; 0 is void."""
+    """A COCO panoptic PNG: R + 256 G + 65536 B is a segment id; 0 is the ignore label (void)."""
 
     path: str
     segments: dict[int, int | None]
-    """The label value of each segment; None is void."""
+    """Segment id -> label value; None is void."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A polygon (or other outline) or a run-length-encoded region of one class."""
+    """A polygon, another outline or a run-length-encoded region of one class."""
 
     label: str | int | None
     """Class name, or label value of the label map; None is void."""
@@ -51,12 +51,14 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """An annotation as regions, later ones on top; pixels in none are `background` (a class name) or void if None."""
+    """An annotation as regions."""
 
     shapes: tuple[Shape, ...]
+    """The regions, later ones on top."""
     background: str | None = None
+    """Class name of the pixels outside of all regions; None is void."""
     size: tuple[int, int] | None = None
-    """(height, width) that the annotation states, if it does."""
+    """(height, width) in the annotation; None where it has none."""
 
 
 Mask = MaskFile | PanopticFile | Shapes
@@ -64,25 +66,25 @@ Mask = MaskFile | PanopticFile | Shapes
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image, before anything of it has been read."""
+    """One labelled image, of which nothing has been read yet."""
 
     key: str
     """Path of the image relative to the dataset's root; unique."""
     image: str
     """Path or URI of the image."""
     mask: Mask | None
-    """None: the layout knows that the mask is missing."""
+    """The mask; None where the layout knows that it is missing."""
     split: str | None = None
-    """'train' | 'val' | 'test' as the dataset's authors say, or None."""
+    """Official split, 'train', 'val' or 'test'; None where the dataset has no official splits."""
     source: str = "all"
-    """Where it comes from: a city, a sequence, a camera."""
+    """Source of the image: a city, a sequence, a camera."""
     group: str = ""
     """Images of one group (frames of a sequence, copies) never fall into different splits."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadEntry:
-    """Something in the layout that is no labelled image: set aside, with the reason."""
+    """Something in the layout that is not a labelled image: quarantined, with the reason."""
 
     path: str
     reason: str
@@ -99,31 +101,31 @@ class Layout(ABC):
     root: str
     files: FileSystem = field(repr=False)
     group_pattern: str | None = None
-    """Regular expression; its first group (or whole match) in an image's key is the group."""
+    """Regular expression; its first group (or whole match) in an image's key is the group of the image."""
 
     name: ClassVar[str]
     default_group_pattern: ClassVar[str | None] = None
-    """Takes the place of `group_pattern` where none is given: what the names of this layout say by themselves."""
+    """The layout's own pattern, for where no `group_pattern` is given."""
 
     @classmethod
     @abstractmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
-        """Whether the folder looks like this layout. Reads names, not pictures."""
+        """Whether the folder looks like this layout. Reads names, not images."""
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """Official splits that are there; empty where the dataset has none."""
+        """The official splits that exist; empty where the dataset has none."""
 
     @abstractmethod
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
-        """Streams the samples of an official split, or all of them (`None`) where there is none."""
+        """Streams the samples of an official split, or of the whole dataset (`None`) where there are no splits."""
 
     @abstractmethod
     def label_map(self) -> LabelMap | None:
-        """The label map that the layout implies or its annotation files state; None where only a person can say."""
+        """The label map that the layout implies or its annotation files state; None where a person must give it."""
 
     def group_of(self, key: str) -> str:
-        """The group of an image, by `group_pattern`; without one, or where it does not match, the image alone."""
+        """The group of an image by `group_pattern`; where there is none or it does not match, the image alone."""
         pattern = self.group_pattern or self.default_group_pattern
         match = re.search(pattern, key) if pattern else None
         if match is None:
@@ -149,7 +151,7 @@ class Layout(ABC):
         return Sample(key=key, image=path, mask=mask, split=split, source=source, group=self.group_of(key))
 
     def listed(self, image: str, mask: str | None, split: str | None, source: str = "all") -> Sample | BadEntry:
-        """The sample of an image and a mask file that a folder's listing gave, both relative to the root."""
+        """The sample of an image and a mask file that a listing of a folder returned, both relative to the root."""
         if UNSAFE.search(image):
             return BadEntry(image, "invalid path: the name has control characters or is not UTF-8; rename it")
         mask_file = None if mask is None else MaskFile(self.at(mask))
@@ -164,7 +166,7 @@ class Layout(ABC):
 
 
 def split_folders(exists: Callable[[str], bool]) -> dict[str, str]:
-    """Official split -> name of its folder, for those splits one of whose folder names exists."""
+    """Official split -> name of its folder, for the splits that have a folder."""
     return {split: name for split, names in SPLIT_FOLDERS.items() for name in names[::-1] if exists(name)}
 
 
@@ -174,5 +176,5 @@ def is_image(name: str) -> bool:
 
 
 def stem_of(name: str) -> str:
-    """A file name without its last ending."""
+    """A file name without its last extension."""
     return name.rpartition(".")[0] or name

@@ -17,7 +17,10 @@ VOID = 11
 
 
 class CamVid(Layout):
-    """Gray masks whose values are class ids; 11 is void. The source and the group are the video sequence."""
+    """Gray masks whose values are class ids; 11 is the ignore label (void).
+
+    The source and the group are the video sequence.
+    """
 
     name = "camvid"
     # 0001TP_006690.png: sequence, frame
@@ -51,11 +54,11 @@ class CamVid(Layout):
         columns = line.split()
         if len(columns) != 2:
             return BadEntry(place, f"malformed line: {line!r}; expected an image and a mask, separated by a space")
-        # The published lists say where the folder lay on their author's disk: /SegNet/CamVid/train/...
+        # The published lists hold paths on their author's disk: /SegNet/CamVid/train/...
         image, mask = (column.rpartition("/CamVid/")[2] for column in columns)
         return self.named(image, mask, split, _sequence(image))
 
 
 def _sequence(path: str) -> str:
-    """The video sequence that a frame is of."""
+    """The video sequence of a frame."""
     return path.rpartition("/")[2].partition("_")[0]

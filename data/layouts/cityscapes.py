@@ -41,9 +41,9 @@ IMAGE_ENDING = "_leftImg8bit.png"
 
 
 class Cityscapes(Layout):
-    """labelIds where they are there, else labelTrainIds. The source is the city, the group the recorded sequence.
+    """Masks of labelIds if there are any, else of labelTrainIds.
 
-    The official test split is left out: its masks are dummies.
+    The source is the city, the group the recorded sequence. The official test split is left out: its masks are dummies.
     """
 
     name = "cityscapes"
@@ -57,7 +57,7 @@ class Cityscapes(Layout):
         return layout.has(IMAGES) and layout.has(MASKS)
 
     def splits(self) -> tuple[str, ...]:
-        """Those of train and val, if their images and masks are there."""
+        """The splits train and val, if their images and masks are there."""
         return tuple(s for s in ("train", "val") if self.has(f"{IMAGES}/{s}") and self.has(f"{MASKS}/{s}"))
 
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
@@ -69,7 +69,7 @@ class Cityscapes(Layout):
                     yield self.listed(f"{IMAGES}/{split}/{city}/{name}", mask, split, city)
 
     def label_map(self) -> LabelMap:
-        """The 19 classes; every other label id is void."""
+        """The 19 classes; every other label id is the ignore label (void)."""
         if self.kind == "labelTrainIds":
             classes = [(name, (value,)) for value, name in enumerate(LABEL_IDS.values())]
             return label_map_of(self.name, classes, (IGNORE_LABEL,))
@@ -78,7 +78,7 @@ class Cityscapes(Layout):
 
     @cached_property
     def kind(self) -> str:
-        """'labelIds' or 'labelTrainIds': what the masks of the whole dataset are read from."""
+        """The kind of mask file that is read for the whole dataset: 'labelIds' or 'labelTrainIds'."""
         for split in self.splits():
             for city in self.files.list(self.at(f"{MASKS}/{split}")):
                 for name in self.files.list(self.at(f"{MASKS}/{split}/{city}")):

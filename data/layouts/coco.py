@@ -16,19 +16,19 @@ from data.files import FileSystem, read_json, relative_path
 from data.labels import LabelMap, label_map_of
 from data.layouts.base import SPLIT_FOLDERS, BadEntry, Layout, Mask, Sample, Shape, Shapes, stem_of
 
-#: Names of a category that is the background; the first is what it is called where there is none.
+#: Names of a category that is the background; the first one is used where there is no such category.
 BACKGROUNDS = ("background", "_background_", "__background__")
 
-#: How many images are looked for to find the folder that they lie in.
+#: Number of images that are looked for to find the folder that they are in.
 PROBED = 5
 
 Kind = TypeVar("Kind")
 
 
 class CocoFiles(Layout):
-    """What COCO's formats share: finding the annotation files and the images, and the label map.
+    """Base of COCO's formats: finds the annotation files and the images, and makes the label map.
 
-    The JSON file of a split is read whole: COCO's largest has half a gigabyte.
+    The JSON file of a split is read as a whole: COCO's largest has half a gigabyte.
     """
 
     pattern: ClassVar[str]
@@ -56,7 +56,7 @@ class CocoFiles(Layout):
         """
 
     def splits(self) -> tuple[str, ...]:
-        """Splits that the names of the annotation files or of their folders tell."""
+        """The splits that the names of the annotation files or of their folders say."""
         return tuple(split for split in self._annotation_files() if split)
 
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
@@ -74,7 +74,7 @@ class CocoFiles(Layout):
             image_id = _id(image, "id")
             try:
                 if image_id is None or known[image_id] > 1:
-                    raise DataError(f"malformed annotation: image id {image_id!r} is none, or not the only one")
+                    raise DataError(f"malformed annotation: image id {image_id!r} is missing or used more than once")
                 name = posixpath.join(folder, field(image, "file_name", str))
                 yield self.sample(name, self.mask_of(path, image, annotations[image_id], background), split)
             except DataError as error:
@@ -88,7 +88,7 @@ class CocoFiles(Layout):
         """The categories of all annotation files in the order of their ids, and the background.
 
         Raises:
-            DataError: two files give the same id different names, or the names are no label map.
+            DataError: two files give the same id different names, or the names are not a valid label map.
         """
         names: dict[int, str] = {}
         for path in self._annotation_files().values():
@@ -137,7 +137,10 @@ class CocoFiles(Layout):
 
 
 class Coco(CocoFiles):
-    """Instances as semantic classes: smaller ones over larger ones, crowds void, the rest background."""
+    """Instances as semantic classes, smaller ones over larger ones.
+
+    Crowds are the ignore label (void), all other pixels the background.
+    """
 
     name = "coco"
     # instances_val2017.json, annotations.json, val.json
@@ -197,7 +200,7 @@ def _categories(path: str, content: dict[str, list]) -> dict[int, str]:
 
 
 def _split_of(path: str) -> str | None:
-    """The split that the file's name, or else its folder's, tells."""
+    """The split in the name of the file, or else in that of its folder; None where neither names one."""
     folder, _, name = path.rpartition("/")
     for text in (name, folder):
         match = re.search(r"(?<![a-z])(train|val|test)", text)

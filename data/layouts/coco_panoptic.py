@@ -13,14 +13,14 @@ from data.layouts.coco import CocoFiles, field
 
 
 class CocoPanoptic(CocoFiles):
-    """Things and stuff as semantic classes; crowds and unlabelled pixels are void."""
+    """Things and stuff as semantic classes; crowds and unlabelled pixels are the ignore label (void)."""
 
     name = "coco_panoptic"
     pattern = r"panoptic_.*\.json"
     has_background = False
 
     def find(self) -> Iterator[str]:
-        """Annotation files that have a folder of masks beside them, of the same name."""
+        """Annotation files beside which there is a folder of masks with the same name."""
         return (path for path in super().find() if self.has(stem_of(path)))
 
     def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> PanopticFile | None:

@@ -1,4 +1,4 @@
-"""The plainest layout: images/ and masks/, matched by the file names' stems.
+"""The simplest layout: images/ and masks/, matched by the stems of the file names.
 
 Official splits are subfolders on either side: `images/train` and `masks/train`, or `train/images` and `train/masks`.
 """
@@ -18,15 +18,15 @@ from data.layouts.base import (
     stem_of,
 )
 
-#: Lossless formats, which alone can hold labels.
+#: Extensions of lossless formats; others cannot hold labels.
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 
-#: Where the images and the masks of a split lie.
+#: Folders of the images and of the masks of a split.
 PATTERNS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
 
 
 class Folder(Layout):
-    """Indexed, gray or RGB-palette masks, whose meaning only a label map in the configuration can say."""
+    """Indexed, gray or RGB-palette masks; the label map in the configuration says what they mean."""
 
     name = "folder"
 
@@ -53,7 +53,7 @@ class Folder(Layout):
         yield from self._without_image(images, masks)
 
     def label_map(self) -> LabelMap | None:
-        """None: the masks are somebody's own."""
+        """None, since the layout does not say what the masks mean."""
         return None
 
     def _folders(self) -> dict[str, tuple[str, str]]:

@@ -16,14 +16,15 @@ IGNORE = "__ignore__"
 BACKGROUND = "_background_"
 LABELS = "labels.txt"
 
-#: How many JSON files are opened to see whether they are labelme's.
+#: Number of JSON files that are opened to see whether they are labelme's.
 PROBED = 3
 
 
 class Labelme(Layout):
-    """Outlines, later ones on top; `__ignore__` is void, and uncovered pixels are too unless `_background_` is a class.
+    """Outlines, later ones on top.
 
-    Images without a JSON file are not labelled yet, and no part of the dataset.
+    `__ignore__` is the ignore label (void), and so are uncovered pixels unless `_background_` is a class. Images that
+    have no JSON file are not labelled yet, and not part of the dataset.
     """
 
     name = "labelme"
@@ -48,7 +49,7 @@ class Labelme(Layout):
                 yield BadEntry(path, str(error))
 
     def label_map(self) -> LabelMap | None:
-        """The classes of `labels.txt` but `__ignore__`; None without that file."""
+        """The classes of `labels.txt` without `__ignore__`; None if there is no such file."""
         if not self._labels:
             return None
         return label_map_of(self.at(LABELS), [(name, ()) for name in self._labels if name != IGNORE])
@@ -70,11 +71,11 @@ class Labelme(Layout):
         content = read_json(self.at(path), self.files)
         image = content.get("imagePath") if isinstance(content, dict) else None
         if not isinstance(image, str) or not isinstance(content.get("shapes"), list):
-            raise DataError("malformed annotation: no labelme file: it needs imagePath and a list of shapes")
+            raise DataError("malformed annotation: not a labelme file: it needs imagePath and a list of shapes")
         if re.match(r"[\\/]|[A-Za-z]:", image):
             raise DataError(f"path outside the dataset: imagePath {image!r} is absolute")
         shapes = tuple(_shape(shape) for shape in content["shapes"])
-        # Without labels.txt the label map is the configuration's, where labelme's own name means the background.
+        # Without labels.txt the label map comes from the configuration, where labelme's name means the background.
         background = BACKGROUND if not self._labels or BACKGROUND in self._labels else None
         folder = posixpath.dirname(path)
         mask = Shapes(shapes, background, _size(content))

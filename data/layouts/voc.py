@@ -24,7 +24,10 @@ LISTS = "ImageSets/Segmentation"
 
 
 class Voc(Layout):
-    """Palette masks whose indices are class ids; 255 is void. `labels.txt`, if there, names the classes."""
+    """Palette masks whose indices are class ids; 255 is the ignore label (void).
+
+    The file `labels.txt` names the classes, if it is there.
+    """
 
     name = "voc"
 
@@ -43,11 +46,11 @@ class Voc(Layout):
         return bases[0]
 
     def splits(self) -> tuple[str, ...]:
-        """Splits that have a list. A test list counts only with masks: the challenge keeps its own to itself."""
+        """The splits that have a list. A test list counts only with masks, which the challenge does not publish."""
         return tuple(s for s in SPLITS if self.has(self._list(s)) and (s != "test" or self._has_masks(s)))
 
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
-        """Streams a list; without lists, the masks: most of VOC's photos have none."""
+        """Streams the images of a list or, without lists, those that have a mask: most of VOC's photos have none."""
         if split is None:
             names = self.files.list(self.at(self.base + MASKS))
             stems = (stem_of(name) for name in names if is_image(name))
@@ -57,7 +60,7 @@ class Voc(Layout):
             yield self._sample(stem, split)
 
     def label_map(self) -> LabelMap:
-        """VOC's 21 classes, or those of `labels.txt`, one name a line in the order of the ids."""
+        """VOC's 21 classes, or those of `labels.txt`: one name a line, in the order of the class ids."""
         place = self.at(self.base + "labels.txt")
         names = [text for _, text in read_lines(place, self.files)] if self.files.exists(place) else CLASS_NAMES
         return label_map_of(place, [(name, (value,)) for value, name in enumerate(names)], (IGNORE_LABEL,))

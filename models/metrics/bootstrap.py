@@ -1,7 +1,7 @@
-"""How sure mean IoU is: bootstrap confidence intervals over images.
+"""Confidence intervals of mean IoU: the percentile bootstrap over images.
 
-Efron's percentile bootstrap: as many images as there are, drawn with replacement, again and again; the scores of the
-draws spread as those of other test sets of this size would. Images are drawn, not pixels, whose errors go together.
+As many images as there are in the test set are drawn with replacement, again and again (Efron); the scores of the draws
+spread as those of other test sets of this size would. Images are drawn, not pixels, whose errors are correlated.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Draws that are in memory at once: a weight for each image in each.
+#: Number of draws that are in memory at once; each takes a weight for every image.
 _DRAWS_AT_ONCE = 16
 
 Interval = tuple[float, float]
@@ -21,13 +21,14 @@ class Intervals(NamedTuple):
 
     candidate: Interval
     baseline: Interval | None
-    """None without a baseline, and so is `change`."""
+    """None where there is no baseline."""
     change: Interval | None
-    """Of the candidate's mean IoU less the baseline's in the same draws: much narrower than the two apart suggest."""
+    """Interval of the candidate's mean IoU less the baseline's in the same draws, which is much narrower than the other
+    two suggest; None where there is no baseline."""
 
 
 def class_totals(confusion: ArrayLike) -> NDArray[np.int64]:
-    """What IoU needs of one confusion matrix: (3, classes) pixels that are right, of the label, of the prediction."""
+    """The counts that IoU is made of: (3, classes) pixels that are right, in the label, in the prediction."""
     confusion = np.asarray(confusion)
     return np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)])
 
@@ -35,7 +36,7 @@ def class_totals(confusion: ArrayLike) -> NDArray[np.int64]:
 def mean_iou_intervals(
     candidate: ArrayLike, baseline: ArrayLike | None, *, resamples: int, level: float, seed: int
 ) -> Intervals | None:
-    """Intervals from the totals of each image.
+    """Intervals from the `class_totals` of each image.
 
     A class that is absent from a draw is left out of that draw's mean, as it would be from a test set without it.
 
@@ -43,11 +44,11 @@ def mean_iou_intervals(
         candidate: (images, 3, classes), `class_totals` of each image.
         baseline: the same of another model on the same images in the same order, or None.
         resamples: number of draws.
-        level: share of the draws that an interval holds, in (0, 1).
-        seed: of the draws: the same seed, order and images give the same intervals.
+        level: share of the draws that an interval contains, in (0, 1).
+        seed: seed of the draws; the same seed, order and images give the same intervals.
 
     Returns:
-        None if there are fewer than two images: every draw is the same then, which says nothing of other images.
+        The intervals; None if there are fewer than two images, since all draws would be the same.
     """
     if len(np.asarray(candidate)) < 2:
         return None

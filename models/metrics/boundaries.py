@@ -1,21 +1,21 @@
 """Bands around the boundaries of label maps, for the metrics that look at boundaries alone.
 
-A whole label map is looked at at once: two labels near a pixel differ if and only if the largest and the smallest do.
-So the cost does not depend on the number of classes, and grows with the logarithm of a band's width.
+All classes of a label map are processed at once: two labels near a pixel differ if and only if the largest and the
+smallest do. So the cost does not depend on the number of classes, and grows with the logarithm of a band's width.
 
 The ignore label (void) is a label like any other here, so ignored pixels bound the segments beside them.
 """
 
 import tensorflow as tf
 
-#: Width of the bands of boundary IoU by the image's diagonal (Cheng et al., arXiv 2103.16562, section 4).
+#: Width of the bands of boundary IoU, relative to the image's diagonal (Cheng et al., arXiv 2103.16562, section 4).
 BOUNDARY_FRACTION = 0.02
 
 
 def boundary_radius(size: tf.Tensor) -> tf.Tensor:
     """Width in pixels of the bands of boundary IoU, int32; `size` is (height, width) of the image, int32.
 
-    2 % of the diagonal, at least 1, as `mask_to_boundary` of bowenc0221/boundary-iou-api has it.
+    It is 2 % of the diagonal and at least 1, as in `mask_to_boundary` of bowenc0221/boundary-iou-api.
     """
     diagonal = tf.norm(tf.cast(size, tf.float32))
     return tf.maximum(tf.cast(tf.round(BOUNDARY_FRACTION * diagonal), tf.int32), 1)
@@ -42,7 +42,7 @@ def near_other_label(labels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
 
     Args:
         labels: (maps, height, width) uint8.
-        radius: in pixels, int32.
+        radius: radius in pixels, int32.
 
     Returns:
         (maps, height, width) bool.
@@ -54,21 +54,21 @@ def near_other_label(labels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
 
 
 def _near_ends(length: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-    """Which places of an axis are among the first or last `radius` ones, (length,) bool."""
+    """Which positions of an axis are among the first or last `radius` ones, (length,) bool."""
     places = tf.range(length)
     return (places < radius) | (places >= length - radius)
 
 
 def _window_maximum(values: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-    """Maximum over the square of 2 * radius + 1 pixels a side, of (maps, height, width) values; outside is 0."""
+    """Maximum of (maps, height, width) values over a square with sides of 2 * radius + 1 pixels; 0 outside the map."""
     return _maximum_along(_maximum_along(values, radius, axis=1), radius, axis=2)
 
 
 def _maximum_along(values: tf.Tensor, radius: tf.Tensor, axis: int) -> tf.Tensor:
     """Maximum over 2 * radius + 1 neighbours along one axis of (maps, height, width) values.
 
-    Maxima over a span, joined with themselves some steps further on, are maxima over a longer span: it doubles until
-    it is long enough. TensorFlow's max pooling takes as many steps as the window has pixels, one value at a time.
+    The maxima over a span, combined with themselves some steps further on, are the maxima over a longer span, so the
+    span doubles until it is long enough. TensorFlow's max pooling looks at each pixel of the window one by one.
     """
     window = 2 * radius + 1
     lead = (slice(None),) * axis

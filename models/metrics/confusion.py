@@ -1,11 +1,11 @@
 """Scores from counts of pixels: the one definition for training, evaluation and reports.
 
-A confusion matrix is (classes, classes), rows the label and columns the prediction, in pixels. Sums of matrices are
-matrices, so scores over a dataset are those of the sum, never means over images. The same holds for the other counts,
-which `models.metrics.counts` makes.
+A confusion matrix is (classes, classes), rows the label and columns the prediction, in pixels. Matrices are added up,
+and the scores of a dataset are those of the sum, never means over images. The same holds for the other counts, which
+`models.metrics.counts` makes.
 
-A score whose denominator is 0 is NaN: of a class that occurs in neither labels nor predictions there is no IoU and no
-Dice, of one that is never predicted no precision, of one that has no label no recall. Means leave NaN out.
+A score whose denominator is 0 is NaN: IoU and Dice of a class that occurs in neither labels nor predictions, precision
+of a class that is never predicted, recall of a class without labels. Means leave NaN out.
 """
 
 import keras
@@ -29,7 +29,7 @@ def confusion_matrix(labels: keras.KerasTensor, predictions: keras.KerasTensor, 
     """
     labels, predictions = (ops.reshape(ops.cast(ids, "int32"), (-1,)) for ids in (labels, predictions))
     cells = num_classes**2
-    # Void pixels go to one more cell, which is cut off.
+    # Ignored pixels go to one more cell, which is cut off.
     index = ops.where(ops.equal(labels, IGNORE_LABEL), cells, labels * num_classes + predictions)
     counts = ops.bincount(index, minlength=cells + 1)[:cells]
     return ops.cast(ops.reshape(counts, (num_classes, num_classes)), "int64")
@@ -42,7 +42,7 @@ def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
 
 
 def _mean_of_present(scores: NDArray[np.float64]) -> float:
-    """Mean of what is not NaN; NaN when nothing is."""
+    """Mean of the scores that are not NaN; NaN if all are."""
     present = scores[~np.isnan(scores)]
     return float(present.mean()) if present.size else float("nan")
 
@@ -66,19 +66,19 @@ def dice(matrix: ArrayLike) -> NDArray[np.float64]:
 
 
 def precision(matrix: ArrayLike) -> NDArray[np.float64]:
-    """Fraction of the pixels predicted as each class that are it, (classes,) in [0, 1]; NaN for one never predicted."""
+    """Fraction of the pixels predicted as each class that have it, (classes,) in [0, 1]; NaN if never predicted."""
     matrix = np.asarray(matrix)
     return _ratio(np.diag(matrix), matrix.sum(axis=0))
 
 
 def recall(matrix: ArrayLike) -> NDArray[np.float64]:
-    """Fraction of each class's pixels that are predicted as it, (classes,) in [0, 1]; NaN for one without labels."""
+    """Fraction of each class's pixels that are predicted as it, (classes,) in [0, 1]; NaN where there are no labels."""
     matrix = np.asarray(matrix)
     return _ratio(np.diag(matrix), matrix.sum(axis=1))
 
 
 def pixel_accuracy(matrix: ArrayLike) -> float:
-    """Fraction of the labelled pixels that are right; NaN when there is none."""
+    """Fraction of the labelled pixels that are predicted right; NaN when there is none."""
     matrix = np.asarray(matrix)
     return float(_ratio(np.trace(matrix), matrix.sum()))
 
@@ -92,7 +92,7 @@ def frequency_weighted_iou(matrix: ArrayLike) -> float:
     """Mean of `iou` weighted by the classes' shares of the labelled pixels; NaN when there is none."""
     matrix = np.asarray(matrix)
     shares = _ratio(matrix.sum(axis=1), np.full(len(matrix), matrix.sum()))
-    # A class that is nowhere has no IoU, and no share either.
+    # A class that does not occur has no IoU and a share of 0.
     return float(np.sum(shares * np.nan_to_num(iou(matrix))))
 
 
@@ -102,7 +102,7 @@ def boundary_iou(boundary: ArrayLike) -> NDArray[np.float64]:
     Cheng et al., arXiv 2103.16562, equation 4.
 
     Args:
-        boundary: (3, classes): pixels near the boundary in label and prediction alike, in the label, in the prediction.
+        boundary: (3, classes) pixels near the boundary: in both label and prediction, in the label, in the prediction.
     """
     both, label, prediction = np.asarray(boundary)
     return _ratio(both, label + prediction - both)
@@ -114,7 +114,7 @@ def mean_boundary_iou(boundary: ArrayLike) -> float:
 
 
 def calibration_error(pixels: ArrayLike, right: ArrayLike, confidence: ArrayLike) -> float:
-    """Expected calibration error: how far confidence is from accuracy, in [0, 1]; NaN when there is no pixel.
+    """Expected calibration error: the distance of confidence from accuracy, in [0, 1]; NaN when there is no pixel.
 
     Guo et al., arXiv 1706.04599, equation 3: the mean over bins, weighted by their pixels, of the distance between
     mean confidence and the fraction of right pixels.

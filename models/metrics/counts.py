@@ -1,4 +1,4 @@
-"""What an evaluation counts in an image: arrays of whole numbers that add up, from which all scores follow.
+"""The counts of an evaluation: arrays of integers for each image, whose sums all scores are computed from.
 
 Beam may add them up in any order and grouping; the sums, and so the scores, are the same to the last bit.
 
@@ -42,14 +42,14 @@ BINS = 15
 #: 1606.00915 and, section 4.4, 1802.02611); networks differ most where it is narrow.
 TRIMAP_RADIUS = 5
 
-#: Confidences are added up as whole numbers of this part of one.
+#: Confidences are added up as integer multiples of this.
 CONFIDENCE_UNIT = 1e-6
 
 
 def count_pixels(
     labels: tf.Tensor, predictions: tf.Tensor, confidences: tf.Tensor, num_classes: int
 ) -> dict[str, tf.Tensor]:
-    """Compares one image's prediction with its label, in a graph or eagerly.
+    """Compares an image's prediction with its label, in a graph or eagerly.
 
     Args:
         labels: (height, width) uint8: class ids, or `IGNORE_LABEL`.
@@ -89,7 +89,7 @@ def _calibration(labels: tf.Tensor, predictions: tf.Tensor, confidences: tf.Tens
 
 
 def _bincount(values: tf.Tensor, bins: int, weights: tf.Tensor | None = None) -> tf.Tensor:
-    """How often each of the whole numbers below `bins` occurs, or the sums of their weights, (bins,) int64."""
+    """How often each integer below `bins` occurs, or the sum of the weights where it does, (bins,) int64."""
     flat = tf.reshape(tf.cast(values, tf.int32), (-1,))
     weights = None if weights is None else tf.reshape(weights, (-1,))
     return tf.cast(tf.math.bincount(flat, weights, minlength=bins, maxlength=bins), tf.int64)
@@ -97,7 +97,7 @@ def _bincount(values: tf.Tensor, bins: int, weights: tf.Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of some images, int64, as in the table above."""
+    """The counts of one or more images, int64, as in the table above."""
 
     confusion: NDArray[np.int64]
     boundary: NDArray[np.int64]
@@ -121,7 +121,7 @@ class Counts:
 
     @classmethod
     def zeros(cls, num_classes: int) -> Self:
-        """Counts of no image."""
+        """The counts of no image, all 0."""
         return cls.of({}, num_classes)
 
     def __add__(self, other: Self) -> Self:

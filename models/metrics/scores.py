@@ -13,9 +13,9 @@ from models.metrics.counts import CONFIDENCE_UNIT, Counts
 
 @dataclass(frozen=True)
 class SliceScores:
-    """The scores of one slice of a split, each in [0, 1]; NaN where there is nothing to take it from.
+    """The scores of one slice of a split, each in [0, 1]; NaN where nothing was counted.
 
-    See `models.metrics.confusion` for what each score is.
+    `models.metrics.confusion` defines each score.
     """
 
     mean_iou: float
@@ -37,7 +37,7 @@ class SliceScores:
 
     @classmethod
     def of(cls, counts: Counts, class_names: Sequence[str]) -> Self:
-        """Scores of counts; the names are in the order of the class ids."""
+        """Computes the scores from counts; the class names are in the order of the class ids."""
 
         def by_class(score: Callable[..., NDArray[np.float64]], counted: NDArray[np.int64]) -> dict[str, float]:
             return dict(zip(class_names, score(counted).tolist(), strict=True))

@@ -67,7 +67,7 @@ _SLIM_MOBILENET_V2 = re.compile(
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was loaded. As a text it is one line for people."""
+    """The result of loading. As a text it is one line for people."""
 
     source: str
     loaded: int

@@ -32,7 +32,7 @@ def view(size: tuple[int, int], offset: tuple[int, int]) -> View:
     return View(tf.constant(size), tf.constant(offset))
 
 
-def picture(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+def labelled_image(height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Blocks of black, gray and white in two sizes, and a mask of their class: round(pixel / 127.5)."""
     rows, columns = np.mgrid[:height, :width]
     mask = ((rows // 17 + columns // 23) % 3).astype(np.uint8)
@@ -48,7 +48,7 @@ def noise(height: int, width: int) -> tf.Tensor:
     ("uniform", "size", "offset"),
     [(0.0, 10, 0), (0.999, 10, 6), (0.5, 10, 3), (0.7, 4, 0), (0.0, 2, 0), (0.999, 2, -2)],
 )
-def test_a_crop_of_4_lies_inside_the_picture_or_around_it(uniform: float, size: int, offset: int) -> None:
+def test_a_crop_of_4_lies_inside_the_image_or_around_it(uniform: float, size: int, offset: int) -> None:
     offsets = crop_offset(tf.constant([uniform, uniform]), tf.constant([size, size]), (4, 4))
     assert offsets.numpy().tolist() == [offset, offset]
 
@@ -65,14 +65,14 @@ def test_continuous_scales_fill_the_range() -> None:
     assert float(scale_factor(tf.constant(0.5), config)) == 1.25
 
 
-def test_no_picture_vanishes() -> None:
+def test_no_image_vanishes() -> None:
     assert scaled_size(tf.constant([3, 100]), tf.constant(0.1)).numpy().tolist() == [1, 10]
 
 
 @pytest.mark.parametrize("size", [(25, 70), (80, 33), (40, 50)])
 @pytest.mark.parametrize("offset", [(0, 0), (7, 11)])
 def test_cropping_equals_resizing_the_whole_and_slicing(size: tuple[int, int], offset: tuple[int, int]) -> None:
-    image, (_, mask) = noise(40, 50), picture(40, 50)
+    image, (_, mask) = noise(40, 50), labelled_image(40, 50)
     crop = (16, 20)
     window = (slice(offset[0], offset[0] + crop[0]), slice(offset[1], offset[1] + crop[1]))
     whole = tf.image.resize(image, size, antialias=True)[window]
@@ -81,7 +81,7 @@ def test_cropping_equals_resizing_the_whole_and_slicing(size: tuple[int, int], o
     np.testing.assert_array_equal(crop_mask(mask, view(size, offset), crop), classes)
 
 
-def test_outside_the_picture_the_mask_is_void() -> None:
+def test_outside_the_image_the_mask_is_void() -> None:
     mask = tf.constant([[1, 2], [3, 4]], tf.uint8)
     around = view((2, 2), (-1, 0))
     void = IGNORE_LABEL
@@ -95,7 +95,7 @@ def test_outside_the_picture_the_mask_is_void() -> None:
 
 
 def is_aligned(image: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether the mask of a `picture` fits it, wherever the 5x5 pixels around are of one class."""
+    """Whether the mask of a `labelled_image` fits it, wherever the 5x5 pixels around are of one class."""
     around = np.lib.stride_tricks.sliding_window_view(mask, (5, 5))  # (height - 4, width - 4, 5, 5)
     middle = mask[2:-2, 2:-2]
     flat = (around == middle[:, :, None, None]).all(axis=(2, 3)) & (middle != IGNORE_LABEL)
@@ -107,22 +107,22 @@ def is_aligned(image: np.ndarray, mask: np.ndarray) -> bool:
 @given(seed=st.integers(0, 2**31), height=st.integers(60, 140), width=st.integers(60, 140))
 def test_image_and_mask_stay_aligned(seed: int, height: int, width: int) -> None:
     config = AugmentConfig(crop=(96, 80), scale_min=0.6, scale_max=1.6)
-    image, mask = augment(*picture(height, width), tf.constant([seed, 1], tf.int64), config, MEAN)
+    image, mask = augment(*labelled_image(height, width), tf.constant([seed, 1], tf.int64), config, MEAN)
     assert is_aligned(image.numpy(), mask.numpy())
     # The pattern shows a shift, so the line above could fail.
     assert not is_aligned(image.numpy(), np.roll(mask.numpy(), 4, axis=1))
 
 
-def test_outside_the_picture_the_color_is_the_mean_whatever_the_jitter() -> None:
+def test_outside_the_image_the_color_is_the_mean_whatever_the_jitter() -> None:
     config = AugmentConfig(crop=64, scale_min=0.5, scale_max=0.5, **JITTER)
-    image, mask = augment(*picture(60, 80), tf.constant([3, 4]), config, MEAN)
+    image, mask = augment(*labelled_image(60, 80), tf.constant([3, 4]), config, MEAN)
     outside = mask.numpy() == IGNORE_LABEL
     assert outside.sum() == 64 * 64 - 30 * 40
     assert (image.numpy()[outside] == MEAN.numpy()).all()
 
 
-def test_about_half_of_the_pictures_are_mirrored_and_nothing_else_changes() -> None:
-    source = noise(50, 60), picture(50, 60)[1]
+def test_about_half_of_the_images_are_mirrored_and_nothing_else_changes() -> None:
+    source = noise(50, 60), labelled_image(50, 60)[1]
     mirrored = 0
     for number in range(40):
         seed = tf.constant([7, number])
@@ -183,7 +183,7 @@ def test_a_monotonous_crop_is_drawn_again() -> None:
     assert np.mean(np.array(fractions[0.75]) > 0.75) < 0.3
 
 
-def test_a_picture_of_one_class_is_cropped_all_the_same() -> None:
+def test_an_image_of_one_class_is_cropped_all_the_same() -> None:
     image, mask = noise(50, 50), tf.zeros((50, 50), tf.uint8)
     config = AugmentConfig(crop=32, scale_min=1, scale_max=1, max_class_fraction=0.5)
     assert (augment(image, mask, tf.constant([0, 0]), config, MEAN)[1].numpy() == 0).all()
@@ -192,7 +192,7 @@ def test_a_picture_of_one_class_is_cropped_all_the_same() -> None:
 @pytest.mark.parametrize("jitter", [{}, JITTER])
 def test_tf_data_gives_what_an_eager_call_gives(jitter: dict[str, float]) -> None:
     config = AugmentConfig(crop=(24, 32), max_class_fraction=0.6, **jitter)
-    image, mask = noise(40, 50), picture(40, 50)[1]
+    image, mask = noise(40, 50), labelled_image(40, 50)[1]
     numbers = tf.data.Dataset.range(6)
     dataset = numbers.map(
         lambda number: augment(image, mask, tf.stack([tf.constant(5, tf.int64), number]), config, MEAN)
@@ -205,7 +205,7 @@ def test_tf_data_gives_what_an_eager_call_gives(jitter: dict[str, float]) -> Non
 
 
 def test_equal_seeds_give_equal_crops_and_others_do_not() -> None:
-    image, mask = noise(60, 60), picture(60, 60)[1]
+    image, mask = noise(60, 60), labelled_image(60, 60)[1]
     crops = [
         augment(image, mask, tf.constant(seed), AugmentConfig(crop=32), MEAN)[0] for seed in ([1, 2], [1, 2], [1, 3])
     ]

@@ -16,7 +16,7 @@ OWN = LabelMap(classes=(ClassLabel(name="cell", values=(1,)),))
     ("fields", "text"),
     [
         ({"layout": "vox"}, "unknown layout 'vox'; allowed: auto, voc, camvid"),
-        ({"group_pattern": "(a"}, r"'\(a' is no regular expression"),
+        ({"group_pattern": "(a"}, r"'\(a' is not a regular expression"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "their sum must be below 1"),
         ({"test_fraction": 0.6}, "less than or equal to 0.5"),
         ({"max_bad_fraction": -0.1}, "greater than or equal to 0"),

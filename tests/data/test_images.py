@@ -53,7 +53,7 @@ KEPT = {
     "progressive jpeg": encoded(RGB, "JPEG", progressive=True),
     "upright jpeg": encoded(RGB, "JPEG", exif=exif(1)),
     "jpeg of unknown orientation": encoded(RGB, "JPEG", exif=exif(0)),
-    "jpeg with a second picture": encoded(
+    "jpeg with a second image": encoded(
         Image.fromarray(RGB), "MPO", save_all=True, append_images=[Image.fromarray(RGB)]
     ),
 }
@@ -79,7 +79,7 @@ REFUSED = {
     "gif": (encoded(GRAY, "GIF"), "unreadable image: no JPEG, PNG, BMP, WEBP, TIFF file"),
     "stack of tiffs": (
         encoded(Image.fromarray(RGB), "TIFF", save_all=True, append_images=[Image.fromarray(RGB)]),
-        "unsupported image: an animation or a stack of 2 pictures",
+        "unsupported image: an animation or a stack of 2 images",
     ),
     "rotated jpeg": (encoded(RGB, "JPEG", exif=exif(6)), "rotated by EXIF: the image has orientation 6"),
     "rotated png": (encoded(RGB, "PNG", exif=exif(3)), "rotated by EXIF: the image has orientation 3"),

@@ -14,7 +14,7 @@ from data.input import evaluation_examples, training_batches
 
 MEMORY = InputConfig()
 DISK = InputConfig(cache_bytes=0, shuffle_buffer=3)
-#: Crops that change nothing, to tell the pictures apart.
+#: Crops that change nothing, to tell the images apart.
 PLAIN = AugmentConfig(crop=8, scale_min=1, scale_max=1, flip=False)
 VARIED = AugmentConfig(crop=16, contrast=0.3)
 
@@ -24,7 +24,7 @@ InputContext = tf.distribute.InputContext
 
 @pytest.fixture
 def files(tmp_path: Path, write_records: Callable) -> list[str]:
-    """Seven pictures in two files, one of them zipped; each pixel and each label is the number of the picture."""
+    """Seven images in two files, one of them zipped; each pixel and each label is the number of the image."""
     pairs = [(np.full((8, 8, 3), 10 * n, np.uint8), np.full((8, 8), n, np.uint8)) for n in range(7)]
     folder = tmp_path / "Split-train"
     return [write_records(folder / "a.gz", pairs[:4]), write_records(folder / "b", pairs[4:])]
@@ -39,12 +39,12 @@ def batches(
 
 
 def numbers(found: list[Batch]) -> list[int]:
-    """Which pictures the batches hold, in order."""
+    """Which images the batches hold, in order."""
     return [int(mask[mask < 255][0]) for _, masks in found for mask in masks]
 
 
 @pytest.mark.parametrize("config", [MEMORY, DISK], ids=["memory", "disk"])
-def test_each_epoch_holds_each_picture_once_in_an_order_of_its_own(files: list[str], config: InputConfig) -> None:
+def test_each_epoch_holds_each_image_once_in_an_order_of_its_own(files: list[str], config: InputConfig) -> None:
     found = numbers(batches(files, config, PLAIN, 7))
     epochs = [found[start : start + 7] for start in (0, 7, 14)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 3
@@ -103,7 +103,7 @@ def test_batches_have_fixed_shapes_and_no_end(files: list[str]) -> None:
     assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
-def test_few_large_pictures_in_memory_are_no_constants_of_the_graph(tmp_path: Path, write_records: Callable) -> None:
+def test_few_large_images_in_memory_are_no_constants_of_the_graph(tmp_path: Path, write_records: Callable) -> None:
     pair = np.zeros((99, 99, 3), np.uint8), np.zeros((99, 99), np.uint8)
     files = [write_records(tmp_path / "a", [pair] * 2)]
     dataset = training_batches(files, MEMORY, PLAIN, batch_size=2, channel_mean=[100.0] * 3, seed=1)
@@ -116,7 +116,7 @@ def test_few_large_pictures_in_memory_are_no_constants_of_the_graph(tmp_path: Pa
     assert 0 < max(sizes) < 1000
 
 
-def test_a_picture_varies_from_epoch_to_epoch(files: list[str]) -> None:
+def test_an_image_varies_from_epoch_to_epoch(files: list[str]) -> None:
     found = batches(files[1:], MEMORY, VARIED, 4)
     crops = np.concatenate([images for images, _ in found])[np.array(numbers(found)) == 5]
     assert len(crops) == 4

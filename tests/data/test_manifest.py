@@ -1,4 +1,4 @@
-"""The manifest of examples: what it says of a picture, its order, and how a file is looked up in it."""
+"""The manifest of examples: what it says of an image, its order, and how a file is looked up in it."""
 
 import gzip
 import hashlib
@@ -47,14 +47,14 @@ def test_examples_without_a_manifest_are_told_from_empty_ones(tmp_path: Path) ->
         list(read_manifest(str(tmp_path), LocalFiles()))
 
 
-def test_a_file_is_looked_up_by_its_own_digest_and_by_that_of_its_converted_picture() -> None:
-    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+def test_a_file_is_looked_up_by_its_own_digest_and_by_that_of_its_converted_image() -> None:
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     files = {}
     for kind in ("PNG", "BMP"):
         stream = io.BytesIO()
-        picture.save(stream, kind)
+        image.save(stream, kind)
         files[kind] = stream.getvalue()
     own = {kind: hashlib.sha256(content).hexdigest() for kind, content in files.items()}
     assert digests(files["PNG"]) == {own["PNG"]}
     assert digests(files["BMP"]) == {own["BMP"], own["PNG"]}
-    assert digests(b"no picture") == {hashlib.sha256(b"no picture").hexdigest()}
+    assert digests(b"no image") == {hashlib.sha256(b"no image").hexdigest()}

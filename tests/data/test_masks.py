@@ -247,7 +247,7 @@ def test_the_palette_is_that_of_the_real_masks(test_data):
     assert stored.tolist() == [list(color) for color in palette(21)]
 
 
-def test_pictures_of_masks():
+def test_images_of_masks():
     mask = np.array([[0, 1, VOID]], np.uint8)
     assert colorize(mask, palette(2)).tolist() == [[[0, 0, 0], [128, 0, 0], [224, 224, 192]]]
     assert colorize(mask, palette(1)).tolist() == [[[0, 0, 0], [224, 224, 192], [224, 224, 192]]]

@@ -177,7 +177,7 @@ def test_the_same_bytes_are_written_every_time(dataset: Path, tmp_path: Path) ->
     assert contents(again) == contents(dataset)
 
 
-def test_another_seed_gives_other_pictures(dataset: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(dataset: Path, tmp_path: Path) -> None:
     other = contents(write_dataset(tmp_path / "other", num_train=7, num_val=2, num_test=3, seed=1))
     same = {name for name, content in contents(dataset).items() if other[name] == content}
     assert not any(name.endswith((".jpg", ".png")) for name in same)

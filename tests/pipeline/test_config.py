@@ -210,7 +210,7 @@ def test_former_names_of_keys_are_read_with_a_warning_that_names_both(
 def test_current_names_are_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(load_config(None, DATA).model_dump_json())
-    load_config(path, ["augment.progressive_resizing.after=0.5"])
+    load_config(path, ["augment.progressive_resizing={after: 0.5}"])
     assert warnings_of(caplog) == []
 
 

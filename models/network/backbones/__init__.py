@@ -12,7 +12,7 @@ from models.network.backbones.blocks import BatchNorm, symmetric
 
 @dataclass(frozen=True)
 class Backbone:
-    """What the heads need to know of a feature extractor."""
+    """A feature extractor, as the heads need it."""
 
     build: Callable[[int, float, BatchNorm], keras.Model]
     """(output stride, width, batch normalisation) -> network that returns {stride: feature map}."""

@@ -275,7 +275,7 @@ def test_an_older_span_takes_the_place_of_an_empty_one_that_is_skipped(run: Runs
     made = run(test_set="window", spans={"on_incomplete": "skip"})
 
     assert [span.name for span in record(made).window] == ["span-3"]
-    assert record(made).skipped == {"span-4": "empty: it holds no picture"}
+    assert record(made).skipped == {"span-4": "empty: it holds no image"}
 
 
 @pytest.mark.long

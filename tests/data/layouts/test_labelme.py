@@ -64,9 +64,9 @@ def test_images_may_lie_in_another_folder_of_the_dataset(labelme):
     ("text", "reason"),
     [
         ("{", "invalid JSON: "),
-        ("[]", "malformed annotation: no labelme file"),
-        (content(imagePath=None), "malformed annotation: no labelme file"),
-        (content(shapes={}), "malformed annotation: no labelme file"),
+        ("[]", "malformed annotation: not a labelme file"),
+        (content(imagePath=None), "malformed annotation: not a labelme file"),
+        (content(shapes={}), "malformed annotation: not a labelme file"),
         (content(imagePath="../a.jpg"), "path outside the dataset"),
         (content(imagePath="/etc/passwd"), "path outside the dataset"),
         (content(imagePath="C:\\a.jpg"), "path outside the dataset"),

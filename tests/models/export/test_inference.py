@@ -47,12 +47,12 @@ def of_columns(images: tf.Tensor) -> tf.Tensor:
 
 
 def of_mean(images: tf.Tensor) -> tf.Tensor:
-    """Odds of the first class: the mean red value of all that is seen; one cell a picture."""
+    """Odds of the first class: the mean red value of all that is seen; one cell an image."""
     return two_classes(tf.reduce_mean(images[..., 0], axis=(1, 2))[:, None, None])
 
 
 def of_size(images: tf.Tensor) -> tf.Tensor:
-    """Odds of the first class: height times 100 plus width; one cell a picture."""
+    """Odds of the first class: height times 100 plus width; one cell an image."""
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     return two_classes(tf.fill((tf.shape(images)[0], 1, 1), height * 100 + width))
 
@@ -244,7 +244,7 @@ LABELS = LabelMap(classes=tuple(ClassLabel(name=name) for name in ("sky", "road"
 NETWORK = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4, batch_norm_momentum=0.0)
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Coarse random blocks, (height, width, 3) uint8."""
     blocks = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
@@ -284,7 +284,7 @@ def test_evaluation_counts_the_classes_that_are_predicted(config, max_side):
     preprocess = PreprocessConfig(max_side=max_side)
     protocol = InferenceProtocol(of_places, 3, InferenceConfig(**config))
     signatures = InferenceModule([], protocol, preprocess, []).signatures()
-    images = [picture(41, 75, 1), picture(20, 90, 2)]
+    images = [make_image(41, 75, 1), make_image(20, 90, 2)]
     labels = [np.random.default_rng(3).choice([0, 1, 2, 255], i.shape[:2]).astype(np.uint8) for i in images]
 
     served = signatures[export.SERVING_SIGNATURE](tf.constant([encode(image) for image in images]))
@@ -304,12 +304,12 @@ def test_the_protocol_of_an_exported_network_is_the_one_asked_for(tmp_path):
     keras.utils.set_random_seed(0)
     model = build_model(NETWORK, 3, mean=[120, 110, 100], variance=[3000, 2900, 3100])
     # With momentum 0 the moving statistics are at once those of a batch, and no signal fades on its way.
-    model(np.stack([picture(64, 64, seed) for seed in range(4)]), training=True)
+    model(np.stack([make_image(64, 64, seed) for seed in range(4)]), training=True)
     model.classifier.kernel.assign(model.classifier.kernel * 100.0)
     inference = InferenceConfig(output_stride=8, window=48, scales=(0.5, 1.0), flip=True)
     preprocess = PreprocessConfig(max_side=64)
     export_saved_model(model, tmp_path, label_map=LABELS, preprocess=preprocess, inference=inference)
-    image = picture(50, 80)
+    image = make_image(50, 80)
 
     answer = tf.saved_model.load(str(tmp_path)).signatures[export.PIXELS_SIGNATURE](pixels=tf.constant(image[None]))
 

@@ -18,7 +18,7 @@ from models.training.loop import TrainingData, TrainingResult, prepare, train
 from models.training.validation import Evaluation
 
 STEPS = 8
-#: One void picture more or less must not matter, nor how many labelled pixels a replica has.
+#: One void image more or less must not matter, nor how many labelled pixels a replica has.
 OPTIONS = {
     "steps": STEPS,
     "global_batch_size": 4,

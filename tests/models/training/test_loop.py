@@ -32,7 +32,7 @@ STILL = {"optimizer": "sgd", "learning_rate": 1e-30}
 
 @pytest.fixture
 def records(tmp_path: Path, write_records: Callable) -> str:
-    """Five pictures of a bright disk on dark ground, with noise; the classes are dark and bright, the rim is void."""
+    """Five images of a bright disk on dark ground, with noise; the classes are dark and bright, the rim is void."""
     random_numbers = np.random.default_rng(0)
     pairs = []
     for size in (24, 28, 32, 36, 40):
@@ -103,7 +103,7 @@ def run(
     )
 
 
-def test_a_few_pictures_are_learned(tmp_path: Path, records: str) -> None:
+def test_a_few_images_are_learned(tmp_path: Path, records: str) -> None:
     notes = Notes()
     result = run(
         network(),
@@ -265,7 +265,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, records: st
     assert not list((tmp_path / "checkpoints").rglob("step-*"))
 
 
-def test_tensorboard_shows_curves_pictures_confusion_configuration_and_profile(tmp_path: Path, records: str) -> None:
+def test_tensorboard_shows_curves_images_confusion_configuration_and_profile(tmp_path: Path, records: str) -> None:
     shape = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4)
     options = {"steps": 4, "eval_every": 2, "log_every": 2, "learning_rate": 0.1, "profile_step": 3}
     result = run(build_model(shape, 2), tmp_path, records, **options)
@@ -283,7 +283,7 @@ def test_tensorboard_shows_curves_pictures_confusion_configuration_and_profile(t
     np.testing.assert_allclose(rates, 0.1 * np.float32([0.75, 0.25]) ** 0.9, rtol=1e-5)
     assert [float(score) for _, score in tensors["result/mean_iou"]] == [pytest.approx(result.best.mean_iou)]
     assert [step for step, _ in tensors["val/confusion"]] == [2, 4]
-    # Image, label and prediction side by side; the first picture is 30 wide.
+    # Image, label and prediction side by side; the first image is 30 wide.
     assert tensors["val/0"][0][1][0] == b"90" and "val/3" in tensors and "val/4" not in tensors
     content = log.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     values = metadata.parse_session_start_info_plugin_data(content).hparams
@@ -292,14 +292,14 @@ def test_tensorboard_shows_curves_pictures_confusion_configuration_and_profile(t
     assert list((tmp_path / "log").glob("plugins/profile/*/*.xplane.pb"))
 
 
-def test_tensorboard_shows_as_many_pictures_as_wanted(tmp_path: Path, records: str) -> None:
+def test_tensorboard_shows_as_many_images_as_wanted(tmp_path: Path, records: str) -> None:
     for wanted in (0, 2):
         folder = tmp_path / str(wanted)
         run(network(), folder, records, steps=1, tensorboard_images=wanted)
         log = EventAccumulator(str(folder / "log"))
         log.Reload()
-        pictures = {tag for tag in log.Tags()["tensors"] if tag.startswith("val/")} - {"val/mean_iou", "val/confusion"}
-        assert pictures == {f"val/{number}" for number in range(wanted)}
+        images = {tag for tag in log.Tags()["tensors"] if tag.startswith("val/")} - {"val/mean_iou", "val/confusion"}
+        assert images == {f"val/{number}" for number in range(wanted)}
 
 
 def test_prepare_sets_precision_and_seed() -> None:

@@ -13,7 +13,7 @@ EVERYTHING = LossConfig(label_smoothing=0.1, ohem_fraction=0.25, ohem_ramp_steps
 
 
 def batch(seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logits and masks of 2 pictures of 8x8 pixels, 3 classes and some void."""
+    """Logits and masks of 2 images of 8x8 pixels, 3 classes and some void."""
     random = np.random.default_rng(seed)
     masks = random.choice(np.uint8([0, 1, 2, IGNORE_LABEL]), (2, 8, 8))
     return tf.constant(random.normal(size=(2, 8, 8, 3)), tf.float32), tf.constant(masks)
@@ -78,7 +78,7 @@ def test_a_batch_of_void_has_no_loss_and_no_gradient(config: LossConfig) -> None
     np.testing.assert_array_equal(gradient, np.zeros(logits.shape))
 
 
-def test_pictures_smaller_than_the_stride_have_all_losses() -> None:
+def test_images_smaller_than_the_stride_have_all_losses() -> None:
     logits, masks = (tensor[:, :1, :3] for tensor in batch())
     assert all(np.isfinite(part) for part in Objective(EVERYTHING, WEIGHTS)(logits, masks, 0))
 

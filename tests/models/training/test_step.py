@@ -286,7 +286,7 @@ def assert_fit_for_tpu(train_step: TrainStep, images: tf.Tensor, masks: tf.Tenso
     assert not kinds & {"PyFunc", "PyFuncStateless", "EagerPyFunc"} and "Conv2D" in kinds
 
 
-def pictures() -> tuple[tf.Tensor, tf.Tensor]:
+def labelled_images() -> tuple[tf.Tensor, tf.Tensor]:
     """A batch whose sides are no multiple of any stride."""
     images = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype(np.float32)
     masks = np.random.default_rng(1).integers(0, 2, (2, 33, 33)).astype(np.uint8)
@@ -301,7 +301,7 @@ def deeplab(**changes: object) -> DeepLabV3Plus:
 
 def test_nothing_in_the_step_of_the_real_network_keeps_it_from_a_tpu() -> None:
     config = TrainingConfig(global_batch_size=2, clip_norm=1.0, ema_decay=0.9, loss={"dice": 0.5, "lovasz": 0.5})
-    assert_fit_for_tpu(TrainStep(deeplab(dropout=0.1), config, ALIKE), *pictures())
+    assert_fit_for_tpu(TrainStep(deeplab(dropout=0.1), config, ALIKE), *labelled_images())
 
 
 def test_batch_normalisation_keeps_its_digits_where_xla_compiles() -> None:
@@ -326,7 +326,7 @@ def test_xla_compiles_the_step_of_the_real_network(batch_norm: str, changes: dic
     found = []
     for jit_compile in (False, True):
         config = TrainingConfig(global_batch_size=2, jit_compile=jit_compile, batch_norm=batch_norm)
-        result = TrainStep(deeplab(**changes), config, ALIKE).run(*pictures())
+        result = TrainStep(deeplab(**changes), config, ALIKE).run(*labelled_images())
         assert not result.diverged
         found.append(result[:2])
     assert float(found[1][0]) == pytest.approx(float(found[0][0]), rel=1e-3)
@@ -344,7 +344,7 @@ def test_the_real_network_learns_in_mixed_precision(precision: str) -> None:
         keras.config.set_dtype_policy("float32")
     config = TrainingConfig(precision=precision, global_batch_size=2, learning_rate=0.01)
     train_step = TrainStep(model, config, ALIKE)
-    images, _ = pictures()
+    images, _ = labelled_images()
     masks = tf.ones(images.shape[:3], tf.uint8)
     results = [train_step.run(images, masks) for _ in range(8)]
     assert not any(result.diverged for result in results)
@@ -390,8 +390,8 @@ def test_xla_compiles_the_step_to_the_same_numbers(optimizer: str) -> None:
             loss={"ohem_fraction": 0.5, "ohem_ramp_steps": 4},
         )
         train_step = TrainStep(Strided(), config, ALIKE)
-        assert_fit_for_tpu(train_step, *pictures())
-        result = train_step.run(*pictures())
+        assert_fit_for_tpu(train_step, *labelled_images())
+        result = train_step.run(*labelled_images())
         assert not result.diverged
         found.append(result[:2])
     # Dropout draws other numbers.

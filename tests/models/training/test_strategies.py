@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("distributed_training.py")
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory, write_records: Callable) -> str:
-    """Seven pictures of a bright disk on dark ground; some are mostly void, one wholly."""
+    """Seven images of a bright disk on dark ground; some are mostly void, one wholly."""
     random_numbers = np.random.default_rng(0)
     pairs = []
     for number in range(7):

@@ -34,8 +34,8 @@ def scalars(folder: Path) -> dict[tuple[str, int], float]:
     return {(tag, event.step): float(tf.make_ndarray(event.tensor_proto)) for tag, event in tensors}
 
 
-def picture(folder: Path, tag: str) -> np.ndarray:
-    """The only picture under a tag, (height, width, 3)."""
+def logged_image(folder: Path, tag: str) -> np.ndarray:
+    """The only image under a tag, (height, width, 3)."""
     (event,) = read(folder).Tensors(tag)
     *_, encoded = tf.make_ndarray(event.tensor_proto)
     return tf.io.decode_png(encoded).numpy()
@@ -65,13 +65,15 @@ def test_a_prediction_shows_image_label_and_prediction_side_by_side(tmp_path: Pa
     road, car = palette(2)
     # What is void in the label is shown as void in the prediction too.
     expected = [[(9, 9, 9), (9, 9, 9), car, VOID_COLOR, road, VOID_COLOR]]
-    np.testing.assert_array_equal(picture(tmp_path, "val/0"), expected)
+    np.testing.assert_array_equal(logged_image(tmp_path, "val/0"), expected)
 
 
-def test_the_confusion_matrix_is_written_as_a_picture(tmp_path: Path) -> None:
+def test_the_confusion_matrix_is_written_as_a_logged_image(tmp_path: Path) -> None:
     matrix = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     board(tmp_path).write_confusion(20, matrix)
-    np.testing.assert_array_equal(picture(tmp_path, "val/confusion"), confusion_image(matrix, ["road", "car", "sky"]))
+    np.testing.assert_array_equal(
+        logged_image(tmp_path, "val/confusion"), confusion_image(matrix, ["road", "car", "sky"])
+    )
 
 
 def test_the_configuration_is_written_where_the_hparams_tab_reads_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation on whole pictures, by hand."""
+"""Evaluation on whole images, by hand."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from models.training.validation import count, predictor, validation_result
 
 
 def examples(*masks: list[list[int]]) -> tf.data.Dataset:
-    """Pictures with these masks."""
+    """Images with these masks."""
 
     def pairs():  # type: ignore[no-untyped-def]
         for mask in masks:
@@ -26,7 +26,7 @@ def all_first(image: tf.Tensor) -> tf.Tensor:
     return tf.zeros(tf.shape(image)[:2], tf.uint8)
 
 
-def test_pictures_of_any_size_count_by_their_pixels() -> None:
+def test_images_of_any_size_count_by_their_pixels() -> None:
     # Labels: 3 of class 0, 2 of class 1, none of class 2.
     matrix = count(all_first, examples([[0, 0, 1]], [[0, IGNORE_LABEL], [1, IGNORE_LABEL]]), num_classes=3)
     assert matrix.tolist() == [[3, 0, 0], [2, 0, 0], [0, 0, 0]]
