@@ -65,7 +65,7 @@ BAD = {
     "absolute path": ([image(1, "/etc/passwd")], [], "path outside the dataset"),
     "no file name": ([{"id": 1, "height": 3, "width": 4}], [], "'file_name' must be of type str"),
     "no height": ([{"id": 1, "file_name": "b.jpg", "width": 4}], [], "'height' must be of type int"),
-    "no image": ([5], [], "image id None is none"),
+    "no image": ([5], [], "image id None is missing"),
     "boxes only": ([image(1)], [instance(1, segmentation=[])], "has no segmentation; a box is not enough"),
     "odd polygon": ([image(1)], [instance(1, segmentation=[[1, 2, 3]])], "a polygon must be a list of x1, y1"),
     "text polygon": ([image(1)], [instance(1, segmentation=["abcd"])], "a polygon must be a list of x1, y1"),
@@ -76,7 +76,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("images", "annotations", "reason"), BAD.values(), ids=BAD)
-def test_one_bad_entry_is_set_aside_and_the_rest_is_read(coco, images, annotations, reason):
+def test_one_bad_entry_is_quarantined_and_the_rest_is_read(coco, images, annotations, reason):
     layout = coco([*images, image(2)], [*annotations, instance(2)])
     good = [entry for entry in layout.samples(None) if isinstance(entry, Sample)]
     bad = [entry for entry in layout.samples(None) if isinstance(entry, BadEntry)]
@@ -84,9 +84,9 @@ def test_one_bad_entry_is_set_aside_and_the_rest_is_read(coco, images, annotatio
     assert len(bad) == 1 and reason in bad[0].reason
 
 
-def test_images_of_one_id_are_set_aside(coco):
+def test_images_of_one_id_are_quarantined(coco):
     entries = list(coco([image(1), image(1, "b.jpg")], [instance(1)]).samples(None))
-    assert all(isinstance(entry, BadEntry) and "not the only one" in entry.reason for entry in entries)
+    assert all(isinstance(entry, BadEntry) and "used more than once" in entry.reason for entry in entries)
     assert len(entries) == 2
 
 
@@ -170,6 +170,6 @@ def test_panoptic_segments_have_categories_and_crowds_are_void(panoptic, tmp_pat
         ([{"image_id": 1, "file_name": "a.png"}], "'segments_info' must be of type list"),
     ],
 )
-def test_a_bad_panoptic_annotation_is_set_aside(panoptic, annotations, reason):
+def test_a_bad_panoptic_annotation_is_quarantined(panoptic, annotations, reason):
     (entry,) = panoptic([image(1)], annotations).samples("val")
     assert isinstance(entry, BadEntry) and reason in entry.reason

@@ -24,7 +24,7 @@ def test_images_and_masks_are_matched_by_stem(tmp_path, write_image, files):
     }
 
 
-def test_what_is_no_pair_is_set_aside(tmp_path, write_image, write_text, files):
+def test_what_is_no_pair_is_quarantined(tmp_path, write_image, write_text, files):
     write_image("images/a.jpg")
     write_image("masks/a.png")
     write_image("masks/lonely.png")
@@ -40,7 +40,7 @@ def test_what_is_no_pair_is_set_aside(tmp_path, write_image, write_text, files):
     assert reasons["images/notes.txt"].startswith("no image: ")
 
 
-def test_a_name_that_is_not_utf8_is_set_aside(tmp_path, write_image, files):
+def test_a_name_that_is_not_utf8_is_quarantined(tmp_path, write_image, files):
     path = write_image("images/a.jpg")
     write_image("masks/a.png")
     os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/\xff.jpg")

@@ -75,7 +75,7 @@ def test_images_may_lie_in_another_folder_of_the_dataset(labelme):
         (content(shapes=[{"label": "dog", "points": [[10**400, 0]]}]), "malformed annotation: no label and points"),
     ],
 )
-def test_a_bad_file_is_set_aside(labelme, text, reason):
+def test_a_bad_file_is_quarantined(labelme, text, reason):
     (entry,) = labelme(text).samples(None)
     assert isinstance(entry, BadEntry) and entry.path == "a.json"
     assert entry.reason.startswith(reason)
