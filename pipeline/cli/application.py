@@ -14,7 +14,6 @@ import typer
 
 from data.console import capture_output
 from data.errors import ProjectError, exit_status, explain
-from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.sections.workspace import MetadataConfig
@@ -76,6 +75,8 @@ def quietly(verbose: bool = False) -> Iterator[None]:
 
 def serving_root(serving: str | None, workspace: Path) -> str:
     """Where the versions are: as told, or in the workspace."""
+    from pipeline.workspace import Workspace
+
     return serving or str(Workspace(workspace.absolute()).serving)
 
 

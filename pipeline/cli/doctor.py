@@ -18,10 +18,10 @@ from pipeline.cli.application import (
     metadata_section,
     quietly,
 )
-from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.sections.workspace import MetadataConfig
+    from pipeline.workspace import Workspace
 
 
 def doctor(
@@ -38,6 +38,8 @@ def doctor(
     if restore:
         if quick:
             raise typer.BadParameter("--restore checks nothing, so --quick does not go with it")
+        from pipeline.workspace import Workspace
+
         restore_metadata(Workspace(workspace.absolute()), metadata)
         return
     from pipeline.doctor.examination import has_failures, run_checks

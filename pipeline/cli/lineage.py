@@ -16,7 +16,6 @@ from pipeline.cli.application import (
     metadata_section,
     quietly,
 )
-from pipeline.workspace import Workspace
 
 
 def lineage(
@@ -33,6 +32,8 @@ def lineage(
     """Show what stands behind a pushed version: data, code, hyperparameters, evaluation."""
     if (version is None) == (data is None):
         raise typer.BadParameter("give a VERSION, or --data FILE")
+    from pipeline.workspace import Workspace
+
     places = Workspace(workspace.absolute())
     with quietly():
         from pipeline.metadata.data_lineage import file_uses, with_restored

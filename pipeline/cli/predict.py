@@ -27,7 +27,6 @@ from pipeline.cli.application import (
     quietly,
     serving_root,
 )
-from pipeline.rollback import choose_serving_dir
 
 if TYPE_CHECKING:
     from pipeline.prediction.input_image import InputImage
@@ -56,6 +55,7 @@ class PredictOptions:
         """What this asks of the pushed model."""
         from components.publishing.directory import served
         from pipeline.prediction.predictor import PredictJob
+        from pipeline.rollback import choose_serving_dir
 
         model = served(choose_serving_dir(absolute(serving), model_name))
         assert model is not None  # noqa: S101  # the directory was chosen because it holds a version

@@ -6,7 +6,6 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.application import DEFAULT_WORKSPACE, VerboseOption, WorkspaceOption, quietly
-from pipeline.workspace import Workspace
 
 
 def report(
@@ -21,6 +20,8 @@ def report(
     """Write a run's report again, or compare two runs, or list all, and say where the page is."""
     if index and (run or compare):
         raise typer.BadParameter("--index lists all runs; give no RUN and no --compare")
+    from pipeline.workspace import Workspace
+
     places = Workspace(workspace.absolute())
     with quietly(verbose):
         if index:

@@ -20,7 +20,6 @@ from pipeline.cli.application import (
     WorkspaceOption,
     quietly,
 )
-from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.records.summary import Summary
@@ -41,6 +40,7 @@ def run(
     from components.storage.file_systems import file_system
     from pipeline.config import load_config, resolve
     from pipeline.metadata.lease import run_lease
+    from pipeline.workspace import Workspace
 
     places = Workspace(workspace.absolute())
     loaded = load_config(config, set_ or [])

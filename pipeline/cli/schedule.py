@@ -19,11 +19,11 @@ from rich.table import Table
 
 from data.errors import TEMPORARY, WorkspaceBusy, WorkspaceError
 from pipeline.cli.application import DEFAULT_WORKSPACE, ConfigOption, SetOption, WorkspaceOption
-from pipeline.workspace import Held, Workspace
 
 if TYPE_CHECKING:
     from pipeline.schedule.scheduler import Request
     from pipeline.schedule.state import ScheduledRun
+    from pipeline.workspace import Workspace
 
 #: What the schedule starts, in a process of its own, for each run.
 RUNNER = Path(__file__).resolve().parents[2] / "local_runner.py"
@@ -65,6 +65,8 @@ def schedule(
     if status_:
         if cron or watch or once or config or set_:
             raise typer.BadParameter("--status runs nothing; it goes with --last, --json and --workspace alone")
+        from pipeline.workspace import Workspace
+
         show_status(Workspace(workspace.absolute()), last, as_json=json_)
         return
     if once == bool(cron or watch):
@@ -93,6 +95,7 @@ def run_schedule(request: Request, config_path: Path | None, overrides: Sequence
     """
     from pipeline.config import load_config
     from pipeline.schedule.scheduler import ENDING, Schedule, schedule_lock
+    from pipeline.workspace import Held, Workspace
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name, level in _QUIET.items():

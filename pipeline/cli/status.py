@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli.application import DEFAULT_WORKSPACE, JsonOption, WorkspaceOption, quietly
-from pipeline.workspace import Workspace
 
 
 def status(
@@ -16,6 +15,8 @@ def status(
     json_: JsonOption = False,
 ) -> None:
     """Show the last runs and what is being served."""
+    from pipeline.workspace import Workspace
+
     console = Console()
     with quietly():
         from pipeline.records.status import read_status

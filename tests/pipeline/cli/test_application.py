@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 import local_runner
 from data.errors import TEMPORARY, WorkspaceError
 from pipeline.cli.application import answer, application
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def end_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -70,3 +74,10 @@ def test_an_option_that_would_be_ignored_is_refused(options: list[str], tmp_path
 
     assert result.exit_code == 2
     assert "--status runs nothing" in result.stderr
+
+
+@pytest.mark.parametrize("runner", ["local_runner", "kubeflow_runner"])
+def test_the_help_imports_nothing_heavy(runner: str):
+    heavy = "{'tensorflow', 'tfx', 'kfp', 'apache_beam', 'keras'} & set(sys.modules)"
+    code = f"import sys, {runner}; found = {heavy}; sys.exit(str(found) if found else 0)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
