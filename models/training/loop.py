@@ -108,7 +108,7 @@ def train(
         data: the records.
         augmentation: crop and augmentation of the training images.
         inputs: memory and buffers.
-        checkpoint_dir: folder of this training's checkpoints, `state` (to resume) and `best`; one for all workers.
+        checkpoint_dir: folder of this training's checkpoints, which hold the best weights, too; one for all workers.
         log_dir: folder of the curves.
         initialize: sets the weights that the training starts from; not called where training resumes.
         progress: receives the progress, on the chief.
@@ -176,9 +176,12 @@ class _Run:
         self._result = TrainingResult()
         # Travels in the checkpoints as JSON, so that a resumed run knows the best evaluation and its patience.
         self._record = tf.Variable("", dtype=tf.string)
-        state = [*self._train_step.variables, self._record]
+        # So do the weights of that evaluation: in a checkpoint of their own they could be newer than the state to which
+        # a killed training returns, and those that it knows as the best be gone. They are kept in the host's memory.
+        with tf.device("CPU:0"):
+            self._best = [tf.Variable(weight) for weight in self._train_step.weights] if data.val_files else []
+        state = [*self._train_step.variables, *self._best, self._record]
         self._states = Checkpoints(os.path.join(checkpoint_dir, "state"), state, writes=writes)
-        self._best = Checkpoints(os.path.join(checkpoint_dir, "best"), self._train_step.weights, writes=writes)
         self._pending: list[StepResult] = []
         self._clock = 0.0
 
@@ -220,7 +223,8 @@ class _Run:
                 "checkpoint"
             ) from error
         if self._result.best:
-            self._best.restore(self._result.best.step)
+            for weight, best in zip(self._train_step.weights, self._best, strict=True):
+                weight.assign(best)
         else:
             self._train_step.keep_average()
         if self._board and self._result.best:
@@ -295,7 +299,8 @@ class _Run:
             self._result = self._result.model_copy(update={"history": (*self._result.history, evaluation)})
             is_best = self._result.best is evaluation
             if is_best:
-                self._best.save(step)
+                for best, weight in zip(self._best, self._train_step.weights, strict=True):
+                    best.assign(weight)
             if self._board:
                 self._show(self._board, evaluation, matrix, examples if is_best else examples.take(0))
         self._progress.evaluated(evaluation, is_best)

@@ -1,14 +1,24 @@
-"""A tiny deterministic training as a process of its own, to be killed: `python resumable_training.py RECORDS FOLDER`.
+"""A tiny deterministic training as a process of its own, which can kill itself.
 
-Writes the number of each step to standard output once the step is done.
+    python resumable_training.py RECORDS FOLDER [OPTIONS]
+
+OPTIONS is JSON: `killed_before_saving` is a step at which the process kills itself, once it is computed and, where an
+evaluation is due, evaluated, and before its state is saved; `mean_iou` gives steps the score that their evaluation has.
+Prints the number of each step once the step is computed. The final weights are written to FOLDER/weights.npz.
 """
 
+import json
+import os
+import signal
 import sys
+from pathlib import Path
 
 import keras
+import numpy as np
 
 from data.config import AugmentConfig, InputConfig, ProgressiveResizingConfig
 from models.config import TrainingConfig
+from models.training import loop
 from models.training.loop import TrainingData, prepare, train
 from models.training.validation import Evaluation
 
@@ -30,24 +40,37 @@ CONFIG = TrainingConfig(
 
 
 class Steps:
-    """Writes each step that is done."""
+    """Prints each step, and kills the process at one of them."""
 
-    def write(self, line: str) -> None:
+    def __init__(self, killed_before_saving: int) -> None:
+        self._last = killed_before_saving
+
+    def _write(self, line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     def begin(self, step: int, steps: int) -> None:
-        self.write(f"begin {step}")
+        self._write(f"begin {step}")
 
     def update(self, step: int, loss: float, images_per_second: float) -> None:
-        self.write(f"step {step}")
+        self._write(f"step {step}")
+        if step % CONFIG.eval_every and step != CONFIG.steps:
+            self._end_at(step)
 
     def evaluated(self, evaluation: Evaluation, best: bool) -> None:
-        pass
+        self._end_at(evaluation.step)
+
+    def _end_at(self, step: int) -> None:
+        if step == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(records: str, folder: str) -> None:
+def main(records: str, folder: str, options: str = "{}") -> None:
     """Trains in `folder`, from its checkpoint if there is one."""
+    wanted = json.loads(options)
+    if "mean_iou" in wanted:
+        scores = {int(step): score for step, score in wanted["mean_iou"].items()}
+        loop.validation_result = lambda _, step: Evaluation(step=step, mean_iou=scores[step], iou=(scores[step],) * 2)
     prepare(CONFIG)
     model = keras.Sequential(
         [
@@ -71,8 +94,9 @@ def main(records: str, folder: str) -> None:
         inputs=InputConfig(),
         checkpoint_dir=f"{folder}/checkpoints",
         log_dir=f"{folder}/log",
-        progress=Steps(),
+        progress=Steps(wanted.get("killed_before_saving", 0)),
     )
+    np.savez(Path(folder, "weights.npz"), *model.get_weights())
 
 
 if __name__ == "__main__":
