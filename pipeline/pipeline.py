@@ -39,7 +39,7 @@ class PipelinePaths:
     serving: str
     """Holds `<model name>/<version>/`."""
     checkpoints: str
-    """Checkpoints of trainings that are under way; outside the artifacts, which TFX deletes when a stage fails."""
+    """Holds `<pipeline name>/<training>/`; outside the artifacts, which TFX deletes when a stage fails."""
     ingested: str
     """Holds what was made of each span, `<pipeline name>/<span>/`, kept from run to run."""
     metadata: metadata_store_pb2.ConnectionConfig | None = None
@@ -139,7 +139,7 @@ def trainer_config(config: Config, checkpoints: str) -> TrainerConfig:
 
     Args:
         config: Resolved.
-        checkpoints: Folder of the checkpoints of trainings that are under way.
+        checkpoints: Holds a folder for each pipeline.
     """
     return TrainerConfig(
         model=config.model,
@@ -149,5 +149,5 @@ def trainer_config(config: Config, checkpoints: str) -> TrainerConfig:
         preprocess=config.preprocess,
         inference=config.inference,
         label_map=config.labels,
-        checkpoints=checkpoints,
+        checkpoints=f"{checkpoints}/{config.name}",
     )

@@ -3,8 +3,8 @@
 Kept are the newest runs, with all that they made or took from the cache; the newest run that succeeded; and whatever
 stands behind a version in the serving directory, which holds the versions that are served, kept or pinned. Not so the
 copy of a served version that is no longer there: it may have to be forgotten, and what was compared with it stays on
-record. An artifact is marked as deleted in ML Metadata before its files go, so that no later run takes it from
-the cache.
+record. Of trainings that have finished each pipeline keeps the newest. An artifact is marked as deleted in ML Metadata
+before its files go, so that no later run takes it from the cache.
 """
 
 import os
@@ -19,6 +19,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.publishing.directory import all_published
 from components.publishing.served_model import PRESENT, VERSION
+from components.training.trainer import CHECKPOINTS, FINISHED, TENSORBOARD
 from data.errors import WorkspaceError
 from pipeline.metadata.lineage import Lineage, Push, find_push, lineage, pushes
 from pipeline.records.status import run_status
@@ -38,7 +39,7 @@ class Superseded:
     artifacts: list[metadata_store_pb2.Artifact]
     """On record as there."""
     folders: list[Path]
-    """Of these artifacts, of what killed runs left behind, and of trainings that came to no end."""
+    """Of these artifacts, of what killed runs left behind, and of trainings."""
 
     def remove(self, store: MetadataStore) -> None:
         """Removes it. Should this be cut short, the next time does the rest."""
@@ -74,7 +75,7 @@ def superseded(workspace: Workspace, store: MetadataStore, config: RetentionConf
         artifacts=[artifact for artifact in there if artifact.id not in kept],
         folders=[
             *_left_over(workspace, store, [artifact.uri for artifact in there if artifact.id in kept]),
-            *_old_trainings(workspace, config),
+            *_superseded_trainings(workspace.checkpoints, config),
         ],
     )
 
@@ -157,19 +158,39 @@ def _left_over(workspace: Workspace, store: MetadataStore, kept: list[str]) -> I
     """
     root = workspace.artifacts
     needed = {root.joinpath(*Path(uri).relative_to(root).parts[:3]) for uri in kept}
-    yield from root.glob("*/.system/*/*")
-    folders = {path: int(path.name) for path in root.glob("*/*/*") if path.name.isdecimal() and path not in needed}
+    yield from _folders(root, "*/.system/*/*")
+    folders = {path: int(path.name) for path in _folders(root, "*/*/*") if path.name.isdecimal() and path not in needed}
     known = {execution.id for execution in store.get_executions_by_id(set(folders.values()))} if folders else set()
     yield from (folder for folder, execution in folders.items() if execution in known)
 
 
-def _old_trainings(workspace: Workspace, config: RetentionConfig) -> Iterator[Path]:
-    """Checkpoints of trainings that nobody has gone on with; those of the newest training stay."""
-    ordered = sorted(workspace.checkpoints.glob("*"), key=_last_change, reverse=True)
-    for place, folder in enumerate(ordered[1:], start=1):
-        too_old = config.keep_days is not None and time.time() - _last_change(folder) > config.keep_days * _DAY
-        if place >= config.keep_runs or too_old:
+def _folders(root: Path, pattern: str) -> Iterator[Path]:
+    """Folders below `root`; what else lies there is not ours."""
+    return (path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
+
+
+def _superseded_trainings(checkpoints: Path, config: RetentionConfig) -> Iterator[Path]:
+    """Folders of trainings, and of searches, that nobody will go on with.
+
+    Of the finished ones each pipeline keeps the newest, from which a change of section `inference` exports anew. That
+    one and the unfinished ones stay by number and age; the newest of all stays in any case.
+    """
+    trainings: list[Path] = []
+    for folder in _folders(checkpoints, "*"):
+        # Earlier versions had no folder for each pipeline.
+        is_training = any((folder / name).is_dir() for name in (CHECKPOINTS, TENSORBOARD))
+        trainings += [folder] if is_training else _folders(folder, "*")
+    kept: list[Path] = []
+    finished: set[Path] = set()
+    for folder in sorted(trainings, key=_last_change, reverse=True):
+        is_finished = (folder / FINISHED).exists()
+        is_old = config.keep_days is not None and time.time() - _last_change(folder) > config.keep_days * _DAY
+        if (is_finished and folder.parent in finished) or (kept and (is_old or len(kept) >= config.keep_runs)):
             yield folder
+            continue
+        kept.append(folder)
+        if is_finished:
+            finished.add(folder.parent)
 
 
 def _last_change(folder: Path) -> float:

@@ -58,7 +58,7 @@ class Workspace:
 
     @property
     def checkpoints(self) -> Path:
-        """Of trainings under way."""
+        """Holds `<pipeline>/<training>/`: trainings that are unfinished, and the newest finished one."""
         return self.root / "checkpoints"
 
     @property

@@ -1,7 +1,10 @@
 """The files of deploy/ that docs/kubeflow.md applies to a cluster."""
 
+import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,40 @@ def test_the_shell_sees_the_volume_where_the_steps_do():
     assert SHELL["metadata"]["namespace"] == claim["namespace"]
     assert volume["persistentVolumeClaim"]["claimName"] == claim["name"]
     assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/mnt/pipeline"}]
+
+
+def test_trainings_to_which_nothing_was_written_for_a_fortnight_are_removed(tmp_path: Path):
+    (container,) = STORAGE[2]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    checkpoints = tmp_path / "checkpoints"
+
+    def add(name: str, *days: float) -> None:
+        files = [checkpoints / name / f"checkpoints/state/step-{number}.index" for number, _ in enumerate(days)]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        for path in [checkpoints / name, *(checkpoints / name).rglob("*")]:
+            os.utime(path, (time.time() - max(days) * 86400,) * 2)
+        for file, age in zip(files, days, strict=True):
+            os.utime(file, (time.time() - age * 86400,) * 2)
+
+    add("streets/under-way", 40, 1)
+    add("streets/abandoned", 60, 40)
+    add("fields/finished lately", 13)
+    add("fields/finished", 16)
+    (checkpoints / "notes.txt").touch()
+    os.utime(checkpoints / "notes.txt", (0, 0))
+
+    def remove() -> None:
+        script = container["command"][2].replace("/mnt/pipeline", str(tmp_path))
+        subprocess.run([*container["command"][:2], script], check=True)
+
+    remove()
+    left = sorted(str(path.relative_to(checkpoints)) for path in [*checkpoints.glob("*/*"), *checkpoints.glob("*.txt")])
+    assert left == ["fields/finished lately", "notes.txt", "streets/under-way"]
+    shutil.rmtree(checkpoints / "streets")
+    shutil.rmtree(checkpoints / "fields")
+    remove()
+    assert [path.name for path in checkpoints.iterdir()] == ["notes.txt"]
 
 
 def test_the_configuration_loads_and_mounts_the_claim_everywhere():

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +35,8 @@ from models.weights.initial_weights import InitialWeights, load_initial_weights
 
 RESULT_FILE = "training.json"
 CHECKPOINTS = "checkpoints"
+#: An empty file in the folder of a training whose model has been exported, or of a search that has come to its end.
+FINISHED = "finished"
 TENSORBOARD = "tensorboard"
 
 
@@ -54,7 +55,7 @@ class TrainerConfig(Section):
     """How the exported model predicts; nothing of the training depends on it."""
     label_map: LabelMap
     checkpoints: str
-    """Folder of the checkpoints of trainings that are under way."""
+    """Folder that holds a folder for each training of this pipeline, with its checkpoints."""
     code_hash: str = Field(default_factory=lambda: code_hash(__name__))
     """Hash of the code that trains and exports."""
 
@@ -144,8 +145,9 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains, then exports to `fn_args.serving_model_dir`; curves and the result go to `fn_args.model_run_dir`.
 
     Checkpoints live outside the artifacts, which TFX deletes when a stage fails: a training that was killed resumes
-    from its last checkpoint, provided that configuration, code, data and initial weights are the same. Of several
-    workers the chief exports, and the others wait for it.
+    from its last checkpoint, provided that configuration, code, data and initial weights are the same. They stay when
+    the training has finished, and it removes nobody else's: other runs may be training beside it. Of several workers
+    the chief exports, and the others wait for it.
 
     Raises:
         ConfigError: `training.warm_start` is on, and nothing says which model is served.
@@ -174,7 +176,7 @@ def run_fn(fn_args: FnArgs) -> None:
             **result.model_dump(mode="json"),
         }
         io_utils.write_string_file(os.path.join(fn_args.model_run_dir, RESULT_FILE), json.dumps(summary))
-        forget_other_checkpoints(folder)
+        (folder / FINISHED).touch()
     distribution.wait()
 
 
@@ -269,10 +271,3 @@ def record_files(patterns: list[str], split: str) -> list[str]:
     if not files:
         raise DataError(f"split {split} has no record files ({', '.join(patterns)})")
     return files
-
-
-def forget_other_checkpoints(folder: Path) -> None:
-    """Removes what trainings with another configuration left behind, once this one has come to its end."""
-    for other in folder.parent.iterdir():
-        if other != folder:
-            shutil.rmtree(other)

@@ -28,6 +28,7 @@ from components.code_hash import code_hash
 from components.training.search_space import chosen_values, is_integer, short
 from components.training.trainer import (
     CHECKPOINTS,
+    FINISHED,
     TENSORBOARD,
     TrainerConfig,
     fit,
@@ -63,6 +64,7 @@ class Executor(executor.Executor):
         executor.write_best_hyperparameters(search, output_dict)
         results = artifact_utils.get_single_uri(output_dict[standard_component_specs.TUNER_RESULTS_KEY])
         search.copy_curves(os.path.join(results, TENSORBOARD))
+        search.mark_finished()
 
 
 class TunerConfig(TrainerConfig):
@@ -150,7 +152,10 @@ class Search(base_tuner.BaseTuner):
         directory: str,
     ):
         super().__init__(oracle, directory=directory, overwrite=True)
-        self._config = config
+        # The trials lie in one folder, so that retention keeps or removes them together. Section `tuning` is not part
+        # of its name: a search for more trials goes on from those that were made.
+        self._folder = config.checkpoint_folder(train_files)
+        self._config = config.model_copy(update={"checkpoints": str(self._folder)})
         self._train_files = train_files
         self._val_files = val_files
         self._console = terminal()
@@ -187,6 +192,10 @@ class Search(base_tuner.BaseTuner):
         """Copies the TensorBoard logs of all trials."""
         for number, folder in self._folders.items():
             io_utils.copy_dir(str(folder / TENSORBOARD), os.path.join(target, f"trial-{number:03}"))
+
+    def mark_finished(self) -> None:
+        """Says that the results are written, and the trials of use only to a search for more of them."""
+        (self._folder / FINISHED).touch()
 
     def _score(self, name: str, config: TunerConfig, folder: Path) -> float:
         if (folder / SCORE_FILE).exists():

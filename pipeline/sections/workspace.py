@@ -33,7 +33,8 @@ class RetentionConfig(Section):
     """
 
     keep_runs: int = Field(default=20, ge=1)
-    """Runs whose records, logs, artifacts and unfinished trainings stay: the newest ones."""
+    """Runs whose records, logs and artifacts stay: the newest ones. As many trainings stay: unfinished ones and, of
+    each pipeline, the newest finished one, from which a change of section `inference` exports anew."""
     keep_days: float | None = Field(default=None, gt=0)
     """Runs that ended longer ago go even if they are among those, but for the newest; null: at any age they stay."""
     keep_backups: int = Field(default=3, ge=1)

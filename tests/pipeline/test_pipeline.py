@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from components.storage.file_systems import file_system
-from pipeline.config import load_config, resolve
-from pipeline.pipeline import PipelinePaths, create_pipeline
+from components.training.trainer import TrainerConfig
+from pipeline.config import load_config, parse_config, resolve
+from pipeline.pipeline import PipelinePaths, create_pipeline, trainer_config
 from pipeline.stages import Stage
 
 PATHS = PipelinePaths("/artifacts", serving="/serving", checkpoints="/checkpoints", ingested="/ingested")
@@ -42,3 +43,20 @@ def test_a_stage_that_nothing_asks_for_is_absent(tiny_dataset: Path):
 
 def test_nothing_is_transformed_before_it_is_validated(tiny_dataset: Path):
     assert Stage.VALIDATOR in stages(tiny_dataset, tiny_dataset)[Stage.TRANSFORM]
+
+
+def training(name: str = "streets", model_name: str = "segmentation") -> TrainerConfig:
+    """What the Trainer of a pipeline is given."""
+    data = {"path": "none", "label_map": {"classes": [{"name": "sky"}, {"name": "road"}]}}
+    config = parse_config({"name": name, "data": data, "push": {"model_name": model_name}}, "test")
+    return trainer_config(config, PATHS.checkpoints)
+
+
+def test_pipelines_that_share_a_volume_share_no_folder_of_checkpoints():
+    streets, fields = (Path(training(name).checkpoints) for name in ("streets", "fields"))
+    assert streets.parent == fields.parent == Path("/checkpoints")
+    assert streets != fields
+
+
+def test_a_model_that_is_published_under_another_name_is_not_trained_anew():
+    assert training(model_name="a") == training(model_name="b")

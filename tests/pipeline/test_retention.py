@@ -16,6 +16,7 @@ from tfx.orchestration.portable.runtime_parameter_utils import substitute_runtim
 from components.config import ValidationConfig
 from components.publishing.directory import prune, publish, published
 from components.publishing.pins_and_blocklist import pin
+from components.training.trainer import CHECKPOINTS, FINISHED, TENSORBOARD
 from components.validation.schema import DataSchema
 from data.errors import WorkspaceError
 from data.labels import ClassLabel, LabelMap
@@ -259,27 +260,85 @@ def test_what_a_lost_database_knew_is_left_alone(story: Story):
     assert unknown.exists()
 
 
-def test_unfinished_trainings_go_by_count_and_age_but_the_newest_stays(story: Story):
-    story.run()
-
-    def train(name: str, days: float) -> None:
-        file = story.workspace.checkpoints / name / "state/step-3.index"
-        file.parent.mkdir(parents=True)
+def add_training(story: Story, name: str, days: float, *, finished: bool = False) -> None:
+    """Checkpoints of a training that was last written to so many days ago."""
+    folder = story.workspace.checkpoints / name
+    files = [folder / CHECKPOINTS / "state/step-3.index", folder / TENSORBOARD / "events"]
+    files += [folder / FINISHED] if finished else []
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         os.utime(file, (time.time() - days * 86400,) * 2)
 
-    for name, days in (("a", 1), ("b", 2), ("c", 3), ("d", 40)):
-        train(name, days)
 
-    def left() -> list[str]:
-        return sorted(path.name for path in story.workspace.checkpoints.iterdir())
+def trainings(story: Story) -> list[str]:
+    """What is left of them."""
+    folders = {path.parents[2] for path in story.workspace.checkpoints.rglob("step-3.index")}
+    return sorted(str(folder.relative_to(story.workspace.checkpoints)) for folder in folders)
+
+
+def test_unfinished_trainings_go_by_count_and_age_but_the_newest_stays(story: Story):
+    for name, days in (("streets/a", 1), ("fields/b", 2), ("streets/c", 3), ("streets/d", 40)):
+        add_training(story, name, days)
 
     story.clean(keep_days=30)
-    assert left() == ["a", "b", "c"]
+    assert trainings(story) == ["fields/b", "streets/a", "streets/c"]
     story.clean(keep_runs=2)
-    assert left() == ["a", "b"]
+    assert trainings(story) == ["fields/b", "streets/a"]
     story.clean(keep_days=0.5)
-    assert left() == ["a"]
+    assert trainings(story) == ["streets/a"]
+
+
+def test_of_finished_trainings_the_newest_of_each_pipeline_stays(story: Story):
+    """From it a change of section `inference` exports anew."""
+    for name, days in (("streets/a", 2), ("streets/b", 3), ("streets/c", 4), ("fields/d", 5), ("fields/e", 6)):
+        add_training(story, name, days, finished=True)
+    for name, days in (("streets/f", 1), ("streets/g", 7)):
+        add_training(story, name, days)
+
+    story.clean()
+    assert trainings(story) == ["fields/d", "streets/a", "streets/f", "streets/g"]
+    story.clean(keep_runs=3)
+    assert trainings(story) == ["fields/d", "streets/a", "streets/f"]
+    story.clean(keep_runs=1)
+    assert trainings(story) == ["streets/f"]
+
+
+def test_a_search_counts_as_one_training_however_many_trials_it_has(story: Story):
+    for number in range(3):
+        add_training(story, f"streets/search/trial-{number}", days=2)
+    add_training(story, "streets/a", days=1)
+
+    story.clean(keep_runs=2)
+
+    assert trainings(story) == ["streets/a", *(f"streets/search/trial-{number}" for number in range(3))]
+
+
+def test_trainings_that_lie_as_earlier_versions_laid_them_stay_by_the_same_rules(story: Story):
+    for name, days in (("0123456789abcdef", 2), ("streets/a", 1), ("fedcba9876543210", 3)):
+        add_training(story, name, days)
+
+    story.clean()
+    assert trainings(story) == ["0123456789abcdef", "fedcba9876543210", "streets/a"]
+    story.clean(keep_runs=2)
+    assert trainings(story) == ["0123456789abcdef", "streets/a"]
+
+
+def test_files_beside_the_trainings_stay_and_stop_nothing(story: Story):
+    story.run()
+    folder = story.workspace.checkpoints
+    for name in ("streets/old", "streets/new"):
+        add_training(story, name, days=name.count("old"))
+    strange = [folder / "notes.txt", folder / "streets" / "notes.txt"]
+    strange.append(story.workspace.artifacts / "Trainer/.system/executor_execution/notes.txt")
+    strange[-1].parent.mkdir(parents=True)
+    for file in strange:
+        file.touch()
+
+    story.clean(keep_runs=1)
+
+    assert trainings(story) == ["streets/new"]
+    assert all(file.exists() for file in strange)
 
 
 def test_damaged_records_or_an_empty_workspace_remove_nothing(story: Story):

@@ -14,7 +14,7 @@ SETTINGS = {"training.steps": "40", "training.checkpoint_every": "5", "training.
 def wait_for_checkpoint(workspace: Path, process: subprocess.Popen[bytes]) -> None:
     """Returns as soon as training has saved its state."""
     deadline = time.monotonic() + 300
-    while not list((workspace / "checkpoints").glob("*/checkpoints/state/*.index")):
+    while not list((workspace / "checkpoints").glob("*/*/checkpoints/state/*.index")):
         assert process.poll() is None, "the run ended before it saved a checkpoint"
         assert time.monotonic() < deadline, "no checkpoint within five minutes"
         time.sleep(0.2)

@@ -31,8 +31,8 @@ SETTINGS = {
 
 def second_trial_has_begun(workspace: Path) -> bool:
     """Whether one trial is finished and another has saved its state."""
-    finished = {score.parent for score in workspace.glob("checkpoints/*/score.txt")}
-    begun = {state.parents[2] for state in workspace.glob("checkpoints/*/checkpoints/state/*.index")}
+    finished = {score.parent for score in workspace.glob("checkpoints/*/*/*/score.txt")}
+    begun = {state.parents[2] for state in workspace.glob("checkpoints/*/*/*/checkpoints/state/*.index")}
     return bool(finished and begun - finished)
 
 
@@ -87,6 +87,9 @@ def test_a_killed_search_goes_on_with_its_second_trial_and_the_best_values_are_t
     assert "Hyperparameter search" in report and "training.learning_rate" in report
     logs = (workspace / "runs" / "latest" / "trials").glob("*/events.out.tfevents.*")
     assert {log.parent.name for log in logs} == {"trial-001", "trial-002"}
+    # Retention, after this run, found both the search and the training finished, and kept the newer.
+    (finished,) = workspace.glob("checkpoints/*/*/finished")
+    assert (finished.parent / "checkpoints").is_dir()
 
 
 def parameters(config: ModelConfig) -> int:

@@ -1,9 +1,20 @@
-"""What the Trainer is told: one typed object, whose JSON is recorded."""
+"""What the Trainer is told, one typed object whose JSON is recorded, and what it leaves among the checkpoints."""
 
-from components.training.trainer import TrainerConfig
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from components.training.trainer import CHECKPOINTS, FINISHED, RESULT_FILE, TrainerConfig, run_fn
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.labels import ClassLabel, LabelMap
 from models.config import InferenceConfig, ModelConfig, TrainingConfig
+from models.export.saved_model import load_description
+from tests.components.training.distributed_search import SECTIONS, write_split
+
+STEPS = 2
 
 
 def config(training: TrainingConfig, checkpoints: str = "", **sections: InferenceConfig) -> TrainerConfig:
@@ -37,3 +48,54 @@ def test_another_way_to_predict_uses_the_checkpoints_of_the_same_training(tmp_pa
     longer = config(TrainingConfig(steps=TrainingConfig().steps + 1), str(tmp_path))
     assert plain.checkpoint_folder(["a"]) == mirrored.checkpoint_folder(["a"])
     assert len({made.checkpoint_folder(["a"]) for made in (plain, longer)} | {plain.checkpoint_folder(["b"])}) == 3
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_split(tmp_path_factory.mktemp("records") / "records.gz")
+
+
+def train(records: str, checkpoints: Path, model: Path, **sections: InferenceConfig) -> dict[str, Any]:
+    """Trains a tiny network for two steps; what the Trainer says of it."""
+    training = TrainingConfig(steps=STEPS, global_batch_size=4, log_every=1, eval_every=STEPS)
+    tiny = {name: section for name, section in SECTIONS.items() if name != "tuning"} | {"training": training}
+    run_fn(
+        FnArgs(
+            train_files=[records],
+            eval_files=[records],
+            serving_model_dir=str(model / "saved"),
+            model_run_dir=str(model / "run"),
+            custom_config=TrainerConfig(**tiny, **sections, checkpoints=str(checkpoints)).model_dump(mode="json"),
+        )
+    )
+    return json.loads((model / "run" / RESULT_FILE).read_text())
+
+
+def test_a_training_leaves_everything_else_in_the_folder_of_checkpoints_alone(records: str, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints" / "streets"
+    others = [
+        checkpoints / "of-another-training" / CHECKPOINTS / "state" / "step-3.index",
+        checkpoints / "a-file",
+        checkpoints.parent / "of-another-pipeline" / "training" / CHECKPOINTS / "state" / "step-3.index",
+    ]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.touch()
+
+    assert train(records, checkpoints, tmp_path / "model")["steps"] == STEPS
+
+    assert all(other.exists() for other in others)
+    (mark,) = checkpoints.glob(f"*/{FINISHED}")
+    assert (mark.parent / CHECKPOINTS / "state" / f"step-{STEPS}.index").exists()
+
+
+def test_another_way_to_predict_exports_anew_from_the_finished_training(records: str, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints" / "streets"
+    first = train(records, checkpoints, tmp_path / "first")
+    (state,) = checkpoints.glob(f"*/{CHECKPOINTS}/state/step-{STEPS}.index")
+    saved = state.stat().st_mtime_ns
+
+    assert train(records, checkpoints, tmp_path / "second", inference=InferenceConfig(flip=True)) == first
+
+    assert state.stat().st_mtime_ns == saved and len(list(checkpoints.iterdir())) == 1
+    assert load_description(tmp_path / "second" / "saved").inference.flip

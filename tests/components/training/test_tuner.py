@@ -171,15 +171,18 @@ def test_a_search_over_two_devices_finds_what_it_finds_on_one(tmp_path: Path) ->
         assert curve(together, "gradient_norm")[0] == pytest.approx(curve(alone, "gradient_norm")[0], rel=0.01)
 
 
-def test_more_trials_go_on_from_those_that_were_made(search: Callable[..., Any], trainings: Trainings) -> None:
+def test_more_trials_go_on_from_those_that_were_made(
+    search: Callable[..., Any], trainings: Trainings, tmp_path: Path
+) -> None:
     search(trials=2)
     assert len(search(trials=3).oracle.trials) == len(trainings) == 3
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1, "retention takes each folder for one training"
 
 
 def test_a_finished_trial_leaves_no_weights(search: Callable[..., Any], trainings: Trainings, tmp_path: Path) -> None:
     search(trials=2)
-    assert len(list((tmp_path / "checkpoints").glob("*/score.txt"))) == len(trainings) == 2
-    assert not list((tmp_path / "checkpoints").glob("*/checkpoints"))
+    assert len(list((tmp_path / "checkpoints").glob("*/*/score.txt"))) == len(trainings) == 2
+    assert not list((tmp_path / "checkpoints").glob("*/*/checkpoints"))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_the_pods_run_the_pipelines_training_function(multi_worker: Config, mani
     assert given.eval_files == ["/mnt/shared/examples/Split-val/*"]
     assert given.serving_model_dir == "/mnt/shared/model/Format-Serving"
     assert given.model_run_dir == "/mnt/shared/model/run"
-    assert given.custom_config["checkpoints"] == "/mnt/shared/checkpoints"
+    assert given.custom_config["checkpoints"] == f"/mnt/shared/checkpoints/{multi_worker.name}"
     assert TrainingConfig.model_validate(given.custom_config["training"]) == multi_worker.training
 
 
