@@ -7,6 +7,7 @@ a picture, so that memory does not grow with the pictures.
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -131,22 +132,23 @@ class ReadPairs(beam.DoFn):
 
     def process(self, group: tuple[int, Iterable[Sample | BadEntry]]) -> Iterator[Any]:
         """Reads one group's samples, one at a time; entries of one image are always in the same group."""
-        splits: dict[str, str | None] = {}
+        # Beam's order of a group differs from run to run, and decides nothing.
+        samples: defaultdict[str, list[Sample]] = defaultdict(list)
         for entry in group[1]:
             if isinstance(entry, BadEntry):
                 yield self._bad(entry.path, entry.reason)
-                continue
-            if entry.key in splits:
-                reason = f"listed twice: in split {splits[entry.key]} and in {entry.split}"
-                yield self._bad(entry.key, reason)
-                continue
-            splits[entry.key] = entry.split
+            else:
+                samples[entry.key].append(entry)
+        for key in sorted(samples):
+            chosen, *others = samples[key] if len(samples[key]) == 1 else sorted(samples[key], key=_precedence)
+            for other in others:
+                yield self._bad(key, _listed_twice(chosen, other))
             try:
-                example = self._read(entry)
+                example = self._read(chosen)
             except DataError as error:
-                yield self._bad(entry.key, str(error))
+                yield self._bad(key, str(error))
                 continue
-            split = self._plan.assign(entry, self._config.val_fraction, self._config.test_fraction)
+            split = self._plan.assign(chosen, self._config.val_fraction, self._config.test_fraction)
             yield beam.pvalue.TaggedOutput(split, example)
 
     def _bad(self, path: str, reason: str) -> beam.pvalue.TaggedOutput:
@@ -160,6 +162,24 @@ class ReadPairs(beam.DoFn):
             raise DataError("all void: no pixel of the mask has a class, so there is nothing to learn or to judge")
         sample = replace(sample, key=self._prefix + sample.key, source=source_of(self._config, sample))
         return make_example(sample, encoded, image, mask, self._labels)
+
+
+def _precedence(sample: Sample) -> tuple[int, str]:
+    """Sorts the entries of one image: the first one counts."""
+    return -SPLITS.index(sample.split) if sample.split else 0, repr(sample)
+
+
+def _listed_twice(chosen: Sample, other: Sample) -> str:
+    """Why an entry of an image is quarantined."""
+    if chosen.split != other.split:
+        return (
+            f"listed twice: in split {chosen.split}, which counts, and in split {other.split}; test goes before val and val "
+            "before train, so that no image is trained on that evaluates"
+        )
+    where = f" in split {chosen.split}" if chosen.split else ""
+    if chosen == other:
+        return f"listed twice: alike{where}"
+    return f"listed twice: with different annotations{where}; the first in alphabetical order counts"
 
 
 def shuffle_group(entry: Sample | BadEntry) -> int:

@@ -4,8 +4,8 @@ import io
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from PIL import Image
 from tfx.types.artifact import Artifact
 
 from components.ingest.example_gen import BAD as BAD_KIND
-from components.ingest.example_gen import check_counts, counts_json, open_data, read_bad, read_counts
+from components.ingest.example_gen import ReadPairs, check_counts, counts_json, open_data, read_bad, read_counts
 from data import features
 from data.dataset import DataConfig
 from data.errors import DataError
 from data.labels import ClassLabel, LabelMap
-from data.layouts.base import SPLITS, BadEntry, Sample
+from data.layouts.base import SPLITS, BadEntry, MaskFile, Sample
 from data.layouts.folder import Folder
+from data.splits import plan_splits
 from tests.components.conftest import columns, generate, read_split, resolved
 
 LABELS = LabelMap(
@@ -181,6 +182,65 @@ def test_tensorflow_decodes_every_example_to_the_pixels_of_its_file(mixed: tuple
         np.testing.assert_allclose(decoded.astype(int), truth, atol=4 if ".jp" in name else 0, err_msg=name)
         keeps_bytes = name.endswith(("jpg", "jpeg", "colour.png", "gray_too.png"))
         assert (row[features.IMAGE] == GOOD[name]) == keeps_bytes, name
+
+
+def read_entries(root: Path, entries: Iterable[Sample | BadEntry]) -> list[tuple[str, str, str]]:
+    """What becomes of the entries of one group, in the order of the output: (split or `BAD_KIND`, key, reason)."""
+    found = []
+    for output in ReadPairs(folder_config(root), LABELS, plan_splits(SPLITS), "").process((0, entries)):
+        if output.tag == BAD_KIND:
+            found.append((BAD_KIND, output.value["path"], output.value["reason"]))
+        else:
+            found.append((output.tag, columns(output.value)[features.KEY].decode(), ""))
+    return found
+
+
+def listed(root: Path, key: str, split: str, mask: str) -> Sample:
+    """An entry of a list, of images and masks that `add_good` made."""
+    return Sample(key, str(root / "images" / key), MaskFile(str(root / "masks" / mask)), split)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_which_entry_of_an_image_counts_does_not_depend_on_their_order(order: tuple[int, ...], plain: Path):
+    key = "train/good0.png"
+    entries = [
+        listed(plain, key, "train", "train/good0.png"),
+        listed(plain, key, "test", "train/good2.png"),
+        listed(plain, key, "val", "train/good0.png"),
+        listed(plain, "train/good1.png", "train", "train/good1.png"),
+    ]
+    why = "test goes before val and val before train, so that no image is trained on that evaluates"
+    assert read_entries(plain, [entries[number] for number in order]) == [
+        (BAD_KIND, key, f"listed twice: in split test, which counts, and in split val; {why}"),
+        (BAD_KIND, key, f"listed twice: in split test, which counts, and in split train; {why}"),
+        ("test", key, ""),
+        ("train", "train/good1.png", ""),
+    ]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_of_two_masks_of_an_image_the_first_by_name_counts(order: tuple[int, ...], plain: Path):
+    key = "train/good0.png"
+    masks = ("train/good0.png", "train/good1.png", "train/good1.png")
+    entries = [listed(plain, key, "train", mask) for mask in masks]
+    reason = "listed twice: with different annotations in split train; the first in alphabetical order counts"
+    assert read_entries(plain, [entries[number] for number in order]) == [
+        (BAD_KIND, key, reason),
+        (BAD_KIND, key, reason),
+        ("train", key, ""),
+    ]
+    expected = np.asarray(Image.open(plain / "masks/train/good0.png"))
+    (_, _, good) = ReadPairs(folder_config(plain), LABELS, plan_splits(SPLITS), "").process((0, entries))
+    found = np.asarray(Image.open(io.BytesIO(columns(good.value)[features.MASK])))
+    np.testing.assert_array_equal(found, np.where(expected == 9, 255, expected))
+
+
+def test_the_same_line_twice_is_quarantined_once(plain: Path):
+    entry = listed(plain, "train/good0.png", "train", "train/good0.png")
+    assert read_entries(plain, [entry, entry]) == [
+        (BAD_KIND, entry.key, "listed twice: alike in split train"),
+        ("train", entry.key, ""),
+    ]
 
 
 def test_too_many_bad_files_stop_the_run_with_the_list(plain: Path, tmp_path: Path):
