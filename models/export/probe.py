@@ -19,7 +19,6 @@ import tensorflow as tf
 
 from data.features import HEIGHT, IMAGE, WIDTH
 from models.export import saved_model as export
-from models.metrics.counts import CONFUSION
 
 #: linux/prctl.h
 _SET_DEATH_SIGNAL = 1
@@ -46,7 +45,10 @@ def timed(signature: str, call: Callable[[], dict[str, tf.Tensor]], limit: float
         if seconds > limit:
             answer, seconds = _clocked(call)
     except (tf.errors.OpError, TypeError, ValueError) as error:
-        raise Refused(f"signature {signature}: {str(error).splitlines()[0]}") from None
+        lines = [line for line in str(error).splitlines() if line and not line[0].isspace()]
+        # What went wrong in a graph stands below the lines that say in which node.
+        reason = lines[-1] if isinstance(error, tf.errors.OpError) else lines[0]
+        raise Refused(f"signature {signature}: {reason}") from None
     check(seconds <= limit, signature, f"took {seconds:.2f} s for one image, allowed are {limit:g} s")
     return answer
 
@@ -57,7 +59,7 @@ def _clocked(call: Callable[[], dict[str, tf.Tensor]]) -> tuple[dict[str, np.nda
 
 
 def probe(model_path: str, examples: list[bytes], limit: float) -> None:
-    """Sends each example to each signature.
+    """Sends each example to each signature that the model has.
 
     Args:
         model_path: Folder of the SavedModel.
@@ -71,42 +73,63 @@ def probe(model_path: str, examples: list[bytes], limit: float) -> None:
         model = tf.saved_model.load(model_path)
     except (tf.errors.OpError, OSError, ValueError) as error:
         raise Refused(f"does not load: {str(error).splitlines()[0]}") from None
-    for name in (export.SERVING_SIGNATURE, export.PIXELS_SIGNATURE, export.EVALUATE_SIGNATURE):
+    for name in export.SIGNATURES:
         check(name in model.signatures, name, f"missing; the model has {sorted(model.signatures)}")
     for serialized in examples:
         features = tf.train.Example.FromString(serialized).features.feature
         size = (features[HEIGHT].int64_list.value[0], features[WIDTH].int64_list.value[0])
         encoded = features[IMAGE].bytes_list.value[0]
-        _probe_serving(model, encoded, size, limit)
-        _probe_pixels(model, encoded, size, limit)
-        _probe_evaluate(model, serialized, limit)
+        requests = {
+            export.IMAGE_BYTES: tf.constant([encoded]),
+            export.PIXELS: tf.io.decode_image(encoded, channels=3, expand_animations=False)[None],
+            export.EXAMPLES: tf.constant([serialized]),
+        }
+        # All that the model has, so that none is pushed that was never called.
+        for name in [*export.SIGNATURES, *sorted(set(model.signatures) - set(export.SIGNATURES))]:
+            _probe_signature(name, model.signatures[name], requests, size, limit)
 
 
-def _probe_serving(model: tf.Module, encoded: bytes, size: tuple[int, int], limit: float) -> None:
-    name = export.SERVING_SIGNATURE
-    call = model.signatures[name]
-    answer = timed(name, lambda: call(**{export.IMAGE_BYTES: tf.constant([encoded])}), limit)
-    mask = tf.io.decode_png(answer[export.MASK_BYTES][0])
-    check(tuple(mask.shape[:2]) == size, name, f"the mask is {tuple(mask.shape[:2])}, the image {size}")
-    score = float(answer[export.SCORES][0])
-    check(0.0 <= score <= 1.0, name, f"the score is {score}, allowed is 0 to 1")
+def _probe_signature(
+    name: str,
+    call: Callable[..., dict[str, tf.Tensor]],
+    requests: dict[str, tf.Tensor],
+    size: tuple[int, int],
+    limit: float,
+) -> None:
+    """Sends a signature the inputs that it takes, and looks at each of its outputs.
 
+    Args:
+        name: Of the signature.
+        call: The signature.
+        requests: Inputs by name, for one image.
+        size: Height and width of that image.
+        limit: Seconds allowed for it.
 
-def _probe_pixels(model: tf.Module, encoded: bytes, size: tuple[int, int], limit: float) -> None:
-    name = export.PIXELS_SIGNATURE
-    call = model.signatures[name]
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    answer = timed(name, lambda: call(**{export.PIXELS: image[None]}), limit)
-    shape = answer[export.CLASS_IDS].shape
-    check(shape == (1, *size), name, f"the class ids are {shape}, the image {size}")
-
-
-def _probe_evaluate(model: tf.Module, serialized: bytes, limit: float) -> None:
-    name = export.EVALUATE_SIGNATURE
-    call = model.signatures[name]
-    answer = timed(name, lambda: call(**{export.EXAMPLES: tf.constant([serialized])}), limit)
-    matrix = answer[CONFUSION]
-    check(bool(np.isfinite(matrix).all() and matrix.sum() >= 0), name, "the confusion matrix is not finite")
+    Raises:
+        Refused: It fails, answers wrongly or too late, or has inputs or outputs that are not known here.
+    """
+    inputs = call.structured_input_signature[1]
+    unknown = sorted(set(inputs) - set(requests))
+    check(not unknown, name, f"takes {', '.join(unknown)}, of which the infra check has no example")
+    answer = timed(name, lambda: call(**{key: requests[key] for key in inputs}), limit)
+    for output, value in answer.items():
+        if output in (export.MASK_BYTES, export.CONFIDENCE_BYTES):
+            try:
+                shape = tuple(tf.io.decode_png(value[0]).shape[:2])
+            except tf.errors.InvalidArgumentError:
+                raise Refused(f"signature {name}: {output} is not a PNG") from None
+            check(shape == size, name, f"{output} is {shape}, the image {size}")
+        elif output == export.CLASS_IDS:
+            check(value.shape == (1, *size), name, f"{output} is {value.shape}, the image {size}")
+        elif output == export.SCORES:
+            score = float(value[0])
+            check(0.0 <= score <= 1.0, name, f"{output} is {score}, allowed is 0 to 1")
+        elif output in export.SIGNATURES[export.EVALUATE_SIGNATURE]:
+            check(bool((value >= 0).all()), name, f"{output} holds {value.min()}, allowed are counts from 0")
+        else:
+            check(False, name, f"{output} is an output that the infra check does not know")
+    missing = sorted(set(export.SIGNATURES.get(name, ())) - set(answer))
+    check(not missing, name, f"gives no {', '.join(missing)}")
 
 
 def end_with_parent(parent: int) -> None:

@@ -34,6 +34,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,6 +65,14 @@ MASK_BYTES = "mask_bytes"
 CONFIDENCE_BYTES = "confidence_bytes"
 CLASS_IDS = "class_ids"
 SCORES = "scores"
+
+#: Name of each signature -> names of its outputs.
+SIGNATURES = {
+    SERVING_SIGNATURE: (MASK_BYTES, SCORES),
+    PIXELS_SIGNATURE: (CLASS_IDS, SCORES),
+    CONFIDENCE_SIGNATURE: (MASK_BYTES, CONFIDENCE_BYTES, SCORES),
+    EVALUATE_SIGNATURE: tuple(field.name for field in fields(Counts)),
+}
 
 LABEL_MAP_FILE = "label_map.json"
 MODEL_FILE = "model.json"

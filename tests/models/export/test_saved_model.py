@@ -98,6 +98,11 @@ def test_one_batch_of_many_sizes_gives_masks_of_those_sizes(loaded):
     assert np.all((scores >= 1 / LABELS.num_classes - 1e-6) & (scores <= 1 + 1e-6))
 
 
+def test_the_signatures_and_their_outputs_are_those_that_the_infra_check_requires(loaded):
+    found = {name: set(signature.structured_outputs) for name, signature in loaded.signatures.items()}
+    assert found == {name: set(outputs) for name, outputs in export.SIGNATURES.items()}
+
+
 def test_the_mask_and_score_are_those_of_the_network(loaded, model):
     image = pixels(40, 52)
     probabilities = tf.nn.softmax(model(image[None]))[0].numpy()
