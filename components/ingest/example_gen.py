@@ -173,8 +173,8 @@ def _listed_twice(chosen: Sample, other: Sample) -> str:
     """Why an entry of an image is quarantined."""
     if chosen.split != other.split:
         return (
-            f"listed twice: in split {chosen.split}, which counts, and in split {other.split}; test goes before val and val "
-            "before train, so that no image is trained on that evaluates"
+            f"listed twice: in split {chosen.split}, which counts, and in split {other.split}; test comes before val "
+            "and val before train, so that no image of an evaluation is trained on"
         )
     where = f" in split {chosen.split}" if chosen.split else ""
     if chosen == other:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from components.storage.file_systems import file_system
 from components.training.trainer import TrainerConfig
-from pipeline.config import load_config, parse_config, resolve
+from pipeline.config import Config, load_config, resolve
 from pipeline.pipeline import PipelinePaths, create_pipeline, trainer_config
 from pipeline.stages import Stage
 
@@ -48,7 +48,7 @@ def test_nothing_is_transformed_before_it_is_validated(tiny_dataset: Path):
 def training(name: str = "streets", model_name: str = "segmentation") -> TrainerConfig:
     """What the Trainer of a pipeline is given."""
     data = {"path": "none", "label_map": {"classes": [{"name": "sky"}, {"name": "road"}]}}
-    config = parse_config({"name": name, "data": data, "push": {"model_name": model_name}}, "test")
+    config = Config.model_validate({"name": name, "data": data, "push": {"model_name": model_name}})
     return trainer_config(config, PATHS.checkpoints)
 
 

@@ -209,7 +209,7 @@ def test_which_entry_of_an_image_counts_does_not_depend_on_their_order(order: tu
         listed(plain, key, "val", "train/good0.png"),
         listed(plain, "train/good1.png", "train", "train/good1.png"),
     ]
-    why = "test goes before val and val before train, so that no image is trained on that evaluates"
+    why = "test comes before val and val before train, so that no image of an evaluation is trained on"
     assert read_entries(plain, [entries[number] for number in order]) == [
         (BAD_KIND, key, f"listed twice: in split test, which counts, and in split val; {why}"),
         (BAD_KIND, key, f"listed twice: in split test, which counts, and in split train; {why}"),
