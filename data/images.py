@@ -45,7 +45,11 @@ def read_image(encoded: bytes, max_pixels: int, setting: str = "data.max_pixels"
         keeps_bytes = image.format in (*JPEG_FORMATS, "PNG") and raw_mode(image) in ("RGB", "L")
         decode(encoded, image, "image")
         pixels = image.convert("RGB")
-    return (encoded if keeps_bytes else _as_png(pixels)), np.asarray(pixels)
+    if not keeps_bytes:
+        buffer = io.BytesIO()
+        pixels.save(buffer, "PNG")
+        encoded = buffer.getvalue()
+    return encoded, np.asarray(pixels)
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def decode(encoded: bytes, image: Image.Image, what: str) -> None:
         raise DataError(f"truncated {what}: the PNG has no end chunk")
     try:
         if image.format == "PNG":
-            # Pillow checks the checksums, as TensorFlow does, only here; EXIF may stand behind the pixels.
+            # Pillow checks the checksums, as TensorFlow does, only here; EXIF may come after the pixels.
             Image.open(io.BytesIO(encoded), formats=("PNG",)).verify()
             image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -119,12 +123,6 @@ def _check_colour(image: Image.Image) -> None:
         raise DataError(f"unsupported image: it has transparency ({image.mode}); flatten it to RGB")
     if image.mode not in ("RGB", "L", "P", "1"):
         raise DataError(f"unsupported image: colours are {image.mode}; convert it to RGB")
-
-
-def _as_png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _reason(error: Exception) -> str:

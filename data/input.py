@@ -7,6 +7,7 @@ that resumes at step k sees the same data, bit for bit, as one that was never in
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -69,18 +70,26 @@ def training_batches(
     context = context or tf.distribute.InputContext()
     scan = _scan(files, config.cache_bytes)
     mean = tf.constant(channel_mean, tf.float32)
+    windows: Windows
     read: Callable[..., tuple[tf.Tensor, tf.Tensor]]
     if scan.decoded is not None:
-        windows, read = _memory_windows(scan.count, seed), lambda index, table: _unpack(tf.gather(table, index))
+        windows, read = partial(_memory_windows, scan.count, seed), _unpack
     else:
-        windows, read = _disk_windows(files, seed, config.shuffle_buffer), decode_example
+        windows, read = partial(_disk_windows, files, seed, config.shuffle_buffer), decode_example
 
     def varied(number: tf.Tensor, *item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return augment(*read(*item), tf.stack([tf.constant(seed, tf.int64), number]), augmentation, mean)
 
-    items = _slice(_numbered(scan.count, batch_size * start_step, windows), batch_size, context)
+    items = _numbered(scan.count, batch_size * start_step, windows)
+    if context.num_input_pipelines > 1:
+        # Each worker takes an equal slice of each global batch, in the order of the workers.
+        size = batch_size // context.num_input_pipelines
+        items = items.filter(lambda number, _: number % batch_size // size == context.input_pipeline_id)
     if scan.decoded is not None:
-        items = _with_table(items, scan.decoded)
+        # All items share the table. A function would capture it as a constant of its graph if it had 128 elements or
+        # fewer: many copies of all images.
+        table = tf.data.Dataset.from_tensors(scan.decoded).repeat()
+        items = tf.data.Dataset.zip(items, table).map(lambda numbered, decoded: (*numbered, decoded))
     examples = items.map(varied, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = examples.batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
     # Otherwise several workers would ask each other at each step whether any of them has run out of data.
@@ -136,7 +145,12 @@ def _empty(files: Sequence[str]) -> DataError:
 
 def _scan(files: Sequence[str], cache_bytes: int) -> _Scan:
     """Counts the records and keeps their decoded pixels if all of them fit in `cache_bytes`."""
-    packed = _records(files).map(_pack, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def pack(serialized: tf.Tensor) -> tf.Tensor:
+        """Image and mask as a vector of two strings, whatever their sizes."""
+        return tf.stack([tf.io.serialize_tensor(pixels) for pixels in decode_example(serialized)])
+
+    packed = _records(files).map(pack, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     kept: list[np.ndarray] = []
     size = 0
     for record in packed.as_numpy_iterator():
@@ -150,13 +164,9 @@ def _scan(files: Sequence[str], cache_bytes: int) -> _Scan:
     return _Scan(len(kept), tf.constant(np.stack(kept)))
 
 
-def _pack(serialized: tf.Tensor) -> tf.Tensor:
-    """A serialized tf.Example to its decoded image and mask, packed as a vector of two strings whatever their sizes."""
-    return tf.stack([tf.io.serialize_tensor(pixels) for pixels in decode_example(serialized)])
-
-
-def _unpack(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The (height, width, 3) image and (height, width) mask of a packed record."""
+def _unpack(index: tf.Tensor, table: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The (height, width, 3) image and (height, width) mask of a record in the table of packed ones."""
+    record = tf.gather(table, index)
     image = tf.ensure_shape(tf.io.parse_tensor(record[0], tf.uint8), (None, None, 3))
     return image, tf.ensure_shape(tf.io.parse_tensor(record[1], tf.uint8), (None, None))
 
@@ -169,43 +179,18 @@ def _numbered(count: int, start: int, windows: Windows) -> tf.data.Dataset:
     return items.skip(start % count).enumerate(start)
 
 
-def _slice(items: tf.data.Dataset, batch_size: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
-    """The items of this worker: an equal slice of each global batch, in the order of the workers."""
-    if context.num_input_pipelines == 1:
-        return items
-    size = batch_size // context.num_input_pipelines
-    return items.filter(lambda number, item: number % batch_size // size == context.input_pipeline_id)
-
-
-def _with_table(items: tf.data.Dataset, table: tf.Tensor) -> tf.data.Dataset:
-    """(number, item) to (number, item, table), all of which share the table.
-
-    A function would capture it as a constant of its graph if it had 128 elements or fewer: many copies of all images.
-    """
-    tables = tf.data.Dataset.from_tensors(table).repeat()
-    return tf.data.Dataset.zip(items, tables).map(lambda numbered, table: (*numbered, table))
-
-
-def _memory_windows(count: int, seed: int) -> Windows:
+def _memory_windows(count: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """The indices of the records in memory, in the order of an epoch: one window."""
-
-    def windows(epoch: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensors(_shuffled(tf.range(count), seed, epoch, 0))
-
-    return windows
+    return tf.data.Dataset.from_tensors(_shuffled(tf.range(count), seed, epoch, 0))
 
 
-def _disk_windows(files: Sequence[str], seed: int, size: int) -> Windows:
+def _disk_windows(files: Sequence[str], seed: int, size: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """The records on disk in the order of an epoch: files shuffled, and records within each window of them.
 
     `Dataset.shuffle` would depend on TensorFlow's global seed and on how many records were drawn before.
     """
-
-    def windows(epoch: tf.Tensor) -> tf.data.Dataset:
-        records = _records(_shuffled(tf.constant(list(files)), seed, epoch, 0)).batch(size).enumerate()
-        return records.map(lambda number, window: _shuffled(window, seed, epoch, number + 1))
-
-    return windows
+    records = _records(_shuffled(tf.constant(list(files)), seed, epoch, 0)).batch(size).enumerate()
+    return records.map(lambda number, window: _shuffled(window, seed, epoch, number + 1))
 
 
 def _shuffled(values: tf.Tensor, seed: int, epoch: tf.Tensor, part: int | tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ _LINE_BREAKING = frozenset({"Cc", "Zl", "Zp"})
 def _refuse_repeats(what: str, items: Sequence[Hashable]) -> None:
     for item, count in Counter(items).items():
         if count > 1:
-            raise ValueError(f"{what} {item!r} stands {count} times in the label map; each may stand once")
+            raise ValueError(f"{what} {item!r} occurs {count} times in the label map; each may occur once")
 
 
 class ClassLabel(Section):

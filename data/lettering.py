@@ -30,9 +30,8 @@ def drawable(text: str, letters: Font) -> str:
     def has(spelling: str) -> bool:
         return bool(spelling) and all(sign == " " or bytes(letters.getmask(sign)) != missing for sign in spelling)
 
-    return "".join(next(filter(has, _spellings(sign)), "?") for sign in text)
-
-
-def _spellings(letter: str) -> tuple[str, str, str]:
-    plain = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
-    return letter, plain, letter.casefold()
+    spelled = []
+    for letter in text:
+        plain = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
+        spelled.append(next(filter(has, (letter, plain, letter.casefold())), "?"))
+    return "".join(spelled)

@@ -112,7 +112,11 @@ def _from_file(mask: MaskFile, label_map: LabelMap, size: Size, files: FileSyste
         return apply_table(np.asarray(image).astype(np.int64), values)
     if (indexed or raw == "RGB") and colors and not image.has_transparency_data:
         packed = {_pack(np.array(color)).item(): i for color, i in colors.items()}
-        return apply_table(_pack(np.asarray(image.convert("RGB"))), packed, _color_text)
+        return apply_table(
+            _pack(np.asarray(image.convert("RGB"))),
+            packed,
+            lambda code: str((code % 256, code // 256 % 256, code >> 16)),
+        )
     if raw == "RGB" and not colors:
         raise DataError("unsupported mask: RGB, but the label map has no colours; declare them, or save label values")
     raise DataError(f"unsupported mask: mode {image.mode} ({raw}); save it as palette, gray or RGB, not transparent")
@@ -185,10 +189,6 @@ def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _pack(rgb: np.ndarray) -> np.ndarray:
     """RGB in the last axis -> R + 256 G + 65536 B, which is also how COCO's panoptic masks store segment ids."""
     return rgb.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-
-
-def _color_text(code: int) -> str:
-    return str((code % 256, code // 256 % 256, code // 65536))
 
 
 def _spelled(codes: Iterable[int], spell: Callable[[int], str]) -> str:

@@ -31,7 +31,8 @@ def region(shape: Shape, size: Size) -> np.ndarray:
         raise DataError(f"unsupported shape: {shape.kind!r}; allowed: {', '.join(KINDS)}")
     _check_points(shape, size)
     if shape.kind == "coco_polygon":
-        return _coco_polygon_region(shape.points, size)
+        flat = [value for point in shape.points for value in point]
+        return _run_length_region(coco.frPyObjects([flat], *size)[0], size)
     canvas = Image.new("1", size[::-1])
     _OUTLINES[shape.kind][2](ImageDraw.Draw(canvas), shape.points)
     return np.asarray(canvas)
@@ -91,11 +92,6 @@ _OUTLINES: dict[str, tuple[int, float, Draw]] = {
 
 #: COCO's polygons differ from labelme's by up to a pixel along the outline, so they are kinds of their own.
 KINDS = (*_OUTLINES, "coco_polygon", "rle")
-
-
-def _coco_polygon_region(points: Points, size: Size) -> np.ndarray:
-    flat = [value for point in points for value in point]
-    return _run_length_region(coco.frPyObjects([flat], *size)[0], size)
 
 
 def _run_length_region(rle: dict, size: Size) -> np.ndarray:

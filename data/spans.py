@@ -91,7 +91,7 @@ class SpanPattern:
 
     path: str
     root: str
-    """The folder below which the spans lie."""
+    """The folder that the spans are below."""
     parts: tuple[str, ...]
     """The rest of the path; the first part has a placeholder."""
 
@@ -108,7 +108,7 @@ class SpanPattern:
                 number and version.
         """
         if not files.exists(self.root):
-            raise DataError(f"no folder {self.root}, in which the spans of data.path={self.path} should lie")
+            raise DataError(f"no folder {self.root}, in which the spans of data.path={self.path} should be")
         newest: dict[int, Span] = {}
         for span in sorted(self._span(files, name, found) for name, found in self._walk(files, "", self.parts)):
             other = newest.get(span.number)
@@ -183,7 +183,7 @@ def parse_pattern(path: str) -> SpanPattern:
     if unknown:
         raise ValueError(f"{path!r}: unknown placeholder {{{unknown[0]}}}; allowed: {_spelled(PLACEHOLDERS)}")
     if len(set(names)) < len(names):
-        raise ValueError(f"{path!r}: each placeholder may stand once")
+        raise ValueError(f"{path!r}: each placeholder may occur once")
     if set(names) - {"VERSION"} not in ({"SPAN"}, set(DATE)):
         raise ValueError(
             f"{path!r}: has {_spelled(names)}; a pattern has either {{SPAN}} or all of {_spelled(DATE)}, and may have "
@@ -206,9 +206,14 @@ def select(pattern: SpanPattern, config: SpansConfig, files: FileSystem) -> Sele
         IncompleteDataError: a span of the window is still being copied.
     """
     spans = pattern.list(files)
-    newest = _newest(spans, config)
+    newest = span_number(config.span) if isinstance(config.span, date) else config.span
     if newest is not None and newest not in [span.number for span in spans]:
-        raise DataError(f"no span {config.span} in {pattern.root} (data.spans.span); there are {_some(spans)}")
+        names = [span.name for span in spans]
+        there = f"{len(names)}, the newest ones " if len(names) > NAMES_SHOWN else ""
+        raise DataError(
+            f"no span {config.span} in {pattern.root} (data.spans.span); there are "
+            f"{there}{', '.join(names[-NAMES_SHOWN:])}"
+        )
     spans = [span for span in spans if newest is None or span.number <= newest]
     size = len(spans) if config.window == "all" else config.window
     left_out: dict[str, str] = {}
@@ -257,9 +262,10 @@ def _without_unusable(
     usable: list[Span] = []
     left_out: dict[str, str] = {}
     for span in reversed(spans):
-        reason = _unusable(span, files) if len(usable) < size else None
-        if reason:
-            left_out[span.name] = reason
+        if len(usable) < size and is_incomplete(span, files):
+            left_out[span.name] = f"still being copied: it holds {INCOMPLETE}"
+        elif len(usable) < size and is_empty(span.folder, files):
+            left_out[span.name] = "empty: it holds no image"
         else:
             usable.append(span)
     if usable:
@@ -269,18 +275,8 @@ def _without_unusable(
     raise kind(f"every span in {pattern.root} is empty or still being copied:\n{listed}")
 
 
-def _unusable(span: Span, files: FileSystem) -> str | None:
-    if is_incomplete(span, files):
-        return f"still being copied: it holds {INCOMPLETE}"
-    return "empty: it holds no image" if is_empty(span.folder, files) else None
-
-
 def _below(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
-
-
-def _newest(spans: Sequence[Span], config: SpansConfig) -> int | None:
-    return span_number(config.span) if isinstance(config.span, date) else config.span
 
 
 def _names(files: FileSystem, folder: str, part: str) -> Iterable[str]:
@@ -309,9 +305,3 @@ def _loose_regex(part: str) -> re.Pattern[str]:
 
 def _spelled(names: Iterable[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in names)
-
-
-def _some(spans: Sequence[Span]) -> str:
-    names = [span.name for span in spans]
-    shown = ", ".join(names[-NAMES_SHOWN:])
-    return shown if len(names) <= NAMES_SHOWN else f"{len(names)}, the newest ones {shown}"

@@ -68,7 +68,8 @@ class CocoFiles(Layout):
             annotations[_id(annotation, "image_id")].append(annotation)
         images = content["images"]
         folder = self._image_folder(path, images)
-        background = _background(_categories(path, content).values())
+        names = _categories(path, content).values()
+        background = next((name for name in names if name in BACKGROUNDS), BACKGROUNDS[0])
         known = Counter(_id(image, "id") for image in images)
         for image in images:
             image_id = _id(image, "id")
@@ -78,7 +79,8 @@ class CocoFiles(Layout):
                 name = posixpath.join(folder, field(image, "file_name", str))
                 yield self.sample(name, self.mask_of(path, image, annotations[image_id], background), split)
             except DataError as error:
-                yield BadEntry(_describe(path, image), str(error))
+                named = isinstance(image, dict) and "file_name" in image
+                yield BadEntry(str(image["file_name"]) if named else path, str(error))
         for image_id in annotations.keys() - known.keys():
             yield BadEntry(
                 path, f"image missing: {len(annotations[image_id])} annotations are of image id {image_id!r}"
@@ -178,17 +180,9 @@ def _id(entry: Any, key: str) -> int | str | None:
     return value if isinstance(value, int | str) else None
 
 
-def _describe(path: str, image: Any) -> str:
-    return str(image["file_name"]) if isinstance(image, dict) and "file_name" in image else path
-
-
 def _area(annotation: dict) -> float:
     value = annotation.get("area", 0)
     return value if isinstance(value, int | float) and math.isfinite(value) else 0
-
-
-def _background(names: Any) -> str:
-    return next((name for name in names if name in BACKGROUNDS), BACKGROUNDS[0])
 
 
 def _categories(path: str, content: dict[str, list]) -> dict[int, str]:

@@ -46,7 +46,8 @@ class Folder(Layout):
         images, masks = ("images", "masks") if split is None else self._folders()[split]
         for name in self._names(images):
             if is_image(name):
-                yield self._sample(images, masks, name, split)
+                candidates = (f"{masks}/{stem_of(name)}{ending}" for ending in MASK_ENDINGS)
+                yield self.listed(f"{images}/{name}", next(filter(self.has, candidates), None), split)
             else:
                 endings = ", ".join(IMAGE_ENDINGS)
                 yield BadEntry(f"{images}/{name}", f"no image: the name ends with none of {endings}")
@@ -67,10 +68,6 @@ class Folder(Layout):
         """Names of the files in a folder, without those that operating systems leave behind."""
         hidden = (".", "Thumbs.db", "desktop.ini")
         return (name for name in self.files.list(self.at(folder)) if not name.startswith(hidden))
-
-    def _sample(self, images: str, masks: str, name: str, split: str | None) -> Sample | BadEntry:
-        candidates = (f"{masks}/{stem_of(name)}{ending}" for ending in MASK_ENDINGS)
-        return self.listed(f"{images}/{name}", next(filter(self.has, candidates), None), split)
 
     def _without_image(self, images: str, masks: str) -> Iterator[BadEntry]:
         for name in self._names(masks):

@@ -78,8 +78,9 @@ class Labelme(Layout):
         # Without labels.txt the label map comes from the configuration, where labelme's name means the background.
         background = BACKGROUND if not self._labels or BACKGROUND in self._labels else None
         folder = posixpath.dirname(path)
-        mask = Shapes(shapes, background, _size(content))
-        return self.sample(posixpath.join(folder, image.replace("\\", "/")), mask, split)
+        height, width = content.get("imageHeight"), content.get("imageWidth")
+        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        return self.sample(posixpath.join(folder, image.replace("\\", "/")), Shapes(shapes, background, size), split)
 
 
 def _is_labelme(path: str, files: FileSystem) -> bool:
@@ -88,11 +89,6 @@ def _is_labelme(path: str, files: FileSystem) -> bool:
     except DataError:
         return False
     return isinstance(content, dict) and "shapes" in content and "imagePath" in content
-
-
-def _size(content: dict) -> tuple[int, int] | None:
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _shape(shape: Any) -> Shape:

@@ -21,6 +21,7 @@ class probabilities, 4 bytes for each pixel and class, of which about four copie
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import tensorflow as tf
@@ -81,7 +82,8 @@ class InferenceProtocol:
     def logits(self, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         """(batch, height, width, 3) uint8 RGB to (batch, *size, classes) float32, whose softmax is the probability."""
         images = tf.cast(images, tf.float32)
-        scales, mirrored = self._views()
+        sides = (False, True) if self._config.flip else (False,)
+        scales, mirrored = map(list, zip(*product(self._config.scales, sides), strict=True))
         if scales == [1.0] and mirrored == [False]:
             return self._resize(self._view_logits(images), size)
 
@@ -94,12 +96,6 @@ class InferenceProtocol:
         total = tf.zeros((tf.shape(images)[0], size[0], size[1], self.num_classes))
         # One view after the other, so that the activations of one are in memory at a time.
         return _log(tf.foldl(add, (tf.constant(scales), tf.constant(mirrored)), total, parallel_iterations=1))
-
-    def _views(self) -> tuple[list[float], list[bool]]:
-        """The scale of each view, and whether it is mirrored."""
-        sides = (False, True) if self._config.flip else (False,)
-        views = [(scale, mirrored) for scale in self._config.scales for mirrored in sides]
-        return [scale for scale, _ in views], [mirrored for _, mirrored in views]
 
     def _rescale(self, images: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         # Where corners are aligned it is the distance between the outermost pixels that is scaled: 513 -> 257.

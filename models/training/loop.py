@@ -10,7 +10,6 @@ from itertools import islice
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from data.config import AugmentConfig, InputConfig
 from data.errors import TrainingError
@@ -124,7 +123,7 @@ def train(
     start = run.resume()
     if not start and initialize:
         initialize()
-        run.begin_anew()
+        run.begin_with_current_weights()
     network = {"model": model.config} if isinstance(model, DeepLabV3Plus) else {}
     run.describe({**network, "training": config, "augment": augmentation, "input": inputs})
 
@@ -200,7 +199,7 @@ class _Run:
         self._progress.begin(steps, self._config.steps)
         return steps
 
-    def begin_anew(self) -> None:
+    def begin_with_current_weights(self) -> None:
         """Starts from the model's weights, which were set from outside."""
         self._train_step.restart_average()
 
@@ -302,17 +301,13 @@ class _Run:
                 for best, weight in zip(self._best, self._train_step.weights, strict=True):
                     best.assign(weight)
             if self._board:
-                self._show(self._board, evaluation, matrix, examples if is_best else examples.take(0))
+                self._board.write_evaluation(evaluation)
+                self._board.write_confusion(step, matrix)
+                shown = self._config.tensorboard_images if is_best else 0
+                for number, (image, mask) in enumerate(examples.take(shown)):
+                    predicted = self._predict(image).numpy()
+                    self._board.write_prediction(step, number, image.numpy(), mask.numpy(), predicted)
         self._progress.evaluated(evaluation, is_best)
-
-    def _show(
-        self, board: TensorBoard, evaluation: Evaluation, matrix: NDArray[np.int64], examples: tf.data.Dataset
-    ) -> None:
-        board.write_evaluation(evaluation)
-        board.write_confusion(evaluation.step, matrix)
-        for number, (image, mask) in enumerate(examples.take(self._config.tensorboard_images)):
-            predicted = self._predict(image).numpy()
-            board.write_prediction(evaluation.step, number, image.numpy(), mask.numpy(), predicted)
 
     def _diverged(self, step: int, loss: float, norm: float) -> TrainingError:
         saved = self._states.steps

@@ -130,15 +130,13 @@ def confusion_image(matrix: NDArray[np.int64], names: Sequence[str]) -> NDArray[
     image.paste(_written(names, cell, margin, letters, "lm").transpose(Image.Transpose.ROTATE_90), (margin, 0))
     draw = ImageDraw.Draw(image)
     draw.multiline_text((GAP, GAP), "\n".join(CAPTION), "black", letters)
-    for (row, column), share in np.ndenumerate(_shares(matrix)):
+    totals = np.broadcast_to(matrix.sum(axis=1, keepdims=True), matrix.shape)
+    shares = np.divide(
+        matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0
+    )  # NaN in a row without a pixel
+    for (row, column), share in np.ndenumerate(shares):
         _draw_cell(draw, (margin + column * cell, margin + row * cell), cell, share, letters)
     return np.asarray(image)
-
-
-def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each row's fractions; NaN in a row without a pixel."""
-    totals = np.broadcast_to(matrix.sum(axis=1, keepdims=True), matrix.shape)
-    return np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
 
 
 def _written(names: Sequence[str], cell: int, width: int, font: Font, anchor: str) -> Image.Image:

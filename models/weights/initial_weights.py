@@ -87,7 +87,7 @@ class InitialWeights:
         if classes:
             text += f"; the classifier keeps {len(self.kept_classes)} of {classes} classes"
         if self.new_classes:
-            text += f" and starts anew for {', '.join(self.new_classes)}"
+            text += f" and starts from random weights for {', '.join(self.new_classes)}"
         if self.saved_model:
             text += "; a SavedModel is a program: its weights alone were read, and nothing of it ran"
         return text
@@ -234,7 +234,9 @@ def _load_saved_model(model: DeepLabV3Plus, source: str, label_names: Sequence[s
     if not ours:
         loaded = _load_backbone(model, source, lambda: weights)
     elif model.classifier.kernel.path not in weights:
-        loaded = _load_features(model, source, weights)
+        extractor = [weight for layer in model.feature_layers for weight in layer.weights]
+        _assign(extractor, _placed(weights, extractor))
+        loaded = InitialWeights(source, len(extractor), len(model.weights))
     else:
         loaded = _load_network(model, source, label_names, weights, load_label_map(folder).names)
     return replace(loaded, saved_model=True)
@@ -288,25 +290,18 @@ def _value(weight: keras.Variable, arrays: Mapping[str, np.ndarray], count: int)
     return array
 
 
-def _load_features(model: DeepLabV3Plus, source: str, weights: Weights) -> InitialWeights:
-    """Copies the weights of a feature extractor of this project."""
-    places = [weight for layer in model.feature_layers for weight in layer.weights]
-    _assign(places, _placed(weights, places))
-    return InitialWeights(source, len(places), len(model.weights))
-
-
-def _placed(weights: Weights, places: Sequence[keras.Variable]) -> dict[str, np.ndarray | None]:
+def _placed(weights: Weights, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray | None]:
     """The value for each weight of a network of this project, by its path.
 
     Raises:
         ConfigError: some values do not belong to any weight.
     """
-    if extra := sorted(weights.keys() - {weight.path for weight in places}):
+    if extra := sorted(weights.keys() - {weight.path for weight in variables}):
         raise ConfigError(
             f"it belongs to a network with another configuration: {len(extra)} of its weights have no place in this "
             f"one, such as {extra[0]}"
         )
-    return {weight.path: weights.get(weight.path) for weight in places}
+    return {weight.path: weights.get(weight.path) for weight in variables}
 
 
 def _load_network(

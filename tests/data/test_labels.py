@@ -16,7 +16,7 @@ from data.labels import ClassLabel, LabelMap, label_map_of
     ],
 )
 def test_nothing_may_stand_twice(fields, what):
-    with pytest.raises(ValidationError, match=f"{what} stands 2 times in the label map; each may stand once"):
+    with pytest.raises(ValidationError, match=f"{what} occurs 2 times in the label map; each may occur once"):
         LabelMap.model_validate(fields)
 
 
@@ -52,7 +52,7 @@ def test_classes_keep_their_order():
 
 
 def test_a_dataset_with_an_invalid_label_map_is_named():
-    with pytest.raises(DataError, match=r"invalid label map: labels.txt: .*class name 'a' stands 2 times"):
+    with pytest.raises(DataError, match=r"invalid label map: labels.txt: .*class name 'a' occurs 2 times"):
         label_map_of("labels.txt", [("a", (0,)), ("a", (1,))])
 
 

@@ -60,7 +60,7 @@ def test_other_braces_are_part_of_a_name(path: str):
         ("/d/{VERSION}", r"has \{VERSION\}; a pattern has either \{SPAN\} or all of \{YYYY\}, \{MM\}, \{DD\}"),
         ("/d/{YYYY}-{MM}", "all of"),
         ("/d/{SPAN}-{YYYY}-{MM}-{DD}", "either"),
-        ("/d/{SPAN}/{SPAN}", "each placeholder may stand once"),
+        ("/d/{SPAN}/{SPAN}", "each placeholder may occur once"),
         ("/d/{SPAN}/{DAY}", r"unknown placeholder \{DAY\}; allowed: \{SPAN\}"),
         ("s3://b-{SPAN}/d", "the bucket's name may have no placeholder"),
     ],

@@ -51,7 +51,7 @@ def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: 
         ("evaluation.slices={source: {}}", "'source' is no slice; it must look like column:value"),
         ("evaluation.buckets.brightness=[0.5, 0.2]", "the edges must ascend"),
         ("evaluation.classes={car: {min_iuo: 0.5}}", "unknown key evaluation.classes.car.min_iuo"),
-        ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "label value 0 stands 2 times"),
+        ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "label value 0 occurs 2 times"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_what_is_allowed(override: str, message: str) -> None:

@@ -25,7 +25,7 @@ def test_lists_name_the_images(voc, tmp_path):
     assert second.key == "JPEGImages/b.jpg"
 
 
-def test_bad_lines_are_set_aside_and_the_rest_is_read(voc, write_text):
+def test_bad_lines_are_quarantined_and_the_rest_is_read(voc, write_text):
     write_text("ImageSets/Segmentation/train.txt", "../../etc/passwd\na b\n/etc/passwd\nabsent\na\n")
     escaping, malformed, absolute, absent, good = voc.samples("train")
     assert isinstance(escaping, BadEntry) and "leaves the dataset's folder" in escaping.reason
@@ -63,7 +63,7 @@ def test_labels_txt_names_the_classes(voc, write_text):
     assert [label.values for label in voc.label_map().classes] == [(0,), (1,)]
     assert voc.label_map().ignore_values == (255,)
     write_text("labels.txt", "rock\nrock\n")
-    with pytest.raises(DataError, match=r"invalid label map: .*labels.txt: .*'rock' stands 2 times"):
+    with pytest.raises(DataError, match=r"invalid label map: .*labels.txt: .*'rock' occurs 2 times"):
         voc.label_map()
 
 

@@ -281,7 +281,9 @@ def test_classes_of_the_same_name_keep_their_rows(earlier):
     report = load_initial_weights(model, str(path), label_names=names)
     assert report.loaded == report.total
     assert (report.kept_classes, report.new_classes) == (("tree", "sky"), ("car", "pole"))
-    assert str(report).endswith(f"; the classifier keeps 2 of 4 classes and starts anew for car, pole{NOTHING_RAN}")
+    assert str(report).endswith(
+        f"; the classifier keeps 2 of 4 classes and starts from random weights for car, pole{NOTHING_RAN}"
+    )
     for ours, old, new in zip(model.classifier.get_weights(), trained.classifier.get_weights(), fresh, strict=True):
         np.testing.assert_array_equal(ours[..., [0, 2]], old[..., [2, 0]])
         np.testing.assert_array_equal(ours[..., [1, 3]], new[..., [1, 3]])
