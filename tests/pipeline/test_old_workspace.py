@@ -33,8 +33,8 @@ HOME = Path("/var/tmp/deeplab-old")
 #: The settings of the training that was killed.
 UNFINISHED = ("--set", "training.steps=300", "--set", "training.checkpoint_every=20")
 
-#: Pictures of the test split.
-PICTURES = ("beach_00007", "dusk_00008")
+#: Images of the test split.
+IMAGES = ("beach_00007", "dusk_00008")
 
 
 @pytest.fixture(autouse=True)
@@ -82,19 +82,19 @@ def asked_then(now: Any, then: Any) -> Any:
     return now
 
 
-def picture(name: str) -> Path:
+def image_path(name: str) -> Path:
     return HOME / f"plain/data/JPEGImages/{name}.jpg"
 
 
 def predicted(folder: Path) -> list[np.ndarray]:
     """The masks that the served version makes now, (height, width) uint8."""
-    result = start("plain", "predict", *(str(picture(name)) for name in PICTURES), "--out", str(folder))
+    result = start("plain", "predict", *(str(image_path(name)) for name in IMAGES), "--out", str(folder))
     assert result.returncode == 0, result.stderr
     return masks(folder)
 
 
 def masks(folder: Path) -> list[np.ndarray]:
-    return [np.asarray(Image.open(folder / f"{name}_mask.png")) for name in PICTURES]
+    return [np.asarray(Image.open(folder / f"{name}_mask.png")) for name in IMAGES]
 
 
 def agreement(found: list[np.ndarray], then: list[np.ndarray]) -> float:
@@ -115,8 +115,8 @@ def contents(folder: Path) -> Counter[bytes]:
         ("plain", "lineage-1", ("lineage", "1")),
         ("plain", "lineage-2", ("lineage", "2")),
         ("plain", "lineage-3", ("lineage", "3")),
-        ("plain", "first-image", ("lineage", "--data", str(picture("meadow_00000")))),
-        ("plain", "late-image", ("lineage", "--data", str(picture("beach_00004")))),
+        ("plain", "first-image", ("lineage", "--data", str(image_path("meadow_00000")))),
+        ("plain", "late-image", ("lineage", "--data", str(image_path("beach_00004")))),
         ("spans", "status", ("status",)),
         ("spans", "lineage-1", ("lineage", "1")),
         ("spans", "lineage-2", ("lineage", "2")),
@@ -162,18 +162,18 @@ def test_pages_of_the_old_runs_are_written_again():
 
     report, comparison, index = (page.read_text() for page in pages)
     assert "<svg" in report, "the curves of the training"
-    assert report.count("data:image/") > 2, "pictures of the test split"
+    assert report.count("data:image/") > 2, "images of the test split"
     assert first in comparison and second in comparison
     assert all(run in index for run in (newest, second, first))
 
 
 def test_lost_metadata_come_back_from_their_backup():
-    then = ask("plain", "lineage", "2", "--json")
+    then = json.loads(ask("plain", "lineage", "2", "--json"))
     (HOME / "plain/workspace/metadata.sqlite").unlink()
 
     ask("plain", "doctor", "--restore")
 
-    assert ask("plain", "lineage", "2", "--json") == then
+    assert json.loads(ask("plain", "lineage", "2", "--json")) == then
 
 
 @pytest.mark.parametrize("which", ["plain", "spans"])
@@ -190,7 +190,7 @@ def test_the_next_run_can_be_planned(which: str):
 @pytest.mark.long
 def test_a_server_goes_over_to_a_version_that_is_rolled_back_to(tmp_path: Path):
     serving = HOME / "plain/workspace/serving"
-    rows = [{"b64": base64.b64encode(picture(name).read_bytes()).decode()} for name in PICTURES]
+    rows = [{"b64": base64.b64encode(image_path(name).read_bytes()).decode()} for name in IMAGES]
     with running(serving, tmp_path / "log") as server:
 
         def answered(version: int) -> list[np.ndarray]:
