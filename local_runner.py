@@ -12,15 +12,16 @@ from pipeline.cli.schedule import schedule
 from pipeline.cli.schema import schema
 from pipeline.cli.serve import serve
 from pipeline.cli.status import status
-from pipeline.cli.versions import pin, readmit, rollback, unpin
+from pipeline.cli.versions import pin, rollback, unblock, unpin
 
 app = application("Train, evaluate and publish DeepLabV3+ models from labelled images.")
 for command in (
     *(run, demo, inspect, predict, status, report, lineage),
-    *(rollback, readmit, pin, unpin),
+    *(rollback, unblock, pin, unpin),
     *(beam_workers, serve, schedule, doctor, schema),
 ):
     app.command()(command)
+app.command("readmit", hidden=True)(unblock)  # what `unblock` was called before
 
 if __name__ == "__main__":
     answer(app)

@@ -23,18 +23,20 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
+from components.artifacts import PRESENT
 from components.config import EvaluationConfig, ValidationConfig
-from components.evaluation.evaluator import TEST_SPLIT, Executor
+from components.evaluation.evaluator import Executor
 from components.evaluation.results import read_images
-from components.ingest.example_gen import LabelledImages, write_examples
+from components.ingest.example_gen import LabelledImages
+from components.ingest.examples import write_examples
 from components.ingest.sample_images import encoded_images, test_examples
-from components.publishing import served_model as baseline
 from components.validation.schema import SCHEMA_FILE, make_schema
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.files import LocalFiles
 from data.labels import LabelMap
 from data.layouts import open_layout
+from data.layouts.base import TEST
 from data.preprocess import decode_image
 from models.config import ModelConfig
 from models.export.saved_model import EVALUATE_SIGNATURE, EXAMPLES, PIXELS, PIXELS_SIGNATURE, export_saved_model
@@ -58,18 +60,18 @@ def ingest(dataset: str, folder: Path) -> tuple[list[bytes], LabelMap]:
     layout = open_layout(config.layout, dataset, LocalFiles())
     labels = resolve_label_map(config, layout)
     examples = artifact(standard_artifacts.Examples, folder)
-    examples.split_names = artifact_utils.encode_split_names([TEST_SPLIT])
+    examples.split_names = artifact_utils.encode_split_names([TEST])
     resolved = config.model_copy(update={"layout": layout.name, "label_map": labels})
     with beam.Pipeline(argv=BEAM) as pipeline:
-        write_examples(pipeline | LabelledImages(resolved), examples.uri, str(folder / "quarantine"))
+        write_examples(pipeline | LabelledImages(resolved), examples.uri)
     return test_examples(examples, 10**9), labels
 
 
 def store(records: list[bytes], folder: Path) -> Artifact:
     """An Examples artifact that has a test split only."""
     examples = artifact(standard_artifacts.Examples, folder)
-    examples.split_names = artifact_utils.encode_split_names([TEST_SPLIT])
-    split = Path(artifact_utils.get_split_uri([examples], TEST_SPLIT))
+    examples.split_names = artifact_utils.encode_split_names([TEST])
+    split = Path(artifact_utils.get_split_uri([examples], TEST))
     split.mkdir()
     with tf.io.TFRecordWriter(str(split / "examples-00000-of-00001.gz"), "GZIP") as writer:
         for record in records:
@@ -93,7 +95,7 @@ def compared(examples: Artifact, call: Callable[..., dict[str, tf.Tensor]]) -> N
 def judged(examples: Artifact, count: int, model: Artifact, labels: LabelMap, folder: Path) -> None:
     """A run of the Evaluator without a served model, on `count` examples."""
     served = artifact(standard_artifacts.Model, folder / "served")
-    served.set_int_custom_property(baseline.PRESENT, 0)
+    served.set_int_custom_property(PRESENT, 0)
     schema = artifact(standard_artifacts.Schema, folder / "schema")
     proto = make_schema(ValidationConfig(), labels.names)
     io_utils.write_pbtxt_file(str(Path(schema.uri, SCHEMA_FILE)), proto)

@@ -1,16 +1,33 @@
-"""Artifact types of this pipeline beside TFX's standard ones, and what it notes on one of these."""
+"""Artifact types of this pipeline beside TFX's standard ones, and custom properties that it sets on those."""
 
 from tfx.types.artifact import Artifact
 
-#: Custom properties of the PushedModel artifact. The first three are those that TFX's own Pusher writes.
+#: Properties of ModelPusher's PushedModel: whether it pushed, and the version's folder and number. TFX's Pusher sets
+#: them, too.
 PUSHED = "pushed"
-DESTINATION = "pushed_destination"
-VERSION = "pushed_version"
+PUSHED_DESTINATION = "pushed_destination"
+PUSHED_VERSION = "pushed_version"
+
+#: Property of InfraCheck's InfraBlessing: 1 if the model serves.
+INFRA_BLESSED = "blessed"
+
+#: Property of a PushedModel and of an InfraBlessing: why the model was not pushed, or does not serve.
 REASON = "reason"
+
+#: Properties of a Model that is a copy of a served version: whether there is one, its number, and the number under
+#: which its model was first pushed.
+PRESENT = "present"
+COPIED_VERSION = "version"
+COPIED_FIRST_VERSION = "first_version"
+
+#: Properties of ServedModel's Model: the version that was served when the run looked, comparable or not (0 is none),
+#: and the highest one that was ever pushed.
+SERVED_VERSION = "served_version"
+HIGHEST_PUSHED = "highest_pushed_version"
 
 
 class Quarantine(Artifact):
-    """What ExampleGen set aside.
+    """The images that ExampleGen left out, with their reasons.
 
     `bad.jsonl-*`: one JSON object a line, {"path", "reason"}; `counts.json`: images per split and per reason.
     """
@@ -21,8 +38,8 @@ class Quarantine(Artifact):
 class Spans(Artifact):
     """The spans that a run looked at.
 
-    `spans.json`: a `components.spans.records.WindowRecord`; `pictures/<span>.parquet`: the scalar columns of the
-    images of each span that is compared.
+    `spans.json`: a `components.spans.records.WindowRecord`; `pictures/<span>.parquet`: the scalar columns of the images
+    of each span that is compared.
     """
 
     TYPE_NAME = "deeplab.Spans"
@@ -39,7 +56,7 @@ class Drift(Artifact):
 
 
 class LiteModels(Artifact):
-    """LiteRT models made of a SavedModel.
+    """LiteRT models converted from a SavedModel.
 
     `lite.json`: a `components.targets.lite_record.LiteRecord`; `<variant>.tflite`; the files of the browser page.
     """
@@ -48,7 +65,7 @@ class LiteModels(Artifact):
 
 
 class HubModels(Artifact):
-    """TensorFlow Hub modules made of a SavedModel.
+    """TensorFlow Hub modules made from a SavedModel.
 
     `hub.json`: a `components.targets.hub_record.HubRecord`; `<module>/`: a SavedModel.
     """
@@ -57,7 +74,7 @@ class HubModels(Artifact):
 
 
 class RunFolder(Artifact):
-    """What a run on Kubeflow came to.
+    """The record of a run on Kubeflow.
 
     `summary.json`, `report.html`, `model_card.md`, `model_card.html`, as in the folder of a local run.
     """
@@ -66,12 +83,12 @@ class RunFolder(Artifact):
 
 
 class HtmlPage(Artifact):
-    """One HTML file, which Kubeflow's pages show; the artifact is the file, not a folder."""
+    """One HTML file, which Kubeflow's pages show; the artifact is the file itself rather than a folder."""
 
     TYPE_NAME = "system.HTML"
 
 
 class MarkdownPage(Artifact):
-    """One Markdown file, which Kubeflow's pages show; the artifact is the file, not a folder."""
+    """One Markdown file, which Kubeflow's pages show; the artifact is the file itself rather than a folder."""
 
     TYPE_NAME = "system.Markdown"

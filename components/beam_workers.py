@@ -1,4 +1,4 @@
-"""Beam workers in processes of their own, which all begin alike: with `import components`, and so with `import tfx`.
+"""Beam workers in processes of their own, each of which begins with `import components`, and so with `import tfx`.
 
 Beam's own workers unpickle a stage's functions first, and fail at the first one of TensorFlow Data Validation (see
 `components`). A `WorkerPool` implements Beam's external worker pool service (`beam_fn_api.proto`,
@@ -30,8 +30,8 @@ from google.protobuf import json_format, text_format
 
 from data.errors import ConfigError
 
-#: Imported before the first worker is forked. None of them starts a thread that does not survive a fork, or
-#: initialises TensorFlow's runtime.
+#: Modules that are imported before the first worker is forked. None of them initialises TensorFlow's runtime, or starts
+#: a thread, which would not survive a fork.
 PRELOADED = (
     "components.beam_workers",
     "components.ingest.example_gen",
@@ -45,7 +45,7 @@ PROVISION_TIMEOUT = 60.0
 
 
 def run_worker(request: bytes) -> None:
-    """The life of a worker: gets the pipeline's options from the runner, then serves it until it is done.
+    """Runs a worker: gets the pipeline's options from the runner, then works for it until it is done.
 
     Args:
         request: A serialized `StartWorkerRequest`.
@@ -62,7 +62,7 @@ def run_worker(request: bytes) -> None:
 
 
 def _pipeline_options(wanted: beam_fn_api_pb2.StartWorkerRequest) -> object:
-    """Without these a worker would not know how to reach an object store."""
+    """The pipeline's options, without which a worker could not access an object store."""
     with grpc.insecure_channel(wanted.provision_endpoint.url) as channel:
         answer = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel).GetProvisionInfo(
             beam_provision_api_pb2.GetProvisionInfoRequest(),
@@ -78,7 +78,7 @@ def _descriptor(endpoint: endpoints_pb2.ApiServiceDescriptor) -> str:
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """Starts workers as runners ask for them. Who reaches its port can run code: it is for closed networks.
+    """Starts workers as runners ask for them. Anyone who can reach its port can run code: use it in closed networks.
 
     Args of the constructor:
         host: Address to listen at.
@@ -88,7 +88,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         address: `host:port` that runners use.
 
     Raises:
-        ConfigError: Nobody can listen there.
+        ConfigError: The address or the port cannot be used.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0):
@@ -101,20 +101,20 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         try:
             self.address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
         except RuntimeError as error:
-            raise ConfigError(f"{host}:{port}: no worker pool can listen there: {error}") from None
+            raise ConfigError(f"{host}:{port}: the worker pool cannot listen there: {error}") from None
         self._server.start()
 
     def StartWorker(
         self, request: beam_fn_api_pb2.StartWorkerRequest, _: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StartWorkerResponse:
-        """Called by a runner."""
+        """Starts one worker, as a runner asks."""
         self._context.Process(target=run_worker, args=(request.SerializeToString(),), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(
         self, request: beam_fn_api_pb2.StopWorkerRequest, _: grpc.ServicerContext
     ) -> beam_fn_api_pb2.StopWorkerResponse:
-        """Called by some runners. A worker ends when its runner hangs up: ids of two runners may be the same."""
+        """Does nothing: a worker ends when its runner disconnects, and two runners may use the same ids."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def wait(self) -> None:
@@ -124,7 +124,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
 @cache
 def process_pool() -> WorkerPool:
-    """The pool of this process, which lives as long as the process does."""
+    """The worker pool of this process, which exists as long as the process does."""
     return WorkerPool()
 
 
@@ -143,6 +143,6 @@ class MultiProcessingRunner(FnApiRunner):
         )
 
     def run_pipeline(self, pipeline: Pipeline, options: PipelineOptions) -> object:
-        """Called by Beam."""
+        """Runs a Beam pipeline, and hands its options to the workers."""
         self._job.pipeline_options.CopyFrom(JobServiceHandle.encode_pipeline_options(options.get_all_options()))
         return super().run_pipeline(pipeline, options)

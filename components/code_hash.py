@@ -1,4 +1,4 @@
-"""Which code a stage runs, as a hash for its cache key.
+"""The hash of the code that a stage runs, for its cache key.
 
 TFX hashes no code when a component is given by import path, so an edit would go unnoticed. This hash covers the
 stage's module and every module of this project that it imports, directly or not; an edit elsewhere changes nothing.
@@ -26,7 +26,7 @@ def module_file(module: str, root: Path = ROOT) -> Path | None:
 
 
 def imported_names(source: str) -> Iterator[str]:
-    """Dotted names that a source imports; `from a import b` gives both `a` and `a.b`, for `b` may be a module."""
+    """Dotted names that a source imports; `from a import b` gives both `a` and `a.b`, because `b` may be a module."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

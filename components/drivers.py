@@ -1,7 +1,7 @@
 """Drivers: what a node looks up outside the pipeline before its cache key is made.
 
-A node whose result depends on something that is no input artifact (the data folder, the serving directory) names
-that thing's state in an execution property. Its driver fills the property in at run time, on every runner.
+The result of some nodes depends on something that is not an input artifact (the data folder, the serving directory).
+Such a node has an execution property for that state, which its driver fills in at run time, on every runner.
 """
 
 from abc import abstractmethod
@@ -23,10 +23,10 @@ class StateDriver(base_driver.BaseDriver, portable_base_driver.BaseDriver):
 
     @abstractmethod
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
-        """Execution properties that say in which state the outside is."""
+        """Execution properties that describe the state outside the pipeline."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Called by the launcher before it looks for a cached result."""
+        """Adds the state; the launcher calls this before it looks for a cached result."""
         properties = {**execution_info.exec_properties, **self.state(execution_info.exec_properties)}
         output = driver_output_pb2.DriverOutput()
         for key, value in properties.items():

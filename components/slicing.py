@@ -1,14 +1,14 @@
-"""Slices: sets of test images whose scores are told apart, named `column:value`.
+"""Slices: sets of test images whose scores are reported separately, named `column:value`.
 
 ===================================================  =================================================================
 column                                               values
 ===================================================  =================================================================
-`source`, `height`, `width`                          as in the examples
+`source`, `height`, `width`                          the values in the examples
 `size`, `brightness`, `contrast`, `void_fraction`    buckets: "<256", "256-1024", ">=1024"
-`has`                                                the classes of which the label has a pixel
+`has`                                                the classes that have a pixel in the mask
 ===================================================  =================================================================
 
-Imports nothing of TFX, so that a command line can check a configuration quickly.
+Nothing of TFX is imported here, so that a command line can check a configuration quickly.
 """
 
 import math
@@ -38,16 +38,16 @@ Edges = Annotated[tuple[float, ...], AfterValidator(_ascending)]
 
 
 class Buckets(Section):
-    """Where the values of a column are cut into buckets; an edge belongs to the bucket above it."""
+    """The edges that divide the values of a column into buckets; an edge belongs to the bucket above it."""
 
     size: Edges = (256, 1024)
-    """Side in pixels of the square that has the image's area."""
+    """Square root of the image's area, in pixels."""
     brightness: Edges = (0.25, 0.5)
     """Mean luma, in [0, 1]."""
     contrast: Edges = (0.1, 0.2)
     """Standard deviation of luma, in [0, 0.5]."""
     void_fraction: Edges = (0.1, 0.5)
-    """Fraction of void pixels, in [0, 1]."""
+    """Fraction of ignored (void) pixels, in [0, 1]."""
 
 
 BUCKETED = tuple(Buckets.model_fields)
@@ -55,26 +55,30 @@ COLUMNS = (features.SOURCE, features.HEIGHT, features.WIDTH, *BUCKETED, HAS)
 
 
 def split_slice(name: str) -> tuple[str, str | None]:
-    """Column and value of a slice's name; a column alone has no value.
+    """Column and value of a slice's name; the value is None if the name is that of a column.
 
     Raises:
-        ValueError: there is no such column.
+        ValueError: There is no such column.
     """
     column, colon, value = name.partition(":")
     if column not in COLUMNS:
-        raise ValueError(f"{name!r}: images cannot be told apart by {column!r}; allowed: {', '.join(COLUMNS)}")
+        raise ValueError(f"{name!r}: images cannot be sliced by {column!r}; allowed: {', '.join(COLUMNS)}")
     return column, value if colon else None
 
 
 def bucket_names(edges: Sequence[float]) -> list[str]:
-    """The buckets between edges, lowest first; one for everything where there is no edge."""
+    """The names of the buckets between edges, lowest first; a single one, "all", if there is no edge."""
     if not edges:
         return ["all"]
     return [f"<{edges[0]:g}", *(f"{lower:g}-{upper:g}" for lower, upper in pairwise(edges)), f">={edges[-1]:g}"]
 
 
 def check_value(name: str, buckets: Buckets) -> None:
-    """Raises ValueError if a slice's name has a value that its column cannot have; `has` and `source` are not known."""
+    """Checks the value in a slice's name against the buckets of its column; other columns may have any value.
+
+    Raises:
+        ValueError: The column has no such bucket.
+    """
     column, value = split_slice(name)
     if value and column in BUCKETED:
         known = bucket_names(getattr(buckets, column))
@@ -83,7 +87,7 @@ def check_value(name: str, buckets: Buckets) -> None:
 
 
 def wanted_values(names: Sequence[str]) -> dict[str, frozenset[str] | None]:
-    """Column -> the values that are asked for, None for all; `names` are columns and slices."""
+    """Column -> the values that are wanted, None for all of them; `names` are columns and slices."""
     wanted: dict[str, frozenset[str] | None] = {}
     for name in names:
         column, value = split_slice(name)
@@ -95,12 +99,12 @@ def wanted_values(names: Sequence[str]) -> dict[str, frozenset[str] | None]:
 def slice_values(
     image: Mapping[str, Scalar], wanted: Mapping[str, frozenset[str] | None], buckets: Buckets
 ) -> dict[str, list[str]]:
-    """What slices an image is in: column -> values.
+    """The slices that an image is in: column -> values.
 
     Args:
-        image: the scalar columns of its example (`data.features`).
-        wanted: as `wanted_values` gives it.
-        buckets: of the columns with numbers.
+        image: The scalar columns of its example (`data.features`).
+        wanted: What `wanted_values` gives.
+        buckets: The buckets of the columns of numbers.
     """
     found = {column: _values(image, column, buckets) for column in wanted}
     return {

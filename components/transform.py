@@ -1,9 +1,9 @@
-"""Transform: what training needs to know of the training split, and the images as the network will see them.
+"""Transform: the statistics of the training split, and the images as the network will see them.
 
-`preprocessing_fn` runs TensorFlow Transform's analyzers over the training split (exact int64 sums, so that the
-result depends on no order) and applies the preprocessing that serving applies too. What is materialised stays
-encoded: an image that needs no shrinking keeps its bytes, a shrunk one becomes a PNG, which is lossless, so that
-training decodes the very pixels that serving computes. `docs/design.md` has the measurement behind the choice.
+`preprocessing_fn` runs TensorFlow Transform's analyzers over the training split (exact int64 sums, so that the result
+does not depend on their order) and applies the preprocessing that serving applies, too. The materialised images stay
+encoded: one that needs no shrinking keeps its bytes, a shrunk one becomes a PNG, which is lossless, so that training
+decodes exactly the pixels that serving computes. `docs/design.md` has the measurement behind this choice.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from components.code_hash import code_hash
 from data import features
 from data.config import PreprocessConfig
 from data.labels import LabelMap
-from data.layouts.base import SPLITS
+from data.layouts.base import TRAIN, VAL
 from data.preprocess import decode_image, decode_mask, shrink_image, shrink_mask
 
 #: Results of the analyzers, the same in every record: (3,) float32 in [0, 255], (3,) float32, (classes,) int64.
@@ -30,13 +30,13 @@ CHANNEL_MEAN = "channel_mean"
 CHANNEL_VARIANCE = "channel_variance"
 CLASS_PIXELS = "class_pixels"
 
-#: Images in one call of the graph: Beam would otherwise grow batches until some hundred decoded images are in memory.
+#: Images in one call of the graph. Without a limit Beam lets batches grow to hundreds of decoded images in memory.
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """What Transform learned from the training split."""
+    """The statistics of the training split."""
 
     channel_mean: np.ndarray
     """(3,) float32, RGB in [0, 255]."""
@@ -83,7 +83,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
         custom_config: `preprocess` and `label_map`, the JSON of their sections.
 
     Returns:
-        IMAGE and MASK at the network's size, still encoded, and the three statistics, repeated in each row.
+        IMAGE and MASK at the network's size, encoded, and the three statistics, repeated in each row.
     """
     config = PreprocessConfig.model_validate_json(custom_config["preprocess"])
     num_classes = LabelMap.model_validate_json(custom_config["label_map"]).num_classes
@@ -145,12 +145,11 @@ class ImageTransform(transform.Transform):
     def __init__(
         self, examples: types.BaseChannel, schema: types.BaseChannel, preprocess: PreprocessConfig, labels: LabelMap
     ):
-        train, val, _ = SPLITS
         super().__init__(
             examples=examples,
             schema=schema,
             preprocessing_fn=f"{preprocessing_fn.__module__}.{preprocessing_fn.__name__}",
-            splits_config=transform_pb2.SplitsConfig(analyze=[train], transform=[train, val]),
+            splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN], transform=[TRAIN, VAL]),
             custom_config={
                 "preprocess": preprocess.model_dump_json(),
                 "label_map": labels.model_dump_json(),

@@ -17,8 +17,8 @@ from pathlib import Path
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from components.artifacts import COPIED_VERSION, PRESENT
 from components.publishing.directory import all_published
-from components.publishing.served_model import PRESENT, VERSION
 from components.training.trainer import CHECKPOINTS, FINISHED, TENSORBOARD
 from data.errors import WorkspaceError
 from pipeline.metadata.lineage import Lineage, Push, find_push, lineage, pushes
@@ -102,7 +102,7 @@ def _copied_version(artifact: metadata_store_pb2.Artifact) -> int | None:
     properties = artifact.custom_properties  # To read what is not there would add it.
     if PRESENT not in properties or not properties[PRESENT].int_value:
         return None
-    return int(properties[VERSION].int_value)
+    return int(properties[COPIED_VERSION].int_value)
 
 
 def _touched(*sides: dict[str, list[int]]) -> Iterator[int]:

@@ -1,15 +1,15 @@
 """What a person decides about versions: rollback, pins, and which model may be pushed again. Works beside a run.
 
 The highest version is the one that is served, so an earlier one comes back as a new, higher one. The model that was
-rolled back is remembered as withdrawn: the pipeline, which would find it as good as ever, does not push it again.
+rolled back is put on the blocklist: the pipeline, which would find it as good as before, does not push it again.
 """
 
 from collections.abc import Collection
 from pathlib import Path
 
-from components.publishing import pins_and_blocklist as version_marks
-from components.publishing.directory import Published, published, readable, republish, require_served, versions
-from components.publishing.lock import changing
+from components.publishing.directory import ModelVersion, load_record, published, republish, require_served, versions
+from components.publishing.lock import serving_lock
+from components.publishing.pins_and_blocklist import block, blocked, pin, pinned, unblock, unpin
 from components.storage.file_systems import file_system
 from data.errors import WorkspaceError
 
@@ -39,7 +39,7 @@ def choose_serving_dir(serving: str, model: str | None) -> str:
     return files.join(serving, model or names[0])
 
 
-def find_version(serving_dir: str, version: int) -> Published:
+def find_version(serving_dir: str, version: int) -> ModelVersion:
     """One version.
 
     Raises:
@@ -50,41 +50,40 @@ def find_version(serving_dir: str, version: int) -> Published:
     if found is None:
         there = ", ".join(str(candidate.version) for candidate in known)
         raise WorkspaceError(f"{serving_dir}: there is no version {version}; there is: {there}")
-    return readable(found)
+    return load_record(found)
 
 
-def roll_back(serving_dir: str, to: int | None, reason: str = "") -> Published:
-    """Publishes an earlier version once more, under a new number, and withdraws the model that was served.
+def roll_back(serving_dir: str, to: int | None, reason: str = "") -> ModelVersion:
+    """Publishes an earlier version once more, under a new number, and blocks the model that was served.
 
     Args:
         serving_dir: Of one model.
         to: Which version comes back; None: the newest that holds another model than the served one, and none that was
             rolled back itself.
-        reason: Why; anybody who asks why the withdrawn model is not pushed is told, and it stays in the new version's
-            record.
+        reason: Why; it is told when the blocked model is not pushed, and is kept in the new version's record.
 
     Raises:
         WorkspaceBusy: Another version came to be served meanwhile; nothing was changed.
         WorkspaceError: There is no such version, it is what is served, or it is damaged.
     """
-    served = readable(versions(serving_dir)[-1])
+    served = load_record(versions(serving_dir)[-1])
     target = _default_target(serving_dir, served) if to is None else find_version(serving_dir, to)
     fingerprint = served.record.model_fingerprint
     if target.record.model_fingerprint == fingerprint:
         raise WorkspaceError(
             f"{serving_dir}: version {target.version} holds the very model that is served as version {served.version}"
         )
-    with changing(serving_dir):
+    with serving_lock(serving_dir):
         require_served(serving_dir, served.version)
-        # Withdrawn first: should this process be killed now, a run that comes before the next try pushes nothing again.
-        version_marks.withdraw(serving_dir, fingerprint, served.version, reason)
+        # Blocked first: if this process is killed now, no run pushes the model again before the next try.
+        block(serving_dir, fingerprint, served.version, reason)
         restored = republish(target, serving_dir, rollback_of=served.version, reason=reason)
-        version_marks.readmit(serving_dir, target.record.model_fingerprint)
+        unblock(serving_dir, target.record.model_fingerprint)
     return restored
 
 
-def _default_target(serving_dir: str, served: Published) -> Published:
-    rejected = {served.record.model_fingerprint, *version_marks.withdrawn(serving_dir)}
+def _default_target(serving_dir: str, served: ModelVersion) -> ModelVersion:
+    rejected = {served.record.model_fingerprint, *blocked(serving_dir)}
     earlier = [v for v in published(serving_dir) if v < served and v.record.model_fingerprint not in rejected]
     if not earlier:
         raise WorkspaceError(
@@ -94,34 +93,33 @@ def _default_target(serving_dir: str, served: Published) -> Published:
     return earlier[-1]
 
 
-def readmit(serving_dir: str, version: int) -> bool:
+def unblock_version(serving_dir: str, version: int) -> bool:
     """Lets the model that was rolled back as a version be pushed again; whether there was one."""
-    entries = version_marks.withdrawn(serving_dir).values()
-    found = next((entry for entry in entries if entry.version == version), None)
-    return found is not None and version_marks.readmit(serving_dir, found.model_fingerprint)
+    found = next((entry for entry in blocked(serving_dir).values() if entry.version == version), None)
+    return found is not None and unblock(serving_dir, found.model_fingerprint)
 
 
-def restored_version(serving: Path, model: str | None, version: int) -> Published | None:
+def restored_version(serving: Path, model: str | None, version: int) -> ModelVersion | None:
     """A version that a rollback published; None where `version` is none, or several models have one."""
     folders = [serving / model] if model else list(serving.glob("*"))
     found = [known for folder in folders for known in published(str(folder)) if known.version == version]
     return found[0] if len(found) == 1 and found[0].record.restored_from is not None else None
 
 
-def pin(serving_dir: str, version: int) -> Collection[int]:
+def pin_version(serving_dir: str, version: int) -> Collection[int]:
     """Keeps a version from being removed; all versions that are pinned now."""
-    with changing(serving_dir):  # Or a run might remove the version between the two.
-        version_marks.pin(serving_dir, find_version(serving_dir, version).version)
-    return version_marks.pinned(serving_dir)
+    with serving_lock(serving_dir):  # Or a run might remove the version between the two.
+        pin(serving_dir, find_version(serving_dir, version).version)
+    return pinned(serving_dir)
 
 
-def unpin(serving_dir: str, version: int) -> Collection[int]:
+def unpin_version(serving_dir: str, version: int) -> Collection[int]:
     """Lets a version be removed when its time has come; all versions that are pinned now.
 
     Raises:
         WorkspaceError: It was not pinned.
     """
-    removed, pins = version_marks.unpin(serving_dir, version), version_marks.pinned(serving_dir)
+    removed, pins = unpin(serving_dir, version), pinned(serving_dir)
     if not removed:
         text = ", ".join(map(str, sorted(pins))) or "none"
         raise WorkspaceError(f"{serving_dir}: version {version} is not pinned; pinned versions: {text}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from components.storage.atomic import naming
+from components.storage.atomic import annotate_errors
 from data.errors import WorkspaceBusy, WorkspaceError, is_transient
 
 #: Name of a run: when it began, in UTC, cut to milliseconds.
@@ -195,7 +195,7 @@ class OwnedLock:
                 stack.callback(fcntl.flock, owner, fcntl.LOCK_UN)
                 self._lock.acquire(timeout=0)
                 stack.callback(self._lock.release)  # The first of the two, so that who sees no holder may hold it.
-                with naming(str(self._owner)):
+                with annotate_errors(str(self._owner)):
                     owner.truncate(0)
                     owner.write(f"process {os.getpid()}".encode())
                 fcntl.flock(owner, fcntl.LOCK_EX)  # Waits for nobody but those who look, which takes them an instant.

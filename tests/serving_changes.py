@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from components.publishing.lock import changing
+from components.publishing.lock import serving_lock
 
 _Result = TypeVar("_Result")
 
@@ -34,7 +34,7 @@ def overtaken(act: Callable[[], _Result], serving_dir: str, change: Callable[[],
     logger.setLevel(logging.DEBUG)
     try:
         with ThreadPoolExecutor(1) as pool:
-            with changing(serving_dir):
+            with serving_lock(serving_dir):
                 result = pool.submit(act)
                 assert waiting.noticed.wait(60), "it did not wait for the lock"
                 change()

@@ -1,7 +1,7 @@
 """TFMA metrics from the counts that the model's `evaluate` signature returns.
 
-The counts of each image are made in the model's graph, so that no logits reach Arrow; here Beam only adds them up,
-slice by slice, and the scores are taken from the sums.
+The counts of each image are made in the model's graph, so that no logits reach Arrow; here Beam only sums them for each
+slice, and the scores are computed from the sums.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from models.metrics.scores import SliceScores
 
 MEAN_IOU = "mean_iou"
 
-#: The scores that TFMA gets by themselves, fields of `SliceScores`.
+#: The scores that are metrics of their own in TFMA; fields of `SliceScores`.
 SCORES = (
     MEAN_IOU,
     "pixel_accuracy",
@@ -40,18 +40,18 @@ def counts_key(name: str) -> str:
 
 
 def counts_of(prediction: Any, num_classes: int) -> Counts:
-    """Counts from what TFMA hands over as a model's prediction: arrays by name, or the only one."""
+    """Counts from what TFMA passes as a model's prediction: arrays by name, or the only one."""
     return Counts.of(prediction if isinstance(prediction, Mapping) else {CONFUSION: prediction}, num_classes)
 
 
 class SegmentationMetrics(tfma.metrics.Metric):
-    """Mean IoU (the metric's own key) and all that comes from the same counts."""
+    """Mean IoU (the metric's own key) and all other scores from the same counts."""
 
     def __init__(self, class_names: list[str], name: str = MEAN_IOU):
         """Makes the metric.
 
         Args:
-            class_names: In the order of the class ids.
+            class_names: Names in the order of the class ids.
             name: The key of mean IoU.
         """
         super().__init__(
@@ -65,13 +65,13 @@ metric_types.register_metric(SegmentationMetrics)
 def segmentation_computations(
     class_names: list[str], name: str, model_name: str = "", output_name: str = ""
 ) -> list[metric_types.MetricComputation]:
-    """One computation with many keys: TFMA runs its combiner once a slice."""
+    """One computation with many keys, so that TFMA runs one combiner for each slice."""
     combiner = CountsCombiner(tuple(class_names), name, model_name, output_name)
     return [metric_types.MetricComputation(keys=list(combiner.keys.values()), preprocessors=None, combiner=combiner)]
 
 
 class CountsCombiner(beam.CombineFn):
-    """Adds up counts and turns the sums into scores."""
+    """Sums counts and computes the scores of the sums."""
 
     def __init__(self, class_names: tuple[str, ...], name: str, model_name: str, output_name: str):
         self._class_names = class_names
@@ -87,20 +87,20 @@ class CountsCombiner(beam.CombineFn):
         }
 
     def create_accumulator(self) -> Counts:
-        """Nothing counted."""
+        """Counts of zero."""
         return Counts.zeros(len(self._class_names))
 
     def add_input(self, accumulator: Counts, element: metric_types.StandardMetricInputs) -> Counts:
-        """Adds one image's counts."""
+        """Adds the counts of one image."""
         prediction = element.get_predictions(self._model_name, self._output_name)
         return accumulator + counts_of(prediction, len(self._class_names))
 
     def merge_accumulators(self, accumulators: Iterable[Counts]) -> Counts:
-        """Adds counts."""
+        """The sum of counts."""
         return sum(accumulators, self.create_accumulator())
 
     def extract_output(self, accumulator: Counts) -> dict[metric_types.MetricKey, float | np.ndarray]:
-        """The scores of the sums, and the sums; a score that there is no pixel for is NaN."""
+        """The scores of the sums, and the sums themselves; a score without a pixel is NaN."""
         scores = SliceScores.of(accumulator, self._class_names)
         values: dict[str, float | np.ndarray] = {
             **{score: getattr(scores, score) for score in SCORES},

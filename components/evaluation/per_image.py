@@ -1,6 +1,6 @@
-"""The evaluation image by image: made in Beam on the way to the metrics, written beside them.
+"""The evaluation of each image: made in Beam on the way to the metrics, written beside them.
 
-`per_image.jsonl.gz`: a JSON object a line, in no order:
+`per_image.jsonl.gz`: one JSON object a line, in no order; "baseline" is the served model:
 
     {"key", "height", "width", "slices": ["source:dusk", ...],
      "candidate": {"mean_iou", "confusion": [[label, prediction, pixels], ...]}, "baseline": the same or null}
@@ -13,13 +13,13 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.io.filesystem import CompressionTypes
 
 from components.config import EvaluationConfig
 from components.evaluation.metrics import counts_of
-from components.slicing import Scalar, slice_values, wanted_values
+from components.ingest.sample_images import scalar_columns
+from components.slicing import slice_values, wanted_values
 from data import features
 from models.metrics.confusion import mean_iou
 
@@ -28,24 +28,14 @@ _STAGE = "Images"
 
 
 def slice_name(slice_key: tuple[tuple[str, str], ...]) -> str:
-    """A slice of TFMA's as `column:value`."""
+    """TFMA's key of a slice as `column:value`."""
     return ", ".join(f"{column}:{value}" for column, value in slice_key)
 
 
-def scalar_columns(serialized: bytes) -> dict[str, Scalar]:
-    """The columns of an example but for the encoded image and mask."""
-    found: dict[str, Scalar] = {}
-    for name, feature in tf.train.Example.FromString(serialized).features.feature.items():
-        if name not in (features.IMAGE, features.MASK):
-            (value,) = getattr(feature, feature.WhichOneof("kind")).value
-            found[name] = value.decode() if isinstance(value, bytes) else value
-    return found
-
-
 class DescribeImages(beam.DoFn):
-    """TFMA extracts of one image -> the same, its features replaced by what it is sliced by and called.
+    """TFMA extracts of one image -> the same with other features: the image's key, its size and its slices.
 
-    The picture itself stays behind: what comes later needs it no more.
+    The image itself is dropped, because nothing that follows needs it.
     """
 
     def __init__(self, config: EvaluationConfig):
@@ -60,7 +50,7 @@ class DescribeImages(beam.DoFn):
         columns |= slice_values(image, self._wanted, self._buckets)
         described = copy.copy(element)
         del described[tfma.INPUT_KEY]
-        # Text alone: TFMA would take what looks like a number for one.
+        # All values are text: TFMA would convert what looks like a number.
         described[tfma.FEATURES_KEY] = {
             name: np.array([value.encode() for value in values], dtype=object)
             for name, values in columns.items()
@@ -70,12 +60,12 @@ class DescribeImages(beam.DoFn):
 
 
 def describe_images(config: EvaluationConfig) -> tfma.extractors.Extractor:
-    """The extractor that goes before that of the slices."""
+    """The extractor that precedes that of the slices."""
     return tfma.extractors.Extractor("DescribeImages", beam.ParDo(DescribeImages(config)))
 
 
 def image_line(element: tfma.Extracts, num_classes: int) -> str:
-    """One image's line."""
+    """The line of one image."""
 
     def text(name: str) -> str:
         return str(element[tfma.FEATURES_KEY][name][0].decode())
@@ -101,7 +91,7 @@ def _counted(prediction: Any, num_classes: int) -> dict[str, Any]:
 
 
 def images_evaluator(num_classes: int) -> tfma.evaluators.Evaluator:
-    """What TFMA runs beside its metrics: the lines."""
+    """The evaluator that makes the lines; TFMA runs it beside its metrics."""
 
     @beam.ptransform_fn
     def lines(extracts: beam.PCollection) -> dict[str, beam.PCollection]:

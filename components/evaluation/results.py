@@ -1,4 +1,4 @@
-"""Reads back what the Evaluator wrote."""
+"""Reads what the Evaluator wrote."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ SliceKey = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Scores:
-    """Candidate's and baseline's scores by slice; the baseline's are empty where there was none."""
+    """Scores by slice of the candidate and of the served model (`baseline`; empty if none was comparable)."""
 
     candidate: dict[SliceKey, SliceScores]
     baseline: dict[SliceKey, SliceScores]
@@ -30,10 +30,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What a model made of one image."""
+    """How well a model predicted one image."""
 
     mean_iou: float
-    """Over the classes that occur in this image's label or prediction; NaN where all is void."""
+    """Mean over the classes in this image's label or prediction; NaN if every pixel has the ignore label (void)."""
     cells: NDArray[np.int64]
     """(cells, 3): label, prediction, pixels; the cells of the confusion matrix that are not 0."""
 
@@ -47,7 +47,7 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One test image."""
+    """The evaluation of one test image."""
 
     key: str
     """Its path in the dataset."""
@@ -55,17 +55,17 @@ class ImageResult:
     """In pixels."""
     width: int
     slices: tuple[str, ...]
-    """What it is sliced into, as `column:value`."""
+    """The slices that it is in, as `column:value`."""
     candidate: ImageScore
     baseline: ImageScore | None
-    """The served model's; None where there was none to compare with."""
+    """The served model's score; None if no served model was comparable."""
 
 
 def read_images(evaluation_uri: str) -> list[ImageResult]:
-    """The images of an evaluation artifact, by their keys.
+    """The images of an evaluation artifact, sorted by their keys.
 
     Raises:
-        WorkspaceError: the artifact holds none: it was made by an earlier version of this project, or is gone.
+        WorkspaceError: The artifact has no file of them: an earlier version of this project made it, or it is gone.
     """
     files = file_system(evaluation_uri)
     path = files.join(evaluation_uri, IMAGES_FILE)
@@ -94,7 +94,7 @@ def _image_score(record: dict[str, Any]) -> ImageScore:
 
 
 def read_scores(evaluation_uri: str, class_names: tuple[str, ...]) -> Scores:
-    """Scores of an evaluation artifact."""
+    """The scores in an evaluation artifact."""
     by_model: dict[bool, dict[SliceKey, SliceScores]] = {False: {}, True: {}}
     for record in tfma.load_metrics(evaluation_uri):
         key = tuple((k.column, _slice_value(k)) for k in record.slice_key.single_slice_keys)
@@ -111,7 +111,7 @@ def _slice_value(key: "tfma.proto.metrics_for_slice_pb2.SingleSliceKey") -> str:
 
 
 def _counts(record: "tfma.proto.metrics_for_slice_pb2.MetricsForSlice", is_baseline: bool) -> dict[str, np.ndarray]:
-    """The arrays of `Counts` by name, of candidate or baseline; empty if it has none."""
+    """The arrays of `Counts` by name, of the candidate or of the served model; empty if there are none."""
     prefix = counts_key("")
     return {
         item.key.name.removeprefix(prefix): np.array(item.value.array_value.float64_values)

@@ -1,4 +1,4 @@
-"""The verdict over a candidate: every threshold of section `evaluation`, passed or not, and why."""
+"""The verdict on a candidate: each threshold of section `evaluation`, whether it passes, and why."""
 
 import math
 import os
@@ -26,9 +26,9 @@ class MeanIouIntervals(Section):
 
     candidate: Interval
     baseline: Interval | None = None
-    """Of the served model's; None without one, and so is `change`."""
+    """The served model's interval; None if no served model was comparable, and so is `change`."""
     change: Interval | None = None
-    """Of the candidate's mean IoU less the served model's, on the same draws of images."""
+    """The candidate's mean IoU minus the served model's, on the same draws of images."""
 
 
 class Verdict(Section):
@@ -38,49 +38,50 @@ class Verdict(Section):
     reasons: tuple[str, ...]
     """One for each threshold, passed or not."""
     intervals: MeanIouIntervals | None
-    """None where the test split has no labelled pixel."""
+    """None if fewer than two test images have a labelled pixel."""
 
 
-class Check(NamedTuple):
-    """One threshold held against a score."""
+class ThresholdCheck(NamedTuple):
+    """The comparison of one score with one threshold."""
 
     passed: bool
     reason: str
 
 
-class Subject(NamedTuple):
-    """A score that thresholds are held against."""
+class ThresholdedScore(NamedTuple):
+    """A score of the candidate, and the thresholds that it must pass."""
 
     prefix: str
-    """Of the reasons: whose score it is."""
+    """The beginning of the reasons: the class or slice that the score belongs to; empty for the whole test split."""
     name: str
-    """Of the score."""
+    """What the score is called in the reasons."""
     score: float
-    """NaN where nothing is labelled, which refuses the model."""
+    """The candidate's score; NaN if no pixel is labelled, which fails every threshold."""
     served: float
-    """The served model's; meaningless without one."""
+    """The served model's score; meaningless if none is comparable."""
     key: str
-    """Of the thresholds in the configuration."""
+    """Where the thresholds stand in the configuration."""
     floor: tuple[str, float]
-    """Field and value."""
+    """Field and value of the least score that passes."""
     max_drop: float | None
+    """By how much the score may fall behind the served model's; None: it is not compared."""
 
 
-def judge(
+def evaluate_thresholds(
     scores: Scores, images: Sequence[ImageResult], config: EvaluationConfig, served_version: int | None
 ) -> Verdict:
-    """Holds every threshold against the scores.
+    """Compares the scores with every threshold; the model is blessed if all pass.
 
     Args:
-        scores: of candidate and baseline, by slice.
-        images: the test images, for the confidence intervals.
-        config: the thresholds.
-        served_version: the baseline's version; None where no comparable model is served.
+        scores: The scores of the candidate and of the served model, by slice.
+        images: The test images, for the confidence intervals.
+        config: The thresholds.
+        served_version: The version of the served model; None if no comparable model is served.
     """
-    checks = [check for subject in _subjects(scores, config) for check in _checks(subject, served_version)]
+    checks = [check for score in _thresholded_scores(scores, config) for check in _checks(score, served_version)]
     reasons = [check.reason for check in checks]
     if served_version is None:
-        reasons.append("no comparable model is served: judged by the floor alone")
+        reasons.append("no comparable model is served: evaluated by the floors alone")
     return Verdict(
         blessed=all(check.passed for check in checks),
         reasons=tuple(reasons),
@@ -88,41 +89,43 @@ def judge(
     )
 
 
-def _subjects(scores: Scores, config: EvaluationConfig) -> Iterator[Subject]:
+def _thresholded_scores(scores: Scores, config: EvaluationConfig) -> Iterator[ThresholdedScore]:
     whole, served = scores.candidate[()], scores.baseline.get((), scores.candidate[()])
     floor = ("min_mean_iou", config.min_mean_iou)
-    yield Subject("", "mean IoU", whole.mean_iou, served.mean_iou, "evaluation", floor, config.max_drop)
+    yield ThresholdedScore("", "mean IoU", whole.mean_iou, served.mean_iou, "evaluation", floor, config.max_drop)
     for name, limit in config.classes.items():
-        # Predictions alone make an IoU of 0, which says nothing of how well the class is found.
+        # Without a labelled pixel, predictions make an IoU of 0, which does not say how well the class is found.
         iou = NAN if math.isnan(whole.recall[name]) else whole.iou[name]
         key, floor = f"evaluation.classes.{name}", ("min_iou", limit.min_iou)
-        yield Subject(f"class {name}: ", "IoU", iou, served.iou[name], key, floor, limit.max_drop)
+        yield ThresholdedScore(f"class {name}: ", "IoU", iou, served.iou[name], key, floor, limit.max_drop)
     candidate, baseline = (
         {slice_name(part): found.mean_iou for part, found in of.items()} for of in (scores.candidate, scores.baseline)
     )
     for name, bound in config.slices.items():
         ours, theirs = candidate.get(name, NAN), baseline.get(name, NAN)
         key, floor = f"evaluation.slices.{name}", ("min_mean_iou", bound.min_mean_iou)
-        yield Subject(f"slice {name}: ", "mean IoU", ours, theirs, key, floor, bound.max_drop)
+        yield ThresholdedScore(f"slice {name}: ", "mean IoU", ours, theirs, key, floor, bound.max_drop)
 
 
-def _checks(subject: Subject, served_version: int | None) -> Iterator[Check]:
-    prefix, name, score, served, key, (field, floor), max_drop = subject
+def _checks(thresholded: ThresholdedScore, served_version: int | None) -> Iterator[ThresholdCheck]:
+    prefix, name, score, served, key, (field, floor), max_drop = thresholded
     if math.isnan(score):
-        yield Check(False, f"{prefix}no labelled pixel in the test split, so {key} cannot be judged")
+        yield ThresholdCheck(False, f"{prefix}no labelled pixel in the test split, so {key} cannot be evaluated")
         return
     passed = score >= floor
-    yield Check(passed, f"{prefix}{name} {score:.4f} {'reaches' if passed else 'is below'} {key}.{field}={floor:g}")
+    yield ThresholdCheck(
+        passed, f"{prefix}{name} {score:.4f} {'reaches' if passed else 'is below'} {key}.{field}={floor:g}"
+    )
     if served_version is None or max_drop is None:
         return
     change = score - served
     passed = change >= -max_drop
     against = f"{change:+.4f} against served version {served_version} ({served:.4f})"
-    yield Check(passed, f"{prefix}{against} {'keeps' if passed else 'breaks'} {key}.max_drop={max_drop:g}")
+    yield ThresholdCheck(passed, f"{prefix}{against} {'keeps' if passed else 'breaks'} {key}.max_drop={max_drop:g}")
 
 
 def intervals(images: Sequence[ImageResult], config: IntervalConfig) -> MeanIouIntervals | None:
-    """Confidence intervals from the images; None where fewer than two of them have a labelled pixel."""
+    """Confidence intervals from the images; None if fewer than two of them have a labelled pixel."""
     scores = [image.candidate for image in images]
     if sum(not math.isnan(score.mean_iou) for score in scores) < 2:
         return None
@@ -143,7 +146,7 @@ def intervals(images: Sequence[ImageResult], config: IntervalConfig) -> MeanIouI
 
 
 def write_verdict(evaluation_uri: str, verdict: Verdict) -> None:
-    """Puts the verdict into the evaluation artifact."""
+    """Writes the verdict into an evaluation artifact."""
     io_utils.write_string_file(os.path.join(evaluation_uri, VERDICT_FILE), verdict.model_dump_json(indent=2))
 
 

@@ -1,20 +1,16 @@
-"""ImageExampleGen: labelled images of any known layout become examples, in splits; what is bad is set aside.
+"""ImageExampleGen: labelled images of any known layout become examples, in splits; bad ones are quarantined.
 
 Listing, pairing and decoding happen inside Beam. What is shuffled is the description of a sample (its paths), never
-a picture, so that memory does not grow with the pictures.
+an image, so that memory does not grow with the images.
 """
 
 import hashlib
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import tensorflow as tf
 from tfx import types
 from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -24,7 +20,8 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components.artifacts import Quarantine
 from components.code_hash import code_hash
 from components.drivers import StateDriver
-from components.ingest.manifest import write_manifest
+from components.ingest.examples import make_example, write_examples
+from components.ingest.quarantine import BAD, LISTING_FAILED, check_bad, check_splits, write_quarantine
 from components.storage.file_systems import file_system
 from components.storage.fingerprint import fingerprint
 from data import features
@@ -38,62 +35,9 @@ from data.layouts.base import SPLITS, BadEntry, Layout, Sample
 from data.masks import read_mask
 from data.splits import SplitPlan, plan_splits
 
-BAD = "bad"
-BAD_FILE = "bad.jsonl"
-COUNTS_FILE = "counts.json"
-
-#: The kind of reason that stops the run however few they are: nobody knows how many images are missing.
-LISTING_FAILED = "listing failed"
-
 #: Samples are grouped by a hash into this many lists, whose order is that of no folder: neighbouring frames of a
 #: video do not end up side by side in the records.
 SHUFFLE_GROUPS = 256
-
-#: How many bad files an error message names; the quarantine artifact names all.
-REASONS_SHOWN = 20
-
-
-def bytes_feature(value: bytes) -> tf.train.Feature:
-    """A feature of one byte string."""
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def int_feature(value: int) -> tf.train.Feature:
-    """A feature of one int64."""
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
-def float_feature(value: float) -> tf.train.Feature:
-    """A feature of one float32."""
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-
-
-def make_example(sample: Sample, encoded: bytes, image: np.ndarray, mask: np.ndarray, labels: LabelMap) -> bytes:
-    """Serialises one labelled image as `data.features` describes.
-
-    Args:
-        sample: Where it comes from.
-        encoded: The encoded image.
-        image: (height, width, 3) uint8 RGB, decoded.
-        mask: (height, width) uint8 class ids, `IGNORE_LABEL` where void.
-        labels: Names the classes.
-    """
-    luma = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255.0
-    pixels = np.bincount(mask.ravel(), minlength=256)
-    feature = {
-        features.IMAGE: bytes_feature(encoded),
-        features.MASK: bytes_feature(tf.io.encode_png(mask[:, :, None]).numpy()),
-        features.KEY: bytes_feature(sample.key.encode()),
-        features.SOURCE: bytes_feature(sample.source.encode()),
-        features.HEIGHT: int_feature(mask.shape[0]),
-        features.WIDTH: int_feature(mask.shape[1]),
-        features.BRIGHTNESS: float_feature(float(luma.mean())),
-        features.CONTRAST: float_feature(float(luma.std())),
-        features.VOID_FRACTION: float_feature(float(pixels[features.IGNORE_LABEL] / mask.size)),
-    }
-    for class_id, name in enumerate(labels.names):
-        feature[features.pixels_key(name)] = int_feature(int(pixels[class_id]))
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
 
 
 def open_data(config: DataConfig) -> Layout:
@@ -159,7 +103,7 @@ class ReadPairs(beam.DoFn):
         encoded, image = read_image(content, self._config.max_pixels)
         mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
         if (mask == features.IGNORE_LABEL).all():
-            raise DataError("all void: no pixel of the mask has a class, so there is nothing to learn or to judge")
+            raise DataError("all void: no pixel of the mask has a class, so there is nothing to learn or to evaluate")
         sample = replace(sample, key=self._prefix + sample.key, source=source_of(self._config, sample))
         return make_example(sample, encoded, image, mask, self._labels)
 
@@ -217,11 +161,6 @@ class LabelledImages(beam.PTransform):
         )
 
 
-def reason_kind(reason: str) -> str:
-    """What stands before the first colon of a reason: 'size mismatch', 'mask missing', ..."""
-    return reason.split(":", 1)[0]
-
-
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Runs `LabelledImages`, writes examples and quarantine, and stops the run when too much is bad."""
 
@@ -238,103 +177,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples.set_string_custom_property(FINGERPRINT_PROPERTY_NAME, exec_properties[FINGERPRINT_PROPERTY_NAME])
         quarantine = artifact_utils.get_single_uri(output_dict["quarantine"])
         with self._make_beam_pipeline() as pipeline:
-            write_examples(pipeline | "LabelledImages" >> LabelledImages(config), examples.uri, quarantine)
-        check_counts(quarantine, config)
-
-
-def split_folder(examples_uri: str, split: str) -> str:
-    """Where TFX looks for the records of a split."""
-    return os.path.join(examples_uri, f"Split-{split}")
-
-
-def write_examples(outputs: Any, examples_uri: str, quarantine_uri: str) -> None:
-    """Writes the outputs of `LabelledImages`: records by split, their manifest, what is bad, and counts."""
-    counts = [
-        outputs[split] | f"Name[{split}]" >> beam.Map(lambda _, name: ("split", name), name=split) for split in SPLITS
-    ]
-    for split in SPLITS:
-        _ = outputs[split] | f"Write[{split}]" >> beam.io.WriteToTFRecord(
-            os.path.join(split_folder(examples_uri, split), "examples"), file_name_suffix=".gz"
-        )
-    write_manifest({split: outputs[split] for split in SPLITS}, examples_uri)
-    bad = outputs[BAD]
-    counts.append(bad | "Kind" >> beam.Map(lambda entry: (BAD, reason_kind(entry["reason"]))))
-    _ = (
-        bad
-        | "BadLines" >> beam.Map(json.dumps)
-        | "WriteBad" >> beam.io.WriteToText(os.path.join(quarantine_uri, BAD_FILE), num_shards=1)
-    )
-    _ = (
-        counts
-        | "AllCounts" >> beam.Flatten()
-        | "Count" >> beam.combiners.Count.PerElement()
-        | "ListCounts" >> beam.combiners.ToList()
-        | "CountLines" >> beam.Map(counts_json)
-        | "WriteCounts"
-        >> beam.io.WriteToText(os.path.join(quarantine_uri, COUNTS_FILE), num_shards=1, shard_name_template="")
-    )
-
-
-def counts_json(pairs: list[tuple[tuple[str, str], int]]) -> str:
-    """`counts.json`: {"splits": {name: images}, "bad": {kind of reason: files}}."""
-    counted = dict(pairs)
-    splits = {split: counted.get(("split", split), 0) for split in SPLITS}
-    bad = {kind: count for (what, kind), count in sorted(counted.items()) if what == BAD}
-    return json.dumps({"splits": splits, "bad": bad})
-
-
-def read_counts(quarantine_uri: str) -> dict[str, dict[str, int]]:
-    """The content of a quarantine artifact's `counts.json`."""
-    with file_system(quarantine_uri).open(os.path.join(quarantine_uri, COUNTS_FILE)) as file:
-        return cast(dict[str, dict[str, int]], json.loads(file.read()))
-
-
-def read_bad(quarantine_uri: str, limit: int | None = None) -> list[dict[str, str]]:
-    """The entries of a quarantine artifact: [{"path", "reason"}], at most `limit`."""
-    entries: list[dict[str, str]] = []
-    files = file_system(quarantine_uri)
-    for name in sorted(name for name in files.list(quarantine_uri) if name.startswith(BAD_FILE)):
-        with files.open(files.join(quarantine_uri, name)) as file:
-            for line in file:
-                if limit is not None and len(entries) >= limit:
-                    return entries
-                entries.append(json.loads(line))
-    return entries
-
-
-def check_counts(quarantine_uri: str, config: DataConfig) -> None:
-    """Raises DataError when too many files are bad, or a split is empty."""
-    check_bad(quarantine_uri, config)
-    check_splits(quarantine_uri, config)
-
-
-def check_bad(quarantine_uri: str, config: DataConfig) -> None:
-    """Raises DataError when a listing broke off, nothing is good, or too much is bad."""
-    counts = read_counts(quarantine_uri)
-    good, bad = sum(counts["splits"].values()), sum(counts["bad"].values())
-    entries = "\n".join(f"  {e['path']}: {e['reason']}" for e in read_bad(quarantine_uri, REASONS_SHOWN))
-    if LISTING_FAILED in counts["bad"]:
-        failed = [e for e in read_bad(quarantine_uri) if reason_kind(e["reason"]) == LISTING_FAILED]
-        raise DataError("\n".join(f"{config.path}: split {e['path']}: {e['reason']}" for e in failed))
-    more = f"\n  ... and {bad - REASONS_SHOWN} more" if bad > REASONS_SHOWN else ""
-    if good == 0:
-        raise DataError(f"{config.path}: no valid pair of image and mask ({bad} bad)\n{entries}{more}")
-    if bad > config.max_bad_fraction * (good + bad):
-        raise DataError(
-            f"{config.path}: {bad} of {good + bad} images are bad, more than data.max_bad_fraction="
-            f"{config.max_bad_fraction} allows\n{entries}{more}"
-        )
-
-
-def check_splits(quarantine_uri: str, config: DataConfig) -> None:
-    """Raises DataError when a split is empty."""
-    counts = read_counts(quarantine_uri)["splits"]
-    empty = [split for split in SPLITS if counts[split] == 0]
-    if empty:
-        raise DataError(
-            f"{config.path}: split {', '.join(empty)} is empty ({counts}); give it images, or raise "
-            f"data.val_fraction={config.val_fraction} or data.test_fraction={config.test_fraction}"
-        )
+            outputs = pipeline | "LabelledImages" >> LabelledImages(config)
+            write_examples(outputs, examples.uri)
+            write_quarantine(outputs, quarantine)
+        check_bad(quarantine, config)
+        check_splits(quarantine, config)
 
 
 class Driver(StateDriver):

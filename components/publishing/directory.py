@@ -1,62 +1,56 @@
 """The serving directory: `<serving>/<model name>/<version>/`, as TensorFlow Serving polls it.
 
-A version becomes visible whole or not at all. On a POSIX file system it is staged beside, flushed to disk and
-renamed. An object store has no rename: there the files are uploaded and verified, `saved_model.pb` last, and at the
-very end the record `PUBLISHED`, which every reader in this project waits for. Versions are 1, 2, 3, ...: they do not
-stand on a clock, so a clock that jumps back cannot make an old model the newest.
+Versions appear atomically. On a POSIX file system a version is staged beside the others, flushed to disk and renamed.
+An object store has no rename: there the files are uploaded and verified, `saved_model.pb` last, and at the very end
+the record `PUBLISHED`, which every reader in this project waits for. Versions are numbered 1, 2, 3, ... rather than by
+time, so that a clock that jumps back cannot make an old model the newest.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.publishing.lock import changing
-from components.publishing.pins_and_blocklist import pinned, withdrawn
-from components.storage.atomic import create, flush, naming
-from components.storage.file_systems import file_system, is_local
+from components.publishing.lock import serving_lock
+from components.publishing.pins_and_blocklist import blocked, pinned
+from components.storage.atomic import annotate_errors, flush, remove, write_small
+from components.storage.file_systems import file_system, is_local, read_file
+from components.storage.trees import content_fingerprint, copy_tree, file_names, remove_tree
 from data.errors import WorkspaceBusy, WorkspaceError
 from data.section import first_problem
 
-if TYPE_CHECKING:
-    from components.storage.beam_files import BeamFiles
-
 RECORD = "PUBLISHED"
 SAVED_MODEL = "saved_model.pb"
-#: What is put into a version beside the model lies here, as TensorFlow Serving wants it; it is no part of the model.
+#: Where files beside the model lie in a version, as TensorFlow Serving expects; they are not part of the model.
 EXTRA = "assets.extra/"
 #: A TFRecord file of PredictionLog protos.
 WARMUP_FILE = f"{EXTRA}tf_serving_warmup_requests"
 _STAGING = ".staging-"
-_CHUNK = 1 << 20
 
 
 class Record(BaseModel):
-    """What `PUBLISHED` says of a version."""
+    """The content of `PUBLISHED`: where a version comes from."""
 
     model_config = ConfigDict(frozen=True)
 
     version: int
     model_fingerprint: str
-    """Of the SavedModel as it came from the Trainer: equal for the same model pushed twice."""
+    """Fingerprint of the SavedModel as the Trainer exported it: the same when a model is pushed twice."""
     class_names: list[str]
     published_at: datetime
     source: str = ""
     """URI of the model artifact."""
     restored_from: int | None = None
-    """The version as which this model was first pushed, where a rollback published it once more."""
+    """The version as which this model was first pushed, if a rollback published it again."""
     rollback_of: int | None = None
-    """The version that was rolled back then."""
+    """The version that this rollback replaced."""
     rollback_reason: str = ""
-    """Why, in the operator's words."""
+    """The operator's reason for the rollback."""
 
     @property
     def first_version(self) -> int:
@@ -64,56 +58,45 @@ class Record(BaseModel):
         return self.version if self.restored_from is None else self.restored_from
 
 
-class Published(NamedTuple):
-    """One version in the serving directory."""
+class ModelVersion(NamedTuple):
+    """A complete version in the serving directory."""
 
     version: int
     path: str
     record: Record
 
 
-class Damaged(NamedTuple):
-    """A version that was published, and whose record is damaged or may not be read."""
+class DamagedVersion(NamedTuple):
+    """A published version whose record is damaged or cannot be read."""
 
     version: int
     path: str
     error: str
 
 
-Version = Published | Damaged
-
-
-def _read(path: str) -> bytes:
-    with file_system(path).open(path) as file:
-        return file.read()
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Relative paths of all files below a folder."""
-    for name, _, _ in file_system(folder).stats(folder):
-        yield name
+Version = ModelVersion | DamagedVersion
 
 
 def versions(serving_dir: str) -> list[Version]:
-    """All versions that were published, oldest first. Half-written ones and other files are not seen."""
+    """All versions that were published, oldest first, without incomplete ones and other files."""
     files = file_system(serving_dir)
     found: list[Version] = []
     for name in files.list(serving_dir):
         if name.isdecimal():
             path = files.join(serving_dir, name)
             try:
-                found.append(Published(int(name), path, _read_record(files.join(path, RECORD))))
+                found.append(ModelVersion(int(name), path, _read_record(files.join(path, RECORD))))
             except WorkspaceError as error:
-                found.append(Damaged(int(name), path, str(error)))
+                found.append(DamagedVersion(int(name), path, str(error)))
             except (FileNotFoundError, NotADirectoryError):
-                if not files.exists(path):  # Pruned since the listing, which may lack the versions that came instead.
+                if not files.exists(path):  # Pruned since the listing, which may lack newer versions.
                     return versions(serving_dir)
     return sorted(found, key=lambda version: version.version)
 
 
 def _read_record(path: str) -> Record:
     try:
-        return Record.model_validate_json(_read(path))
+        return Record.model_validate_json(read_file(path))
     except ValidationError as error:
         raise WorkspaceError(
             f"{path}: damaged record of a published version: {first_problem(error)}. Restore the file, or remove the "
@@ -123,91 +106,55 @@ def _read_record(path: str) -> Record:
         raise WorkspaceError(f"{path}: the record of a published version cannot be read: {error.strerror}") from None
 
 
-def readable(version: Version) -> Published:
-    """A version whose record can be read.
+def load_record(version: Version) -> ModelVersion:
+    """The version with its record.
 
     Raises:
-        WorkspaceError: It is damaged; names the file.
+        WorkspaceError: The record is damaged; names the file.
     """
-    if isinstance(version, Damaged):
+    if isinstance(version, DamagedVersion):
         raise WorkspaceError(version.error)
     return version
 
 
-def published(serving_dir: str) -> list[Published]:
-    """All complete versions, oldest first; without those whose record is damaged."""
-    return [version for version in versions(serving_dir) if isinstance(version, Published)]
+def published(serving_dir: str) -> list[ModelVersion]:
+    """All complete versions, oldest first, without those whose record is damaged."""
+    return [version for version in versions(serving_dir) if isinstance(version, ModelVersion)]
 
 
-def all_published(serving_dir: str) -> list[Published]:
-    """All complete versions, oldest first, for those who must not miss any.
+def all_published(serving_dir: str) -> list[ModelVersion]:
+    """All complete versions, oldest first, for callers that must not miss one.
 
     Raises:
         WorkspaceError: The record of a version is damaged.
     """
-    return [readable(version) for version in versions(serving_dir)]
+    return [load_record(version) for version in versions(serving_dir)]
 
 
-def served(serving_dir: str) -> Published | None:
-    """The version that a server would pick: the highest complete one.
+def served(serving_dir: str) -> ModelVersion | None:
+    """The version that a server would load, which is the highest complete one; None if there is none.
 
     Raises:
-        WorkspaceError: Its record is damaged. Those of earlier versions do not count.
+        WorkspaceError: The record of that version is damaged; records of earlier versions are not read for this.
     """
     found = versions(serving_dir)
-    return readable(found[-1]) if found else None
+    return load_record(found[-1]) if found else None
 
 
 def state(serving_dir: str) -> str:
-    """What is being served, and what may not be, as a short string for cache keys."""
+    """The served version and the blocked models, as a short string for cache keys."""
     newest = served(serving_dir)
     state = f"{newest.version}:{newest.record.model_fingerprint}" if newest else "none"
-    return ",not ".join([state, *sorted(withdrawn(serving_dir))])
+    return ",not ".join([state, *sorted(blocked(serving_dir))])
 
 
 def model_fingerprint(model: str) -> str:
-    """SHA-256 over names and contents of a SavedModel's files; what publishing adds to them does not count."""
-    digest = hashlib.sha256()
-    for name in sorted(_walk(model)):
-        if name != RECORD and not name.startswith(EXTRA):
-            content = hashlib.sha256(_read(os.path.join(model, name))).hexdigest()
-            digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-def copy_tree(source: str, target: str, last: Iterable[str] = (), but: str | None = None) -> None:
-    """Copies a folder between any two file systems; files named in `last` come last, in order, those whose path begins
-    with `but` not at all.
-    """
-    ordered = list(last)
-    found = (name for name in _walk(source) if but is None or not name.startswith(but))
-    names = sorted(found, key=lambda name: (ordered.index(name) + 1 if name in ordered else 0, name))
-    source_files = file_system(source)
-    for name in names:
-        destination = os.path.join(target, name)
-        with source_files.open(os.path.join(source, name)) as reader, create(destination) as writer:
-            shutil.copyfileobj(reader, writer, _CHUNK)
-
-
-@contextmanager
-def local_copy(path: str) -> Iterator[str]:
-    """A version's folder, copied to this machine for a while where it lies elsewhere: TensorFlow reads no s3://."""
-    if is_local(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy_tree(path, folder)
-        yield folder
-
-
-def _object_store() -> "BeamFiles":
-    from components.storage.beam_files import BeamFiles  # takes seconds
-
-    return BeamFiles()
+    """SHA-256 over names and contents of a SavedModel's files, without what publishing adds to them."""
+    return content_fingerprint(model, exclude=(RECORD, EXTRA))
 
 
 def require_served(serving_dir: str, expected: int) -> None:
-    """Makes sure that what is served is still what somebody saw who decided to change it; ask this under the lock.
+    """Checks that the version is still served that was served when a change was decided; call it under the lock.
 
     Args:
         serving_dir: Folder of the versions.
@@ -221,8 +168,8 @@ def require_served(serving_dir: str, expected: int) -> None:
     if now != expected:
         is_now, was = (f"version {number}" if number else "nothing" for number in (now, expected))
         raise WorkspaceBusy(
-            f"{serving_dir}: {is_now} is served now, but this change was decided when {was} was; run again to decide "
-            "it anew"
+            f"{serving_dir}: {is_now} is served now, but this change was decided when {was} was; run again to "
+            "decide again"
         )
 
 
@@ -233,23 +180,22 @@ def publish(
     extra: dict[str, bytes],
     above: int = 0,
     expected_served: int | None = None,
-) -> Published:
+) -> ModelVersion:
     """Publishes a SavedModel as the next version.
 
     Args:
         model: Folder of the SavedModel.
         serving_dir: Folder of the versions; made if absent.
-        class_names: In the order of the class ids.
+        class_names: Names in the order of the class ids.
         extra: Further files to put into the version: relative path, below `EXTRA` -> content.
-        above: A version that was there once, whose number and those before it are not given again.
-        expected_served: The version over which this one was decided to be better, 0 for none; None publishes over
-            any.
+        above: The highest version that was ever there; the new one gets a higher number.
+        expected_served: The version that the model was compared with, 0 for none; None publishes over any version.
 
     Raises:
-        WorkspaceBusy: Another version than the expected one is served by now.
+        WorkspaceBusy: A version other than the expected one is served now.
         WorkspaceError: The copy differs from the original, or the version appeared meanwhile.
     """
-    with changing(serving_dir):
+    with serving_lock(serving_dir):
         if expected_served is not None:
             require_served(serving_dir, expected_served)
         record = Record(
@@ -262,13 +208,13 @@ def publish(
         return _put(model, serving_dir, record, extra)
 
 
-def republish(earlier: Published, serving_dir: str, rollback_of: int, reason: str = "") -> Published:
-    """Publishes an earlier version once more, as the next one, with every file that it has.
+def republish(earlier: ModelVersion, serving_dir: str, rollback_of: int, reason: str = "") -> ModelVersion:
+    """Publishes an earlier version again, as the next one, with all of its files.
 
     Raises:
-        WorkspaceError: It is damaged, the copy differs from it, or the new version appeared meanwhile.
+        WorkspaceError: The version is damaged, the copy differs from it, or the new version appeared meanwhile.
     """
-    with changing(serving_dir):
+    with serving_lock(serving_dir):
         if model_fingerprint(earlier.path) != earlier.record.model_fingerprint:
             raise WorkspaceError(f"{earlier.path}: damaged: this is not the model that was published as this version")
         changes = {
@@ -281,15 +227,15 @@ def republish(earlier: Published, serving_dir: str, rollback_of: int, reason: st
         return _put(earlier.path, serving_dir, earlier.record.model_copy(update=changes), {})
 
 
-def _put(model: str, serving_dir: str, record: Record, extra: dict[str, bytes]) -> Published:
+def _put(model: str, serving_dir: str, record: Record, extra: dict[str, bytes]) -> ModelVersion:
     target = os.path.join(serving_dir, str(record.version))
     put = _put_local if is_local(serving_dir) else _put_remote
     put(model, target, {**extra, RECORD: record.model_dump_json(indent=2).encode()})
-    return Published(record.version, target, record)
+    return ModelVersion(record.version, target, record)
 
 
 def _next_version(serving_dir: str, above: int = 0) -> int:
-    """One above every version that is there, complete or not."""
+    """One more than the highest version that is there, complete or not."""
     taken = [int(name) for name in file_system(serving_dir).list(serving_dir) if name.isdecimal()]
     return max([above, *taken]) + 1
 
@@ -302,13 +248,16 @@ def _put_local(model: str, target: str, extra: dict[str, bytes]) -> None:
     staging = tempfile.mkdtemp(prefix=_STAGING, dir=parent)
     try:
         os.chmod(staging, 0o755)  # noqa: S103  # mkdtemp made it private; a server under another account reads it
-        with naming(target):
+        with annotate_errors(target):
             copy_tree(model, staging)
             for name, content in extra.items():
                 path = Path(staging, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            _flush_tree(staging)
+            for folder, _, names in os.walk(staging):
+                for name in names:
+                    flush(os.path.join(folder, name))
+                flush(folder)
             _rename_to_new(staging, target)
             flush(parent)
     except BaseException:
@@ -325,54 +274,38 @@ def _rename_to_new(staging: str, target: str) -> None:
         raise
 
 
-def _flush_tree(folder: str) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            flush(os.path.join(parent, name))
-        flush(parent)
-
-
 def _put_remote(model: str, target: str, extra: dict[str, bytes]) -> None:
     for name, content in extra.items():
         if name != RECORD:
-            _write_remote(os.path.join(target, name), content)
-    copy_tree(model, target, last=[SAVED_MODEL], but=RECORD)
-    for name in _walk(model):
-        if name != RECORD and _read(os.path.join(model, name)) != _read(os.path.join(target, name)):
+            write_small(os.path.join(target, name), content)
+    copy_tree(model, target, exclude=(RECORD,), last=SAVED_MODEL)
+    for name in file_names(model):
+        if name != RECORD and read_file(os.path.join(model, name)) != read_file(os.path.join(target, name)):
             raise WorkspaceError(f"{target}/{name}: differs from {model}/{name} after the upload; not published")
-    _write_remote(os.path.join(target, RECORD), extra[RECORD])
-
-
-def _write_remote(path: str, content: bytes) -> None:
-    with create(path) as file:
-        file.write(content)
+    write_small(os.path.join(target, RECORD), extra[RECORD])
 
 
 def prune(serving_dir: str, keep: int) -> list[int]:
     """Removes the oldest versions until `keep` are left; the served one and pinned ones are never removed.
 
-    A version vanishes at once (renamed; on an object store, its record goes first), so that no reader picks one that
-    is being removed.
+    A version disappears atomically (it is renamed; on an object store, its record is removed first), so that no reader
+    loads one that is being removed.
 
     Returns:
         The versions removed.
 
     Raises:
-        WorkspaceError: What is pinned cannot be read; nothing is removed.
+        WorkspaceError: The pins cannot be read; nothing is removed.
     """
-    with changing(serving_dir):
+    with serving_lock(serving_dir):
         pins = pinned(serving_dir)
         doomed = [version for version in published(serving_dir)[: -max(keep, 1)] if version.version not in pins]
         for version in doomed:
-            _remove(version, serving_dir)
+            if is_local(version.path):
+                removed = os.path.join(serving_dir, f"{_STAGING}removed-{version.version}")
+                os.rename(version.path, removed)
+                shutil.rmtree(removed)
+            else:
+                remove(os.path.join(version.path, RECORD))
+                remove_tree(version.path)
     return [version.version for version in doomed]
-
-
-def _remove(version: Published, serving_dir: str) -> None:
-    if is_local(version.path):
-        removed = os.path.join(serving_dir, f"{_STAGING}removed-{version.version}")
-        os.rename(version.path, removed)
-        shutil.rmtree(removed)
-    else:
-        _object_store().delete(os.path.join(version.path, RECORD))
-        _object_store().delete(version.path + "/")

@@ -1,7 +1,7 @@
 """InfraCheck: a fresh process loads the SavedModel and answers real requests before anything is pushed.
 
-TFX's InfraValidator needs Docker or Kubernetes. This check needs neither, and finds what would hurt there too: a
-model that does not load on its own, a signature that fails, an answer of the wrong shape, or one that takes too long.
+TFX's InfraValidator needs Docker or Kubernetes. This check needs neither, and finds the same faults: a model that does
+not load on its own, a signature that fails, an answer of the wrong shape, or one that takes too long.
 """
 
 import os
@@ -16,15 +16,14 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
+from components.artifacts import INFRA_BLESSED, REASON
 from components.config import InfraConfig
 from components.function_component import function_component
 from components.ingest.sample_images import test_examples
-from components.publishing.directory import copy_tree
 from components.storage.file_systems import is_local
+from components.storage.trees import copy_tree
 
-BLESSED = "blessed"
-REASON = "reason"
-#: How often a model may come too late before it is refused. The first time, the machine may have stood still.
+#: After how many timeouts a model is refused. One timeout may be the machine's fault.
 ATTEMPTS = 2
 
 
@@ -34,11 +33,11 @@ def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | 
     Args:
         model: Folder or URI of the SavedModel.
         examples: Serialized tf.Examples.
-        config: What is allowed.
-        beside: Folder in which copy and requests lie meanwhile; None: where temporary files do.
+        config: The limits.
+        beside: Folder for the temporary copy and requests; None: the system's folder for temporary files.
 
     Returns:
-        Why it failed, or an empty string.
+        Why the model fails, or an empty string.
     """
     with tempfile.TemporaryDirectory(dir=beside) as folder:
         requests = os.path.join(folder, "requests.tfrecord")
@@ -70,7 +69,7 @@ def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | 
             return f"no answer within infra.load_seconds={config.load_seconds:g}, {ATTEMPTS} times"
     if result.returncode == 0:
         return ""
-    lines = result.stderr.strip().splitlines() or ["it said nothing"]
+    lines = result.stderr.strip().splitlines() or ["no message"]
     return f"{lines[-1]} (exit status {result.returncode})"
 
 
@@ -84,9 +83,9 @@ def InfraCheck(
 ) -> None:
     """Blesses a model that serves; `config` is the JSON of section `infra`. Refusal is a result, not an error."""
     limits = InfraConfig.model_validate_json(config)
-    # Of a run that was killed, retention removes the artifact's folder with what is left in it.
+    # If the run is killed, retention removes the artifact's folder with what is left in it.
     beside = blessing.uri if is_local(blessing.uri) else None
     reason = probe(path_utils.serving_model_dir(model.uri), test_examples(examples, limits.requests), limits, beside)
-    blessing.set_int_custom_property(BLESSED, int(not reason))
+    blessing.set_int_custom_property(INFRA_BLESSED, int(not reason))
     blessing.set_string_custom_property(REASON, reason)
     io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_NOT_BLESSED" if reason else "INFRA_BLESSED"), reason)

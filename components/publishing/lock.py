@@ -1,4 +1,4 @@
-"""One change of a serving directory at a time: a push, a rollback, a clean-up, a pin."""
+"""The lock of a serving directory: one push, rollback, clean-up or pin at a time."""
 
 import os
 from collections.abc import Iterator
@@ -10,20 +10,19 @@ from components.storage.file_systems import is_local
 from data.errors import WorkspaceBusy
 
 LOCK = ".lock"
-#: How long to wait for another change, in seconds; publishing a large model to a slow disk takes a while.
-_PATIENCE = 600.0
+#: Seconds to wait for another change; publishing a large model to a slow disk takes a while.
+_TIMEOUT = 600.0
 
 
 @contextmanager
-def changing(serving_dir: str) -> Iterator[None]:
-    """Holds a serving directory, which is made if absent; readers need no lock.
+def serving_lock(serving_dir: str) -> Iterator[None]:
+    """Holds the lock of a serving directory, which is made if absent; readers do not need it.
 
-    A thread that holds it already may enter again, so that several changes become one.
-
-    An object store has no locks: there, whoever rolls back sees to it that no run is pushing at that moment.
+    A thread that holds the lock may take it again, so that several changes become one. An object store has no locks:
+    there, make sure that no run is pushing while you roll back.
 
     Raises:
-        WorkspaceBusy: Another process or thread did not let go of it within ten minutes.
+        WorkspaceBusy: Another process or thread did not release the lock within ten minutes.
     """
     if not is_local(serving_dir):
         yield
@@ -31,9 +30,9 @@ def changing(serving_dir: str) -> Iterator[None]:
     os.makedirs(serving_dir, exist_ok=True)
     lock = FileLock(os.path.join(serving_dir, LOCK), is_singleton=True)
     try:
-        lock.acquire(timeout=_PATIENCE)
+        lock.acquire(timeout=_TIMEOUT)
     except Timeout:
-        raise WorkspaceBusy(f"{serving_dir}: another process has been changing it for {_PATIENCE:g} s") from None
+        raise WorkspaceBusy(f"{serving_dir}: another process has been changing it for {_TIMEOUT:g} s") from None
     try:
         yield
     finally:

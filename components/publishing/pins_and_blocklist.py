@@ -1,8 +1,8 @@
-"""What an operator says of versions, in two small files beside them.
+"""Pinned versions and blocked models of a serving directory, in two small files beside the versions.
 
-`pins.json` names versions that are never removed, `withdrawn.json` models that were rolled back and are not pushed
-again by themselves. Each file is replaced as a whole. A damaged one stops whoever would act on it: who cannot read
-what is pinned removes nothing.
+`pins.json` names versions that are never removed. `withdrawn.json` is the blocklist: models that were rolled back,
+which the pipeline does not push again. Each file is replaced atomically. A damaged file is an error for whoever would
+act on it: nothing is removed while the pins cannot be read.
 """
 
 import os
@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from components.publishing.lock import changing
+from components.publishing.lock import serving_lock
 from components.storage.atomic import read_small, write_small
 from data.errors import WorkspaceError
 from data.section import first_problem
 
 PINS_FILE = "pins.json"
-WITHDRAWN_FILE = "withdrawn.json"
+BLOCKLIST_FILE = "withdrawn.json"
 
 
 class Pins(BaseModel):
@@ -28,31 +28,32 @@ class Pins(BaseModel):
     versions: list[PositiveInt] = []
 
 
-class Withdrawal(BaseModel):
+class BlockedModel(BaseModel):
     """A model that was rolled back."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_fingerprint: str
-    """As in the record of its version."""
+    """The fingerprint in the record of its version."""
     version: int
-    """Under which it was served."""
+    """The version as which it was served."""
     withdrawn_at: datetime
+    """When it was blocked."""
     reason: str = ""
 
 
-class Withdrawn(BaseModel):
+class Blocklist(BaseModel):
     """The content of `withdrawn.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: list[Withdrawal] = []
+    models: list[BlockedModel] = []
 
 
-_Marks = TypeVar("_Marks", Pins, Withdrawn)
+_Content = TypeVar("_Content", Pins, Blocklist)
 
 
-def _read(serving_dir: str, name: str, kind: type[_Marks]) -> _Marks:
+def _read(serving_dir: str, name: str, kind: type[_Content]) -> _Content:
     path = os.path.join(serving_dir, name)
     content = read_small(path)
     if content is None:
@@ -66,8 +67,8 @@ def _read(serving_dir: str, name: str, kind: type[_Marks]) -> _Marks:
         ) from None
 
 
-def _write(serving_dir: str, name: str, marks: Pins | Withdrawn) -> None:
-    write_small(os.path.join(serving_dir, name), marks.model_dump_json(indent=2).encode())
+def _write(serving_dir: str, name: str, content: Pins | Blocklist) -> None:
+    write_small(os.path.join(serving_dir, name), content.model_dump_json(indent=2).encode())
 
 
 def pinned(serving_dir: str) -> frozenset[int]:
@@ -80,14 +81,14 @@ def pinned(serving_dir: str) -> frozenset[int]:
 
 
 def pin(serving_dir: str, version: int) -> None:
-    """Keeps a version from being removed."""
-    with changing(serving_dir):
+    """Marks a version as one that is never removed."""
+    with serving_lock(serving_dir):
         _write(serving_dir, PINS_FILE, Pins(versions=sorted(pinned(serving_dir) | {version})))
 
 
 def unpin(serving_dir: str, version: int) -> bool:
-    """Lets a version be removed again when its time has come; whether it had been pinned."""
-    with changing(serving_dir):
+    """Removes the mark of a version that is never removed; whether it was pinned."""
+    with serving_lock(serving_dir):
         pins = pinned(serving_dir)
         if version not in pins:
             return False
@@ -95,31 +96,31 @@ def unpin(serving_dir: str, version: int) -> bool:
         return True
 
 
-def withdrawn(serving_dir: str) -> dict[str, Withdrawal]:
-    """Fingerprint -> how the model was withdrawn.
+def blocked(serving_dir: str) -> dict[str, BlockedModel]:
+    """Fingerprint of a model that was rolled back -> its entry in the blocklist.
 
     Raises:
         WorkspaceError: The file is damaged.
     """
-    return {entry.model_fingerprint: entry for entry in _read(serving_dir, WITHDRAWN_FILE, Withdrawn).models}
+    return {entry.model_fingerprint: entry for entry in _read(serving_dir, BLOCKLIST_FILE, Blocklist).models}
 
 
-def withdraw(serving_dir: str, model_fingerprint: str, version: int, reason: str) -> None:
-    """Keeps a model from being pushed again by itself; of one that is withdrawn already, the last word counts."""
-    entry = Withdrawal(
+def block(serving_dir: str, model_fingerprint: str, version: int, reason: str) -> None:
+    """Puts a model on the blocklist, so that the pipeline does not push it again; replaces an earlier entry of it."""
+    entry = BlockedModel(
         model_fingerprint=model_fingerprint, version=version, withdrawn_at=datetime.now(UTC), reason=reason
     )
-    with changing(serving_dir):
-        entries = {**withdrawn(serving_dir), model_fingerprint: entry}
-        _write(serving_dir, WITHDRAWN_FILE, Withdrawn(models=list(entries.values())))
+    with serving_lock(serving_dir):
+        entries = {**blocked(serving_dir), model_fingerprint: entry}
+        _write(serving_dir, BLOCKLIST_FILE, Blocklist(models=list(entries.values())))
 
 
-def readmit(serving_dir: str, model_fingerprint: str) -> bool:
-    """Lets a model be pushed again; whether it had been withdrawn."""
-    with changing(serving_dir):
-        entries = withdrawn(serving_dir)
+def unblock(serving_dir: str, model_fingerprint: str) -> bool:
+    """Takes a model off the blocklist, so that it may be pushed again; whether it was on it."""
+    with serving_lock(serving_dir):
+        entries = blocked(serving_dir)
         if model_fingerprint not in entries:
             return False
         del entries[model_fingerprint]
-        _write(serving_dir, WITHDRAWN_FILE, Withdrawn(models=list(entries.values())))
+        _write(serving_dir, BLOCKLIST_FILE, Blocklist(models=list(entries.values())))
         return True

@@ -1,7 +1,8 @@
-"""ServedModel: the model that is being served now, as the baseline that a candidate must not fall behind.
+"""ServedModel: a copy of the model that is served now, which a candidate is compared with.
 
-One component for every runner: it reads the serving directory itself, so no resolver node and no metadata of
-earlier runs is needed. Where nothing is served yet its output is marked absent, and the Evaluator judges alone.
+It is one component for every runner: it reads the serving directory itself, so that it needs neither a resolver node
+nor the metadata of earlier runs. If nothing is served yet, its output is marked absent, and the candidate is evaluated
+by the floors alone.
 """
 
 import os
@@ -14,43 +15,47 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import path_utils
 
-from components.artifacts import DESTINATION, PUSHED
+from components.artifacts import (
+    COPIED_FIRST_VERSION,
+    COPIED_VERSION,
+    HIGHEST_PUSHED,
+    PRESENT,
+    PUSHED,
+    PUSHED_DESTINATION,
+    SERVED_VERSION,
+)
 from components.code_hash import code_hash
 from components.config import OnLabelChange
 from components.drivers import StateDriver
-from components.publishing import directory as serving_directory
+from components.publishing.directory import EXTRA, ModelVersion, model_fingerprint, served, state
+from components.storage.trees import copy_tree
 from data.errors import DataError, WorkspaceError
 from data.labels import LabelMap
 
-PRESENT = "present"
-VERSION = "version"
-FIRST_VERSION = "first_version"
+#: Execution property: what is served, and the last push. `HIGHEST_PUSHED` is another one.
 FINGERPRINT = "served_fingerprint"
-HIGHEST = "highest_pushed_version"
-#: What was served when the run looked, comparable or not; 0 is none.
-SERVED = "served_version"
 
 
 class Driver(StateDriver):
     """Makes the cache key depend on what is being served, and on what was pushed last.
 
-    By the former alone, a serving directory from which a version was removed by hand would look as it did before that
-    version: the ModelPusher would be taken from the cache, and nothing would come in its place.
+    If it depended on what is served alone, a serving directory from which a version was removed by hand would look as
+    it did before that version: ModelPusher would be taken from the cache, and nothing would replace the version.
     """
 
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
         """Version and content of the served model, the last push, and the highest version that was ever pushed."""
         serving_dir = exec_properties["serving_dir"]
-        state, records = serving_directory.state(serving_dir), self._records(serving_dir)
+        fingerprint, records = state(serving_dir), self._records(serving_dir)
         push = max((artifact.id for artifact in records if artifact.custom_properties[PUSHED].int_value), default=0)
         highest = max((int(os.path.basename(_destination(artifact))) for artifact in records), default=0)
-        return {FINGERPRINT: f"{state},after push {push}" if push else state, HIGHEST: str(highest)}
+        return {FINGERPRINT: f"{fingerprint},after push {push}" if push else fingerprint, HIGHEST_PUSHED: str(highest)}
 
     def _records(self, serving_dir: str) -> list[metadata_store_pb2.Artifact]:
-        """What ML Metadata know of versions in a serving directory: that they were pushed, or found to be served.
+        """The PushedModel artifacts in ML Metadata of versions that were pushed to a serving directory or served there.
 
-        None on Kubeflow, which does without: there nothing is cached of the ModelPusher (`pipeline.kubeflow.compiler`),
-        and versions are counted by what is in the serving directory.
+        There are none on Kubeflow, which does not need them: ModelPusher is never taken from the cache there
+        (`pipeline.kubeflow.compiler`), and new version numbers depend on the serving directory alone.
         """
         if self._mlmd_connection is None:
             return []
@@ -60,30 +65,30 @@ class Driver(StateDriver):
 
 
 def _destination(pushed: metadata_store_pb2.Artifact) -> str:
-    path: str = pushed.custom_properties[DESTINATION].string_value
+    path: str = pushed.custom_properties[PUSHED_DESTINATION].string_value
     return path
 
 
-def comparable(served: serving_directory.Published, labels: LabelMap, on_label_change: OnLabelChange) -> bool:
+def comparable(version: ModelVersion, labels: LabelMap, on_label_change: OnLabelChange) -> bool:
     """Whether a candidate with `labels` may be compared with the served model.
 
     Raises:
         DataError: The class names differ and `on_label_change` is "refuse".
     """
     names = list(labels.names)
-    if served.record.class_names == names:
+    if version.record.class_names == names:
         return True
     if on_label_change == "floor":
         return False
     raise DataError(
-        f"{served.path}: the served model knows the classes {served.record.class_names}, this run's label map has "
-        f"{names}: their scores cannot be compared. Set evaluation.on_label_change=floor to judge the new model by "
+        f"{version.path}: the served model has the classes {version.record.class_names}, but this run's label map has "
+        f"{names}: their scores cannot be compared. Set evaluation.on_label_change=floor to evaluate the new model by "
         "evaluation.min_mean_iou alone, or push to another model name (push.model_name)"
     )
 
 
 class Executor(base_executor.BaseExecutor):
-    """Copies the served model into the output artifact, so that later clean-ups cannot take it from the lineage."""
+    """Copies the served model into the output artifact, where no later clean-up of the serving directory removes it."""
 
     def Do(
         self,
@@ -93,30 +98,30 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Called by TFX."""
         model = artifact_utils.get_single_instance(output_dict["model"])
-        served = serving_directory.served(exec_properties["serving_dir"])
+        version = served(exec_properties["serving_dir"])
         labels = LabelMap.model_validate_json(exec_properties["label_map"])
-        present = served is not None and comparable(served, labels, exec_properties["on_label_change"])
-        copy_served(served if present else None, model)
-        model.set_int_custom_property(SERVED, served.version if served else 0)
-        model.set_int_custom_property(HIGHEST, int(exec_properties[HIGHEST]))
+        present = version is not None and comparable(version, labels, exec_properties["on_label_change"])
+        copy_version(version if present else None, model)
+        model.set_int_custom_property(SERVED_VERSION, version.version if version else 0)
+        model.set_int_custom_property(HIGHEST_PUSHED, int(exec_properties[HIGHEST_PUSHED]))
 
 
-def copy_served(served: serving_directory.Published | None, model: types.Artifact) -> None:
-    """Fills a Model artifact with a served version; None marks it as absent.
+def copy_version(version: ModelVersion | None, model: types.Artifact) -> None:
+    """Copies a version into a Model artifact; None marks the artifact as absent.
 
     Raises:
-        WorkspaceError: What is served is not what was published.
+        WorkspaceError: The version's files are not those that were published.
     """
-    model.set_int_custom_property(PRESENT, int(served is not None))
-    if served is not None:
-        model.set_int_custom_property(VERSION, served.version)
-        model.set_int_custom_property(FIRST_VERSION, served.record.first_version)
-        # Without what was pushed beside the model: it is not compared, and some of it holds test pictures.
+    model.set_int_custom_property(PRESENT, int(version is not None))
+    if version is not None:
+        model.set_int_custom_property(COPIED_VERSION, version.version)
+        model.set_int_custom_property(COPIED_FIRST_VERSION, version.record.first_version)
+        # Files that were pushed beside the model stay behind: they are not compared, and some hold test images.
         target = path_utils.serving_model_dir(model.uri)
-        serving_directory.copy_tree(served.path, target, but=serving_directory.EXTRA)
-        if serving_directory.model_fingerprint(target) != served.record.model_fingerprint:
+        copy_tree(version.path, target, exclude=(EXTRA,))
+        if model_fingerprint(target) != version.record.model_fingerprint:
             raise WorkspaceError(
-                f"{served.path}: the files of served version {served.version} are not those that were published; "
+                f"{version.path}: the files of served version {version.version} are not those that were published; "
                 "restore them, remove the folder, or go back to another version with `local_runner.py rollback`"
             )
 
@@ -130,7 +135,7 @@ class ServedModelSpec(ComponentSpec):
         "on_label_change": ExecutionParameter(type=str),
         "code_hash": ExecutionParameter(type=str),
         FINGERPRINT: ExecutionParameter(type=str, optional=True),
-        HIGHEST: ExecutionParameter(type=str, optional=True),
+        HIGHEST_PUSHED: ExecutionParameter(type=str, optional=True),
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
@@ -161,6 +166,6 @@ class ServedModel(base_component.BaseComponent):
         )
 
 
-def is_present(baseline: types.Artifact) -> bool:
-    """Whether a copy of the served model holds one."""
-    return bool(baseline.get_int_custom_property(PRESENT))
+def is_present(served_model: types.Artifact) -> bool:
+    """Whether an artifact of `copy_version` holds a model."""
+    return bool(served_model.get_int_custom_property(PRESENT))

@@ -1,8 +1,8 @@
-"""What was made of each span, kept from run to run, so that an unchanged span is ingested once.
+"""The cache of ingested spans, kept from run to run, so that an unchanged span is ingested once.
 
-`<root>/<key>/<attempt>/` holds the files, `<root>/<key>/COMPLETE` names the attempt that is whole, with the sizes of
-its files. `COMPLETE` is written last and at once, on a disk as on an object store; whatever it does not name is no
-result. A process that is killed leaves an attempt that nobody reads and that the next `keep_only` removes.
+`<root>/<key>/<attempt>/` holds the files, `<root>/<key>/COMPLETE` names the attempt that is complete, with the sizes of
+its files. `COMPLETE` is written last and atomically, on a disk as on an object store; whatever it does not name is not
+a result. A process that is killed leaves an attempt that nobody reads and that the next `keep_only` removes.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from components.storage.atomic import create, flush, read_small, write_small
 from components.storage.file_systems import file_system, is_local
+from components.storage.trees import remove_tree
 
 COMPLETE = "COMPLETE"
 
@@ -30,7 +31,7 @@ class SpanCache:
         self._files = file_system(root)
 
     def find(self, key: str) -> str | None:
-        """The folder of a whole result; None where there is none, or where a file of it is missing or cut short."""
+        """The folder of a complete result; None if there is none, or if a file of it is missing or truncated."""
         record = read_small(self._at(key, COMPLETE))
         if record is None:
             return None
@@ -43,7 +44,7 @@ class SpanCache:
         return self._at(key, uuid.uuid4().hex)
 
     def complete(self, key: str, folder: str) -> None:
-        """Declares what is in an attempt's folder to be the result."""
+        """Makes what is in an attempt's folder the result."""
         sizes = self._sizes(folder)
         if is_local(folder):
             for name in sizes:
@@ -52,15 +53,15 @@ class SpanCache:
         write_small(self._at(key, COMPLETE), json.dumps(record).encode())
 
     def keep_only(self, keys: Collection[str]) -> None:
-        """Removes all other results, and attempts that came to nothing."""
+        """Removes all other results, and attempts that were not completed."""
         for key in list(self._files.list(self._root)):
             whole = self.find(key) if key in keys else None
             if whole is None:
-                _remove(self._at(key))
+                remove_tree(self._at(key))
                 continue
             for name in list(self._files.list(self._at(key))):
                 if name not in (COMPLETE, os.path.basename(whole)):
-                    _remove(self._at(key, name))
+                    remove_tree(self._at(key, name))
 
     def _at(self, *names: str) -> str:
         return self._files.join(self._root, *names)
@@ -70,7 +71,7 @@ class SpanCache:
 
 
 def place(source: str, target: str) -> None:
-    """Puts a finished file where a stage wants it: as a second name where both are on one disk, else as a copy."""
+    """Puts a finished file where a stage wants it: as a hard link if both are on one disk, otherwise as a copy."""
     if is_local(source) and is_local(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
@@ -85,16 +86,16 @@ def place(source: str, target: str) -> None:
 
 
 def copy_folder(source: str, target: str) -> None:
-    """Copies a dataset: all files below a folder, those behind links as files, and empty folders.
+    """Copies a dataset: all files below a folder, files behind links as files, and empty folders.
 
-    What cannot be read stays behind: whoever reads the copy finds it missing, and so as bad as it was. Copies of what
-    this project wrote, which has none of this, are `components.publishing.directory.copy_tree`'s.
+    What cannot be read is not copied: whoever reads the copy finds it missing, which is as bad as it was before.
+    Folders that this project wrote have none of this; `components.storage.trees.copy_tree` copies them.
     """
     files = file_system(source)
     for name in _names_below(source):
         try:
             reader = files.open(files.join(source, name))
-        except (FileNotFoundError, PermissionError):  # A link that leads nowhere, or nobody's business.
+        except (FileNotFoundError, PermissionError):  # A link that leads nowhere, or a file that may not be read.
             continue
         with reader, create(os.path.join(target, name)) as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
@@ -110,15 +111,3 @@ def _names_below(folder: str) -> Iterator[str]:
         return
     for parent, _, names in os.walk(folder, followlinks=True):
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in names)
-
-
-def _remove(path: str) -> None:
-    if is_local(path):
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        else:
-            os.remove(path)
-        return
-    from components.storage.beam_files import BeamFiles  # takes seconds
-
-    BeamFiles().delete(path + "/")

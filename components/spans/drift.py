@@ -1,6 +1,6 @@
-"""SpanDrift: measures how the newest span differs from those before it. `StrictExampleValidator` judges it.
+"""SpanDrift: measures how the newest span differs from those before it. `StrictExampleValidator` acts on it.
 
-Measuring and judging are apart, so that the numbers of a span that stops a run are there for its report.
+Two stages measure and decide, so that the measurements of a span that stops a run are there for its report.
 """
 
 import os
@@ -17,9 +17,9 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from components.artifacts import Drift, Spans
 from components.config import DriftConfig
 from components.function_component import function_component
-from components.spans.records import WindowRecord, read_pictures, read_window
-from components.storage.atomic import create
-from components.storage.file_systems import file_system
+from components.spans.records import WindowRecord, read_columns, read_window
+from components.storage.atomic import write_small
+from components.storage.file_systems import read_file
 from data import features
 from data.labels import LabelMap
 from data.masks import UNKNOWN_LABEL
@@ -30,7 +30,7 @@ STATISTICS_FILE = "statistics.pb"
 JENSEN_SHANNON = "Jensen-Shannon divergence"
 L_INFINITY = "L-infinity distance"
 
-#: The columns of the frame by which TFDV compares class frequencies: a class, and how much it weighs.
+#: The columns of the frame from which TFDV computes class frequencies: a class, and its weight in pixels.
 CLASS, PIXELS = "class", "pixels"
 
 #: Column -> field of `DriftConfig` with its threshold.
@@ -45,17 +45,17 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class Column(BaseModel):
-    """How a scalar column is spread over the images of a span."""
+    """The distribution of a scalar column over the images of a span."""
 
     model_config = ConfigDict(frozen=True)
 
     mean: float
     quantiles: tuple[float, ...]
-    """At `QUANTILES`."""
+    """The values at `QUANTILES`."""
 
 
 class SpanSummary(BaseModel):
-    """One span in numbers."""
+    """The statistics of one span."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,7 +67,7 @@ class SpanSummary(BaseModel):
     class_shares: dict[str, float]
     """Class -> share of the labelled pixels."""
     class_images: dict[str, float]
-    """Class -> share of the images that have it."""
+    """Class -> share of the images that have a pixel of it."""
     columns: dict[str, Column]
 
 
@@ -77,7 +77,7 @@ class Comparison(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     column: str
-    """Of the examples; `class` for the class frequencies."""
+    """A column of the examples; `class` for the class frequencies."""
     measure: str
     value: float
     threshold: float
@@ -96,13 +96,12 @@ class DriftRecord(BaseModel):
     comparisons: list[Comparison]
     """Empty where there are too few images, or nothing to compare with."""
     findings: list[str]
-    """What is wrong, a line each."""
+    """What is wrong with the newest span, a line each."""
 
 
 def read_drift(drift_uri: str) -> DriftRecord:
     """The record in a `Drift` artifact."""
-    with file_system(drift_uri).open(os.path.join(drift_uri, DRIFT_FILE)) as file:
-        return DriftRecord.model_validate_json(file.read())
+    return DriftRecord.model_validate_json(read_file(os.path.join(drift_uri, DRIFT_FILE)))
 
 
 def class_pixels(images: pd.DataFrame, class_names: tuple[str, ...]) -> "pd.Series[int]":
@@ -121,33 +120,34 @@ def statistics(
 
 
 def scalar_statistics(images: pd.DataFrame, name: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """TFDV's statistics of the columns that are compared."""
+    """TFDV's statistics of the scalar columns that are compared."""
     return statistics(images[list(THRESHOLDS)], name)
 
 
-def class_statistics(pixels: "pd.Series[int]", name: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-    """TFDV's statistics of one column, the class of a pixel."""
-    frame = pd.DataFrame({CLASS: list(pixels.index), PIXELS: pixels.to_numpy(float)})
-    return statistics(frame, name, weight=PIXELS)
+def class_distances(
+    newest: pd.DataFrame, older: pd.DataFrame, class_names: tuple[str, ...], config: DriftConfig
+) -> Iterator[Comparison]:
+    """The distance between the class frequencies of two sets of images, which TFDV sees as one column of pixels."""
+    schema = schema_pb2.Schema()
+    feature = schema.feature.add(name=CLASS, type=schema_pb2.BYTES)
+    feature.drift_comparator.infinity_norm.threshold = config.class_frequencies
+    schema.feature.add(name=PIXELS, type=schema_pb2.FLOAT)
+    made = []
+    for images in (newest, older):
+        pixels = class_pixels(images, class_names)
+        frame = pd.DataFrame({CLASS: list(pixels.index), PIXELS: pixels.to_numpy(float)})
+        made.append(statistics(frame, "", weight=PIXELS))
+    return measured(schema, *made)
 
 
-def scalar_schema(config: DriftConfig) -> schema_pb2.Schema:
-    """Thresholds of the scalar columns."""
+def scalar_distances(newest: pd.DataFrame, older: pd.DataFrame, config: DriftConfig) -> Iterator[Comparison]:
+    """The distances between the scalar columns of two sets of images."""
     schema = schema_pb2.Schema()
     for column, field in THRESHOLDS.items():
         kind = schema_pb2.INT if column in (features.HEIGHT, features.WIDTH) else schema_pb2.FLOAT
         feature = schema.feature.add(name=column, type=kind)
         feature.drift_comparator.jensen_shannon_divergence.threshold = getattr(config, field)
-    return schema
-
-
-def class_schema(config: DriftConfig) -> schema_pb2.Schema:
-    """The threshold of the class frequencies."""
-    schema = schema_pb2.Schema()
-    feature = schema.feature.add(name=CLASS, type=schema_pb2.BYTES)
-    feature.drift_comparator.infinity_norm.threshold = config.class_frequencies
-    schema.feature.add(name=PIXELS, type=schema_pb2.FLOAT)
-    return schema
+    return measured(schema, scalar_statistics(newest, ""), scalar_statistics(older, ""))
 
 
 def measured(
@@ -166,22 +166,10 @@ def measured(
             )
 
 
-def compare(
-    newest: pd.DataFrame, older: pd.DataFrame, class_names: tuple[str, ...], config: DriftConfig
-) -> list[Comparison]:
-    """All distances between the images of the newest span and those of the spans before."""
-    if min(len(newest), len(older)) < config.min_images:
-        return []
-    pixels = [class_pixels(images, class_names) for images in (newest, older)]
-    new_class, old_class = (class_statistics(counts, "") for counts in pixels)
-    scalars = measured(scalar_schema(config), scalar_statistics(newest, ""), scalar_statistics(older, ""))
-    return [*measured(class_schema(config), new_class, old_class), *scalars]
-
-
 def vanished(
     newest: pd.DataFrame, older: pd.DataFrame, class_names: tuple[str, ...], config: DriftConfig
 ) -> Iterator[str]:
-    """Names the classes that the newest span lacks, though that many images should hold one of them by chance."""
+    """Says which classes the newest span lacks although so many images should contain one by chance."""
     for name in class_names:
         column = features.pixels_key(name)
         share = float((older[column] > 0).mean())
@@ -224,7 +212,7 @@ def findings(
 def summarize_span(
     name: str, number: int, version: int, bad: int, images: pd.DataFrame, class_names: tuple[str, ...]
 ) -> SpanSummary:
-    """A span in numbers, for tables and plots."""
+    """The statistics of a span, for tables and plots."""
     pixels = class_pixels(images, class_names)
     return SpanSummary(
         name=name,
@@ -253,13 +241,15 @@ def measure_drift(
         record: The spans of the run.
         images: Name of a span -> scalar columns of its images.
         class_names: In the order of their ids.
-        config: What is too much.
+        config: The largest differences that are allowed.
     """
     newest, older = record.newest, record.older
-    comparisons = []
+    comparisons: list[Comparison] = []
     if older:
         before = pd.concat([images[span.name] for span in older])
-        comparisons = compare(images[newest.name], before, class_names, config)
+        if min(len(images[newest.name]), len(before)) >= config.min_images:
+            comparisons += class_distances(images[newest.name], before, class_names, config)
+            comparisons += scalar_distances(images[newest.name], before, config)
     return DriftRecord(
         newest=newest.name,
         compared_with=[span.name for span in older],
@@ -280,9 +270,9 @@ def SpanDrift(
     label_map: Parameter[str],
     code_hash: Parameter[str],
 ) -> None:
-    """Writes a `Drift` artifact; `config` and `label_map` are the JSON of section `validation.drift` and of the map."""
+    """Writes a `Drift` artifact; `config` and `label_map` are the JSON of `validation.drift` and of the label map."""
     record = read_window(spans.uri)
-    images = {span.name: read_pictures(spans.uri, span) for span in [*record.older, record.newest]}
+    images = {span.name: read_columns(spans.uri, span) for span in [*record.older, record.newest]}
     made = measure_drift(
         record, images, LabelMap.model_validate_json(label_map).names, DriftConfig.model_validate_json(config)
     )
@@ -296,5 +286,4 @@ def SpanDrift(
         STATISTICS_FILE: listed.SerializeToString(deterministic=True),
     }
     for name, content in files.items():
-        with create(os.path.join(drift.uri, name)) as file:
-            file.write(content)
+        write_small(os.path.join(drift.uri, name), content)

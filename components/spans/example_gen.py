@@ -1,7 +1,7 @@
 """WindowExampleGen: ImageExampleGen for data that arrive in spans. A window of spans becomes one set of examples.
 
 Each span is ingested by itself, once, into the cache of `components.spans.cache`; a run puts together what it needs
-of it. So a window costs what is new in it, and a run that is killed loses one span's work at most.
+of it. So a window costs only what is new in it, and a run that is killed loses one span's work at most.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components.artifacts import Quarantine, Spans
 from components.code_hash import code_hash
 from components.drivers import StateDriver
-from components.ingest.example_gen import check_splits
+from components.ingest.quarantine import check_splits
 from components.spans.cache import SpanCache, place
-from components.spans.fixed_test_set import FixedEvaluation
+from components.spans.fixed_test_set import FixedTestSet
 from components.spans.ingest import Ingester, RunSpans, ingest_all
 from components.spans.merge import Merge, put_together
-from components.spans.records import PICTURES, WINDOW_FILE, WindowRecord, pictures_file
+from components.spans.records import COLUMNS, WINDOW_FILE, WindowRecord, columns_file
 from components.spans.state import WindowState, left_out, window_state
-from components.storage.atomic import create
+from components.storage.atomic import write_small
 from data.console import terminal
 from data.dataset import DataConfig
 from data.layouts.base import SPLITS
@@ -36,7 +36,7 @@ SPANS_STATE = "spans_state"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Forgets what is not needed, ingests what is new, and puts the window together."""
+    """Removes what is not needed from the cache, ingests what is new, and puts the window together."""
 
     def Do(
         self,
@@ -51,11 +51,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         quarantine = artifact_utils.get_single_uri(output_dict["quarantine"])
         cache = SpanCache(os.path.join(ingested, "spans"))
-        fixed = FixedEvaluation(config.path, ingested) if config.test_set == "fixed" else None
-        judge = fixed.copy() if fixed else None
-        ingester = Ingester(cache, config, exec_properties["code_hash"], self._make_beam_pipeline, judge)
+        fixed = FixedTestSet(config.path, ingested) if config.test_set == "fixed" else None
+        test_copy = fixed.copy() if fixed else None
+        ingester = Ingester(cache, config, exec_properties["code_hash"], self._make_beam_pipeline, test_copy)
 
-        # First of all, so that runs that fail night after night do not fill the disk either.
+        # This comes first, so that runs that fail night after night do not fill the disk.
         cache.keep_only({ingester.key(span) for span in state.all})
         spans = ingest_all(ingester, state, config)
         merge = put_together(spans, config.spans.replay, examples.uri, quarantine)
@@ -68,7 +68,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 def window_record(spans: RunSpans, merge: Merge, without: dict[str, str]) -> WindowRecord:
-    """What the run says of its spans, and of those that were left out from the start."""
+    """The record of the run's spans, and of those that were left out from the start."""
     return WindowRecord(
         spans=[
             source.record(
@@ -83,7 +83,7 @@ def window_record(spans: RunSpans, merge: Merge, without: dict[str, str]) -> Win
 
 
 def describe_examples(examples: types.Artifact, record: WindowRecord, state: str) -> None:
-    """Records on the artifact what the examples are made of."""
+    """Records on the artifact which spans the examples are made of."""
     examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
     examples.span = record.newest.number
     examples.version = record.newest.version
@@ -95,13 +95,12 @@ def describe_examples(examples: types.Artifact, record: WindowRecord, state: str
 def write_record(record: WindowRecord, spans: RunSpans, spans_uri: str) -> None:
     """Fills the `Spans` artifact."""
     for source in (*spans.reference, *spans.window):
-        place(os.path.join(source.folder, f"{PICTURES}.parquet"), pictures_file(spans_uri, source.span))
-    with create(os.path.join(spans_uri, WINDOW_FILE)) as file:
-        file.write(record.model_dump_json(indent=2).encode())
+        place(os.path.join(source.folder, f"{COLUMNS}.parquet"), columns_file(spans_uri, source.span))
+    write_small(os.path.join(spans_uri, WINDOW_FILE), record.model_dump_json(indent=2).encode())
 
 
 class Driver(StateDriver):
-    """Makes the cache key depend on which spans there are, and on what is in those that are taken."""
+    """Makes the cache key depend on which spans there are, and on the content of those that are taken."""
 
     def state(self, exec_properties: dict[str, Any]) -> dict[str, str]:
         """The JSON of a `WindowState`."""

@@ -1,8 +1,8 @@
-"""What is fixed to judge: the first span as it was in the first run on its pattern.
+"""The fixed test set: the first span as it was in the first run on its pattern.
 
 `<ingested>/evaluation.json` names it, and `<ingested>/evaluation/` has a copy of its files, from which it is ingested
-anew whenever settings or code change, whatever has become of the span. Its records alone would not do: those of other
-settings cannot be made from them.
+again whenever settings or code change, whatever has become of the span. A copy of its records would not be enough:
+records for other settings cannot be made from them.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ EVALUATION_FILE = "evaluation.json"
 COPIES = "evaluation"
 
 
-class FixedEvaluation:
-    """The span that judges, and its copy.
+class FixedTestSet:
+    """The span that is the test set, and its copy.
 
     Args of the constructor:
-        path: The pattern of the spans; another one has another first span.
+        path: The pattern of the spans; a different pattern has a different first span.
         ingested: Folder or URI of what is kept from run to run.
     """
 
@@ -34,18 +34,18 @@ class FixedEvaluation:
         self._copies = SpanCache(os.path.join(ingested, COPIES))
 
     def span(self) -> SpanState | None:
-        """What was fixed in the first run on this pattern; None before it.
+        """The span that was fixed in the first run on this pattern; None before it.
 
         Raises:
-            DataError: it can no longer be had, as it was, from anywhere.
+            DataError: Neither the copy nor the span itself is what it was.
         """
         span = self._named()
         if span is None or self._copies.find(_key(span)) or _is_unchanged(span):
             return span
         raise DataError(
-            f"the copy of span {span.name}, whose test images were fixed to judge, is gone or damaged, and "
-            f"{span.folder} is not what it was then: restore either of them, name what judges in data.test_set, or "
-            f"remove {self._file}, so that from now on the first span as it is now judges"
+            f"the copy of span {span.name}, whose test images are the fixed test set, is gone or damaged, and "
+            f"{span.folder} is not what it was then: restore one of them, name another test set in data.test_set, or "
+            f"remove {self._file}, so that from now on the first span as it is now is the test set"
         )
 
     def copy(self) -> str | None:
@@ -54,10 +54,10 @@ class FixedEvaluation:
         return self._copies.find(_key(span)) if span else None
 
     def fix(self, span: SpanState) -> None:
-        """Lets a span judge from now on. Where it does already, a copy that is gone is made anew.
+        """Makes a span the test set from now on. If it already is, a copy that is gone is made again.
 
         Raises:
-            IncompleteDataError: the span has changed meanwhile.
+            IncompleteDataError: The span has changed meanwhile.
         """
         named, key = self._named(), _key(span)
         if named == span and self._copies.find(key):
@@ -66,7 +66,7 @@ class FixedEvaluation:
         folder = self._copies.attempt(key)
         copy_folder(span.folder, folder)
         if not _is_unchanged(span):
-            raise IncompleteDataError(f"{span.folder} changed while it was copied, to judge from now on; run again")
+            raise IncompleteDataError(f"{span.folder} changed while it was copied to be the fixed test set; run again")
         self._copies.complete(key, folder)
         write_small(self._file, json.dumps({"path": self._path, "span": span.model_dump()}).encode())
         self._copies.keep_only({key})

@@ -1,4 +1,4 @@
-"""What is made of one span, once: its records, its manifest, its scalar columns, and what is bad in it."""
+"""Ingests one span, once: its records, their manifest, the scalar columns, and what is quarantined."""
 
 import hashlib
 import json
@@ -10,11 +10,13 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import tensorflow as tf
 
-from components.ingest.example_gen import LabelledImages, check_bad, read_bad, read_counts, reason_kind, write_examples
+from components.ingest.example_gen import LabelledImages
+from components.ingest.examples import write_examples
+from components.ingest.quarantine import check_bad, read_bad, read_counts, reason_kind, write_quarantine
+from components.ingest.sample_images import scalar_columns
 from components.spans.cache import SpanCache
-from components.spans.records import PICTURES, Role, SpanRecord, SpanState
+from components.spans.records import COLUMNS, Role, SpanRecord, SpanState
 from components.spans.state import WindowState
 from components.storage.file_systems import file_system
 from components.storage.fingerprint import fingerprint
@@ -27,13 +29,13 @@ from data.manifest import ImageFile, read_manifest
 from data.masks import UNKNOWN_LABEL
 from data.spans import SpansConfig, is_empty
 
-#: Where a result of the cache has what is in the `Quarantine` artifact.
+#: The folder, in a result of the cache, with what a `Quarantine` artifact holds.
 QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """A span in the cache."""
+    """A span in the cache, and its role in the run."""
 
     span: SpanState
     role: Role
@@ -42,7 +44,7 @@ class Ingested:
 
     @property
     def quarantine(self) -> str:
-        """The folder of what was set aside, and of the counts."""
+        """The folder of the quarantined images' reasons, and of the counts."""
         return os.path.join(self.folder, QUARANTINE)
 
     @cached_property
@@ -51,11 +53,11 @@ class Ingested:
         return read_counts(self.quarantine)
 
     def images(self) -> Iterator[ImageFile]:
-        """Its good images, in the order of their digests."""
+        """The good images of the span, in the order of their digests."""
         return read_manifest(self.folder, file_system(self.folder))
 
     def record(self, dropped: int, replayed: int) -> SpanRecord:
-        """What `Spans` says of it."""
+        """The span as the `Spans` artifact records it."""
         return SpanRecord(
             **self.span.model_dump(),
             role=self.role,
@@ -76,25 +78,25 @@ class Ingested:
 
 @dataclass(frozen=True)
 class RunSpans:
-    """The spans of a run, each as far as it can be used."""
+    """The spans of a run that can be used."""
 
     evaluation: Ingested | None
-    """What judges; None: the window."""
+    """The test set; None: the test splits of the window are."""
     replay: list[Ingested]
     reference: list[Ingested]
     window: list[Ingested]
     """Never empty."""
     skipped: dict[str, str]
-    """Why spans were left out."""
+    """Name of a span that was left out -> the reason."""
 
     @property
     def all(self) -> list[Ingested]:
-        """Every one, in the order of `WindowRecord.spans`."""
+        """All spans, in the order of `WindowRecord.spans`."""
         return [*([self.evaluation] if self.evaluation else []), *self.replay, *self.reference, *self.window]
 
     @property
     def newest(self) -> Ingested:
-        """The last one of the window."""
+        """The last span of the window."""
         return self.window[-1]
 
 
@@ -104,9 +106,9 @@ class Ingester:
     Args of the constructor:
         cache: Where to look and to write.
         config: The `data` section.
-        code_hash: Of the code that ingests.
-        make_pipeline: Gives a Beam pipeline.
-        judge: Folder of the copy of what is fixed to judge; None: that is read where it lies.
+        code_hash: Hash of the code that ingests.
+        make_pipeline: Makes a Beam pipeline.
+        test_copy: Folder with the copy of the fixed test set; None: the test set is read where it lies.
     """
 
     def __init__(
@@ -115,40 +117,40 @@ class Ingester:
         config: DataConfig,
         code_hash: str,
         make_pipeline: Callable[[], Any],
-        judge: str | None = None,
+        test_copy: str | None = None,
     ):
         self._cache = cache
         self._config = config
         self._code_hash = code_hash
         self._make_pipeline = make_pipeline
-        self._judge = judge
+        self._test_copy = test_copy
         self._new: set[str] = set()
 
     def ingest(self, span: SpanState, role: Role) -> Ingested:
-        """The records of a span.
+        """Ingests a span, or finds it in the cache.
 
         Raises:
-            DataError: the span is empty, too much of it is bad, or it is not what it was when the run began.
+            DataError: The span is empty, too much of it is bad, or it has changed since the run began.
         """
         key = self.key(span)
         folder = self._cache.find(key)
         if folder is None:
-            source = (self._judge if role == "evaluation" else None) or span.folder
+            source = (self._test_copy if role == "evaluation" else None) or span.folder
             folder = self._ingest(span, source, key)
             self._new.add(key)
         check_bad(os.path.join(folder, QUARANTINE), self._span_config(span))
         return Ingested(span, role, folder, cached=key not in self._new)
 
     def key(self, span: SpanState) -> str:
-        """Where the cache keeps a span; changes with its content, with what is read of it, and with the code."""
+        """The span's key in the cache; it changes with the span's content, with the settings, and with the code."""
         settings = self._span_config(span).model_dump(mode="json", exclude={"path", "max_bad_fraction"})
         content = json.dumps([span.name, span.fingerprint, self._code_hash, settings], sort_keys=True)
         return f"{span.slug}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def _span_config(self, span: SpanState) -> DataConfig:
         plain: dict[str, Any] = {"path": span.folder, "spans": SpansConfig(), "test_set": "fixed"}
-        if span.apart:
-            plain |= {"val_fraction": 0.0, "test_fraction": 1.0}  # Where it is not divided, all of it judges.
+        if span.is_separate:
+            plain |= {"val_fraction": 0.0, "test_fraction": 1.0}  # Unless it has splits, all of it is test images.
         return self._config.model_copy(update=plain)
 
     def _ingest(self, span: SpanState, source: str, key: str) -> str:
@@ -157,32 +159,33 @@ class Ingester:
         folder = self._cache.attempt(key)
         try:
             if is_empty(source, file_system(source)):
-                raise DataError(f"span {span.name} is empty: {source} holds no picture")
+                raise DataError(f"span {span.name} is empty: {source} holds no image")
             with self._make_pipeline() as pipeline:
                 outputs = pipeline | "LabelledImages" >> LabelledImages(config, prefix=f"{span.name}/")
-                write_examples(outputs, folder, os.path.join(folder, QUARANTINE))
-                write_pictures(outputs, os.path.join(folder, PICTURES), config.label_map)
+                write_examples(outputs, folder)
+                write_quarantine(outputs, os.path.join(folder, QUARANTINE))
+                write_columns(outputs, os.path.join(folder, COLUMNS), config.label_map)
         finally:
-            self._check_unchanged(span, source)  # Whatever went wrong with a span that has changed, that is why.
+            self._check_unchanged(span, source)  # If the span has changed, that is the cause of any other error.
         self._cache.complete(key, folder)
         return folder
 
     def _check_unchanged(self, span: SpanState, source: str) -> None:
         if source == span.folder and fingerprint(source, file_system(source)) != span.fingerprint:
             raise IncompleteDataError(
-                f"{source} is not what it was when it was first looked at: files came, went or changed; if it is still "
+                f"{source} is not what it was when the run began: files were added, removed or changed; if it is still "
                 "being copied, run again afterwards"
             )
 
 
 def ingest_all(ingester: Ingester, state: WindowState, config: DataConfig) -> RunSpans:
-    """All spans of a run, from the cache or anew.
+    """Ingests all spans of a run that are not in the cache.
 
-    A bad span stops the run if it judges, or if the window has it; one before the window is left out.
+    A bad span stops the run if it is the test set or in the window; one before the window is left out.
 
     Raises:
-        DataError: a span that judges is bad; one of the window is, and data.spans.on_incomplete is "stop"; or no span
-            of the window is left.
+        DataError: The test set is bad; a span of the window is, and data.spans.on_incomplete is "stop"; or no span of
+            the window is left.
     """
     skipped: dict[str, str] = {}
 
@@ -205,7 +208,7 @@ def ingest_all(ingester: Ingester, state: WindowState, config: DataConfig) -> Ru
     return RunSpans(evaluation, usable(state.replay, "replay", stop=False), reference, window, skipped)
 
 
-def write_pictures(outputs: Any, path: str, labels: LabelMap | None) -> None:
+def write_columns(outputs: Any, path: str, labels: LabelMap | None) -> None:
     """Writes the scalar columns of all good images to `<path>.parquet`, a row each."""
     if labels is None:
         raise DataError("the label map of data that come in spans is not resolved")
@@ -213,7 +216,7 @@ def write_pictures(outputs: Any, path: str, labels: LabelMap | None) -> None:
     floats = (features.BRIGHTNESS, features.CONTRAST, features.VOID_FRACTION)
     kinds = {features.SOURCE: pa.string(), **dict.fromkeys(floats, pa.float32())}
     schema = pa.schema([("split", pa.string()), *((key, kinds.get(key, pa.int64())) for key in keys)])
-    rows = [outputs[split] | f"Row[{split}]" >> beam.Map(picture_row, split=split, keys=keys) for split in SPLITS]
+    rows = [outputs[split] | f"Row[{split}]" >> beam.Map(_row, split=split, keys=keys) for split in SPLITS]
     _ = (
         rows
         | "AllRows" >> beam.Flatten()
@@ -222,11 +225,6 @@ def write_pictures(outputs: Any, path: str, labels: LabelMap | None) -> None:
     )
 
 
-def picture_row(serialized: bytes, split: str, keys: list[str]) -> dict[str, Any]:
-    """The scalar columns of an example, and its split."""
-    values = tf.train.Example.FromString(serialized).features.feature
-    row: dict[str, Any] = {"split": split}
-    for key in keys:
-        (value,) = getattr(values[key], values[key].WhichOneof("kind")).value
-        row[key] = value.decode() if isinstance(value, bytes) else value
-    return row
+def _row(serialized: bytes, split: str, keys: list[str]) -> dict[str, Any]:
+    columns = scalar_columns(serialized)
+    return {"split": split, **{key: columns[key] for key in keys}}

@@ -1,4 +1,4 @@
-"""What `Spans` artifacts say of the spans that a run looked at."""
+"""The records in `Spans` artifacts: which spans a run looked at, and what came of each."""
 
 import os
 from typing import Any, Literal
@@ -6,35 +6,36 @@ from typing import Any, Literal
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict
 
-from components.storage.file_systems import file_system
+from components.storage.file_systems import read_file
 
 WINDOW_FILE = "spans.json"
-PICTURES = "pictures"
+#: What the scalar columns of the images are kept in: a folder in the artifact, a file in the cache of spans.
+COLUMNS = "pictures"
 
 Role = Literal["window", "reference", "replay", "evaluation"]
 
 
 class SpanState(BaseModel):
-    """A span, and in which state its folder is."""
+    """A span, and the state that its folder is in."""
 
     model_config = ConfigDict(frozen=True)
 
     number: int
-    """What `{SPAN}` stands for, or days since 1970-01-01; -1 for a dataset apart that judges."""
+    """What `{SPAN}` stands for, or days since 1970-01-01; -1 for a separate test set."""
     version: int
     name: str
-    """Path of the folder relative to that of the pattern; stands before the keys of the images."""
+    """Path of the folder relative to that of the pattern; the keys of the images begin with it."""
     folder: str
     fingerprint: str
 
     @property
-    def apart(self) -> bool:
-        """Whether it is a dataset apart that judges, and no span."""
+    def is_separate(self) -> bool:
+        """Whether it is a separate test set rather than a span."""
         return self.number < 0
 
     @property
     def slug(self) -> str:
-        """The name, fit to be part of a file name."""
+        """The name in a form that can be part of a file name."""
         return self.name.replace("/", "_")
 
 
@@ -45,15 +46,15 @@ class SpanRecord(SpanState):
     images: dict[str, int]
     """Good images by split, as ingested."""
     bad: dict[str, int]
-    """Kind of reason -> images set aside."""
+    """Kind of reason -> quarantined images."""
     unknown_label: str = ""
     """The first reason that names a label which the label map lacks."""
     dropped: int = 0
     """Images left out because another span of the run has the same ones."""
     replayed: int = 0
-    """Of a span before the window: its images that are trained on all the same."""
+    """Training images of a span before the window that are trained on again (`data.spans.replay`)."""
     cached: bool
-    """Whether this run took over what an earlier one had ingested."""
+    """Whether this run took what an earlier one had ingested."""
 
 
 class WindowRecord(BaseModel):
@@ -62,10 +63,10 @@ class WindowRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     spans: list[SpanRecord]
-    """What judges (unless the window does), what is replayed, the reference, the window; each oldest first. A span
-    may be there in several roles."""
+    """The test set (unless it is the window's), what is replayed, the reference, the window; each oldest first. A
+    span may be there in several roles."""
     skipped: dict[str, str]
-    """Spans that were left out -> why."""
+    """Spans that were left out -> the reason."""
     repeated: float
     """Share of the newest span's images that are in it twice, or in another span too."""
 
@@ -76,12 +77,12 @@ class WindowRecord(BaseModel):
 
     @property
     def replayed(self) -> dict[str, int]:
-        """Span before the window -> its images that are trained on all the same."""
+        """Span before the window -> its images that are trained on again."""
         return {span.name: span.replayed for span in self.spans if span.role == "replay"}
 
     @property
     def newest(self) -> SpanRecord:
-        """The span that is judged by those before it."""
+        """The span that is compared with those before it."""
         return self.window[-1]
 
     @property
@@ -92,17 +93,15 @@ class WindowRecord(BaseModel):
 
 def read_window(spans_uri: str) -> WindowRecord:
     """The record in a `Spans` artifact."""
-    with file_system(spans_uri).open(os.path.join(spans_uri, WINDOW_FILE)) as file:
-        return WindowRecord.model_validate_json(file.read())
+    return WindowRecord.model_validate_json(read_file(os.path.join(spans_uri, WINDOW_FILE)))
 
 
-def pictures_file(spans_uri: str, span: SpanState) -> str:
+def columns_file(spans_uri: str, span: SpanState) -> str:
     """The file of a span's scalar columns in a `Spans` artifact."""
-    return os.path.join(spans_uri, PICTURES, f"{span.slug}.parquet")
+    return os.path.join(spans_uri, COLUMNS, f"{span.slug}.parquet")
 
 
-def read_pictures(spans_uri: str, span: SpanState) -> Any:
+def read_columns(spans_uri: str, span: SpanState) -> Any:
     """The scalar columns of a span's images and their split, a row each, as a pandas DataFrame."""
-    path = pictures_file(spans_uri, span)
-    with file_system(path).open(path) as file:
-        return pyarrow.parquet.read_table(pyarrow.BufferReader(file.read())).to_pandas()
+    content = read_file(columns_file(spans_uri, span))
+    return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pandas()

@@ -22,12 +22,12 @@ class BeamFiles:
         return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there; an object store has a folder if it has an object below it."""
+        """Whether a file or folder is there; in an object store a folder is there if an object lies below it."""
         below = FileSystems.match([path.rstrip("/") + "/**"], limits=[1])[0].metadata_list
         return bool(below) or FileSystems.exists(path)
 
     def list(self, folder: str) -> Iterator[str]:
-        """Names of what is directly in a folder, streamed; empty if it is absent."""
+        """Names of the files and folders directly in a folder, streamed; empty if it is absent."""
         seen: set[str] = set()
         for path, _, _ in self.stats(folder):
             name = path.split("/", 1)[0]
@@ -47,7 +47,7 @@ class BeamFiles:
                 yield entry.path[len(prefix) :], entry.size_in_bytes, entry.last_updated_in_seconds
 
     def create(self, path: str) -> BinaryIO:
-        """Opens a new object for writing; it is there once the file is closed."""
+        """Opens a new object for writing; it appears when the file is closed."""
         return cast(BinaryIO, FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED))
 
     def delete(self, path: str) -> None:

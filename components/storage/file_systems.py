@@ -4,7 +4,7 @@ from data.files import FileSystem, LocalFiles
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is on this machine's file system, and no URI."""
+    """Whether a path is on this machine's file system, rather than a URI."""
     return "://" not in path
 
 
@@ -15,3 +15,13 @@ def file_system(path: str) -> FileSystem:
     from components.storage.beam_files import BeamFiles
 
     return BeamFiles()
+
+
+def read_file(path: str) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        OSError: It is not there, or it cannot be read.
+    """
+    with file_system(path).open(path) as file:
+        return file.read()

@@ -1,4 +1,4 @@
-"""What a folder of data holds, as one short string: part of ExampleGen's cache key."""
+"""The fingerprint of a data folder, which is part of ExampleGen's cache key."""
 
 import hashlib
 
@@ -6,10 +6,10 @@ from data.files import FileSystem
 
 
 def fingerprint(folder: str, files: FileSystem) -> str:
-    """Changes when a file below the folder is added, removed, renamed, resized or rewritten.
+    """A short string that changes when a file below the folder is added, removed, renamed, resized or rewritten.
 
-    Like TFX's own, it stands on names, sizes and times of change, so that no picture is read. The digests of the
-    files are added up, which makes it independent of the order of the listing and needs no memory for it.
+    Like TFX's own fingerprint it depends on names, sizes and times of change, so that no image is read. The digests of
+    the files are summed: the sum does not depend on the order of the listing, and needs no memory for it.
     """
     total, count = 0, 0
     for path, size, changed in files.stats(folder):

@@ -1,4 +1,4 @@
-"""How a model for another target is judged: by its mean IoU on test images, beside that of the SavedModel."""
+"""The accuracy of models for other targets: their mean IoU on test images, compared with the SavedModel's."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Pair(NamedTuple):
-    """An image and its labels, as models see them."""
+    """An image and its labels, as the models receive them."""
 
     image: np.ndarray
     """(height, width, 3) uint8."""
@@ -22,32 +22,33 @@ class Pair(NamedTuple):
     """(height, width) uint8 class ids, or the ignore label."""
 
 
-class Verdict(NamedTuple):
-    """Whether a model is good enough, and why."""
+class AccuracyCheck(NamedTuple):
+    """Whether a model is accurate enough to be kept, and why."""
 
     kept: bool
     reason: str
     mean_iou: float
     drop: float
+    """By how much `mean_iou` falls behind the SavedModel's."""
 
 
 def saved_model_predictor(path: str) -> Predict:
-    """The SavedModel's own answer."""
+    """The SavedModel's prediction."""
     signature = tf.saved_model.load(path).signatures[PIXELS_SIGNATURE]
     return lambda image: signature(**{PIXELS: tf.constant(image[None])})[CLASS_IDS][0].numpy()
 
 
 def score(predict: Predict, pairs: Sequence[Pair], num_classes: int) -> float:
-    """Mean IoU over all pairs; NaN where no pixel is labelled."""
+    """Mean IoU over all pairs; NaN if no pixel is labelled."""
     matrix = np.zeros((num_classes, num_classes), np.int64)
     for pair in pairs:
         matrix += np.asarray(confusion_matrix(pair.mask, predict(pair.image), num_classes))
     return mean_iou(matrix)
 
 
-def judge(found: float, expected: float, max_drop: float, key: str) -> Verdict:
-    """Holds the mean IoU of a model to the SavedModel's; `key` names the bound in the configuration."""
+def compare_accuracy(found: float, expected: float, max_drop: float, key: str) -> AccuracyCheck:
+    """Compares the mean IoU of a model with the SavedModel's; `key` names `max_drop` in the configuration."""
     drop = expected - found
-    kept = drop <= max_drop  # NaN is no proof of accuracy
+    kept = drop <= max_drop  # False for NaN: a model without a labelled pixel is not known to be accurate
     relation = "keeps" if kept else "breaks"
-    return Verdict(kept, f"mean IoU {found:.4f}, {-drop:+z.4f}, {relation} {key}={max_drop:g}", found, drop)
+    return AccuracyCheck(kept, f"mean IoU {found:.4f}, {-drop:+z.4f}, {relation} {key}={max_drop:g}", found, drop)

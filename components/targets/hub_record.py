@@ -1,9 +1,9 @@
-"""What `HubExporter` found."""
+"""The record of `HubExporter`: which models it made, and which it kept."""
 
 from components.targets.record import TargetModel, TargetRecord, read_target
 from models.config import HubModule
 
-RECORD_FILE = "hub.json"
+HUB_RECORD_FILE = "hub.json"
 
 
 class HubModel(TargetModel):
@@ -18,6 +18,6 @@ class HubRecord(TargetRecord):
     models: list[HubModel] = []
 
 
-def read_record(hub_uri: str) -> HubRecord:
+def read_hub_record(hub_uri: str) -> HubRecord:
     """The record in a `HubModels` artifact."""
-    return read_target(hub_uri, RECORD_FILE, HubRecord)
+    return read_target(hub_uri, HUB_RECORD_FILE, HubRecord)

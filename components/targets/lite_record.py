@@ -1,4 +1,4 @@
-"""What `LiteConverter` found."""
+"""The record of `LiteConverter`: which models it made, and which it kept."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,11 +6,11 @@ from components.targets.record import TargetModel, TargetRecord, read_target
 from data.labels import Color
 from models.config import LiteVariant
 
-RECORD_FILE = "lite.json"
+LITE_RECORD_FILE = "lite.json"
 
 
 class LiteClass(BaseModel):
-    """One class, by its id's place in the record."""
+    """One class; its place in the record is its id."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,7 +23,7 @@ class LiteModel(TargetModel):
 
     variant: LiteVariant
     milliseconds: float | None = None
-    """Median for one image."""
+    """Median time for one image."""
 
 
 class LiteRecord(TargetRecord):
@@ -36,6 +36,6 @@ class LiteRecord(TargetRecord):
     models: list[LiteModel] = []
 
 
-def read_record(lite_uri: str) -> LiteRecord:
+def read_lite_record(lite_uri: str) -> LiteRecord:
     """The record in a `LiteModels` artifact."""
-    return read_target(lite_uri, RECORD_FILE, LiteRecord)
+    return read_target(lite_uri, LITE_RECORD_FILE, LiteRecord)

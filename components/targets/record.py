@@ -1,5 +1,6 @@
-"""What is known of models made of the SavedModel for other targets. Apart from the stages, so that readers need not
-import TFX.
+"""The records of models for other targets, made from the SavedModel.
+
+They stand apart from the stages, so that readers need not import TFX.
 """
 
 import os
@@ -15,14 +16,14 @@ Record = TypeVar("Record", bound="TargetRecord")
 
 
 class TargetModel(BaseModel):
-    """One model."""
+    """One model for another target."""
 
     model_config = ConfigDict(frozen=True)
 
     file: str | None
-    """Its file or folder beside the record; None if it was left out."""
+    """The model's file or folder beside the record; None if it was left out."""
     reason: str
-    """Why it was kept or left out."""
+    """Why the model was kept or left out."""
     mean_iou: float | None = None
     drop: float | None = None
     """By how much `mean_iou` falls behind the SavedModel's."""
@@ -31,14 +32,14 @@ class TargetModel(BaseModel):
 
 
 class TargetRecord(BaseModel):
-    """All models of one kind."""
+    """All models of one stage."""
 
     model_config = ConfigDict(frozen=True)
 
     images: int = 0
-    """Of the test split, by which the models were judged."""
+    """Number of test images on which the models were compared with the SavedModel."""
     saved_model_mean_iou: float | None = None
-    """On the same images at the same size."""
+    """The SavedModel's mean IoU on the same images at the same size."""
     models: Sequence[TargetModel] = []
 
     @property
@@ -53,7 +54,7 @@ def read_target(uri: str, name: str, kind: type[Record]) -> Record:
 
 
 def pushed_files(uri: str, record: TargetRecord) -> dict[str, bytes]:
-    """Every file of an artifact by its path there; none where no model was kept."""
+    """Path -> content of every file of an artifact; empty if no model was kept."""
     if not record.kept:
         return {}
     files = file_system(uri)

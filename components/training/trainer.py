@@ -23,7 +23,7 @@ from data.console import terminal
 from data.errors import ConfigError, DataError
 from data.input import count_records
 from data.labels import LabelMap
-from data.layouts.base import SPLITS
+from data.layouts.base import TRAIN, VAL
 from data.section import Section
 from models.config import InferenceConfig, ModelConfig, TrainingConfig
 from models.export.saved_model import export_saved_model
@@ -128,15 +128,14 @@ class Trainer(trainer.Trainer):
         base_model: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
     ):
-        train, val, _ = SPLITS
         super().__init__(
             examples=examples,
             transform_graph=transform_graph,
             base_model=base_model,
             hyperparameters=hyperparameters,
             run_fn=f"{run_fn.__module__}.{run_fn.__name__}",
-            train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.training.steps),
-            eval_args=trainer_pb2.EvalArgs(splits=[val]),
+            train_args=trainer_pb2.TrainArgs(splits=[TRAIN], num_steps=config.training.steps),
+            eval_args=trainer_pb2.EvalArgs(splits=[VAL]),
             custom_config=config.model_dump(mode="json"),
         )
 

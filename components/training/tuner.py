@@ -1,7 +1,7 @@
-"""What TFX's Tuner runs: short trainings with other hyperparameters, each judged on the validation split.
+"""Tuner: short trainings with other hyperparameters, each evaluated on the validation split.
 
-A search that was killed begins again and proposes the same values, for KerasTuner's algorithms are seeded: a trial that
-had come to its end gives the score that it left, and the one that was under way goes on from its checkpoint.
+A search that was killed begins again and proposes the same values, because KerasTuner's algorithms are seeded: a trial
+that was complete gives the score that it saved, and the one that was under way resumes from its checkpoint.
 """
 
 import os
@@ -25,6 +25,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
 from components.code_hash import code_hash
+from components.storage.atomic import write_small
 from components.training.search_space import chosen_values, is_integer, short
 from components.training.trainer import (
     CHECKPOINTS,
@@ -37,7 +38,7 @@ from components.training.trainer import (
 from components.training.tuning import Dimension, TuningConfig
 from data.console import terminal
 from data.errors import ProjectError, TrainingError
-from data.layouts.base import SPLITS
+from data.layouts.base import TRAIN, VAL
 
 OBJECTIVE = keras_tuner.Objective("val_mean_iou", direction="max")
 SCORE_FILE = "score.txt"
@@ -46,12 +47,12 @@ SCORE_FILE = "score.txt"
 BEST_FILE = "best_hyperparameters.txt"
 TRIALS_FILE = "tuner_results.json"
 
-#: Hyperband's: each round keeps a third of the trials, and trains them for the triple.
+#: Hyperband's factor: each round keeps a third of the trials, and trains them three times as long.
 FACTOR = 3
 
 
 class Executor(executor.Executor):
-    """TFX's, which also keeps the curves of the trials: `tensorboard/trial-<number>/` beside their results."""
+    """TFX's executor, which also keeps the curves of the trials: `tensorboard/trial-<number>/` beside their results."""
 
     def Do(
         self,
@@ -99,22 +100,21 @@ class Tuner(component.Tuner):
         config: TunerConfig,
         base_model: types.BaseChannel | None = None,
     ):
-        train, val, _ = SPLITS
         super().__init__(
             examples=examples,
             transform_graph=transform_graph,
             base_model=base_model,
             tuner_fn=f"{tuner_fn.__module__}.{tuner_fn.__name__}",
-            train_args=trainer_pb2.TrainArgs(splits=[train], num_steps=config.tuning.steps),
-            eval_args=trainer_pb2.EvalArgs(splits=[val]),
+            train_args=trainer_pb2.TrainArgs(splits=[TRAIN], num_steps=config.tuning.steps),
+            eval_args=trainer_pb2.EvalArgs(splits=[VAL]),
             custom_config=config.without_inference().model_dump(mode="json"),
         )
 
 
 class TrialFailed(TrainingError, keras_tuner.errors.FatalError):
-    """A trial came to no score.
+    """A trial ended without a score.
 
-    KerasTuner would note any error but its own `FatalError` as a bad trial, and TFX then call the search a success.
+    KerasTuner records any error but its own `FatalError` as a bad trial, and TFX would then call the search a success.
     """
 
 
@@ -138,8 +138,8 @@ class Search(base_tuner.BaseTuner):
         oracle: Proposes values for them.
         config: What is trained, and for how many steps.
         train_files: Transformed records of the training split.
-        val_files: Those of the validation split.
-        directory: For KerasTuner's own notes, from which nothing is read.
+        val_files: Transformed records of the validation split.
+        directory: For KerasTuner's own files, from which nothing is read.
     """
 
     def __init__(
@@ -162,11 +162,11 @@ class Search(base_tuner.BaseTuner):
         self._folders: dict[int, Path] = {}
 
     def run_trial(self, trial: Trial) -> float:
-        """Called by KerasTuner; the best mean IoU on the validation split.
+        """Trains with the values of a trial, as KerasTuner asks; returns the best mean IoU on the validation split.
 
         Raises:
-            TrialFailed: The training failed in a way that this project knows of.
-            FatalError: It failed in any other way.
+            TrialFailed: The training failed with an error of this project.
+            FatalError: The training failed with any other error.
         """
         values = chosen_values(trial.hyperparameters.values)
         text = ", ".join(f"{field}={short(value)}" for field, value in values.items())
@@ -200,55 +200,43 @@ class Search(base_tuner.BaseTuner):
     def _score(self, name: str, config: TunerConfig, folder: Path) -> float:
         if (folder / SCORE_FILE).exists():
             score = float((folder / SCORE_FILE).read_text(encoding="utf-8"))
-            self._console.print(f"{name} has been done: mean IoU {score:.4f}", highlight=False, soft_wrap=True)
+            self._console.print(f"{name} is already done: mean IoU {score:.4f}", highlight=False, soft_wrap=True)
             return score
         self._console.print(name, highlight=False, soft_wrap=True)
         keras.backend.clear_session()
         _, result = fit(config, self._train_files, self._val_files, folder)
         if result.best is None:
             raise TrainingError("nothing was evaluated")
-        _write(folder / SCORE_FILE, repr(result.best.mean_iou))
-        # The weights of a trial are large and of no further use.
+        write_small(str(folder / SCORE_FILE), repr(result.best.mean_iou).encode())
+        # The weights of a trial are large and not needed any more.
         shutil.rmtree(folder / CHECKPOINTS)
         return result.best.mean_iou
-
-
-def _write(path: Path, text: str) -> None:
-    """So that a kill leaves the whole text or no file."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def make_space(space: Mapping[str, Dimension]) -> keras_tuner.HyperParameters:
     """KerasTuner's form of section `tuning.space`."""
     hyperparameters = keras_tuner.HyperParameters()
     for field, dimension in space.items():
-        _declare(hyperparameters, field, dimension)
+        if not dimension.choices:
+            make, number = (hyperparameters.Int, int) if is_integer(field) else (hyperparameters.Float, float)
+            least, greatest = (number(end) for end in dimension.extremes)
+            step = None if dimension.step is None else number(dimension.step)
+            make(field, least, greatest, step=step, sampling=dimension.sampling)
+        elif isinstance(dimension.choices[0], bool):
+            hyperparameters.Boolean(field)
+        else:
+            # KerasTuner wants choices of one type.
+            floats = any(isinstance(choice, float) for choice in dimension.choices)
+            hyperparameters.Choice(field, [float(c) if floats else c for c in dimension.choices])
     return hyperparameters
 
 
-def _declare(hyperparameters: keras_tuner.HyperParameters, field: str, dimension: Dimension) -> None:
-    if dimension.choices:
-        if isinstance(dimension.choices[0], bool):
-            hyperparameters.Boolean(field)
-        else:
-            # KerasTuner wants all of one type.
-            floats = any(isinstance(choice, float) for choice in dimension.choices)
-            hyperparameters.Choice(field, [float(c) if floats else c for c in dimension.choices])
-        return
-    make, number = (hyperparameters.Int, int) if is_integer(field) else (hyperparameters.Float, float)
-    least, greatest = (number(end) for end in dimension.extremes)
-    step = None if dimension.step is None else number(dimension.step)
-    make(field, least, greatest, step=step, sampling=dimension.sampling)
-
-
 def make_oracle(tuning: TuningConfig, seed: int) -> keras_tuner.Oracle:
-    """What proposes the values: the same ones for the same seed, and scores."""
+    """What proposes the values: the same values for the same seed and the same scores."""
     common = {
         "objective": OBJECTIVE,
         "hyperparameters": make_space(tuning.space),
-        "seed": seed + 1,  # KerasTuner takes 0 for "at random"
+        "seed": seed + 1,  # KerasTuner takes 0 for a random seed.
     }
     if tuning.algorithm == "random":
         return keras_tuner.oracles.RandomSearchOracle(max_trials=tuning.trials, **common)
@@ -260,13 +248,13 @@ def make_oracle(tuning: TuningConfig, seed: int) -> keras_tuner.Oracle:
     oracle = keras_tuner.oracles.HyperbandOracle(
         max_epochs=FACTOR ** halvings(tuning.trials), factor=FACTOR, hyperband_iterations=None, **common
     )
-    # Its constructor does not take it: brackets follow each other until as many trials were made.
+    # The constructor does not take `max_trials`: brackets follow each other until there were so many trials.
     oracle.max_trials = tuning.trials
     return oracle
 
 
 def halvings(trials: int) -> int:
-    """How often Hyperband's first bracket, 3^n + ... + 3 + 1 trials, can halve if it is to fit in so many."""
+    """How often Hyperband's first bracket, of 3^n + ... + 3 + 1 trials, can halve without exceeding `trials`."""
     count = 0
     while sum(FACTOR**power for power in range(count + 2)) <= trials:
         count += 1

@@ -10,7 +10,7 @@ from data.errors import DataError
 from data.files import UNSAFE, FileSystem, inside, relative_path
 from data.labels import LabelMap
 
-SPLITS = ("train", "val", "test")
+SPLITS = TRAIN, VAL, TEST = ("train", "val", "test")
 
 #: Names of the folder of each split, in the order of preference.
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}

@@ -30,11 +30,11 @@ def report(
             kind, path = "index", write_index(places)
         else:
             from pipeline.report.compare import write_comparison
-            from pipeline.report.page import read_record, write_report
+            from pipeline.report.page import read_run_record, write_report
 
-            record = read_record(places, run)
+            record = read_run_record(places, run)
             if compare is None:
                 kind, path = "report", write_report(record)
             else:
-                kind, path = "comparison", write_comparison(record, read_record(places, compare))
+                kind, path = "comparison", write_comparison(record, read_run_record(places, compare))
     Console().print(f"{kind:<13} {path}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`rollback`, `pin`, `unpin` and `readmit`: what a person decides about versions. They import quickly."""
+"""`rollback`, `pin`, `unpin` and `unblock`: what a person decides about versions. They import quickly."""
 
 from collections.abc import Collection
 from typing import Annotated
@@ -27,24 +27,23 @@ def rollback(
     console = Console(soft_wrap=True)
     console.print(f"version {restored.version} is version {record.restored_from} again: {restored.path}", markup=False)
     console.print(
-        f"version {record.rollback_of} is withdrawn: its model is not pushed again, unless you say `rollback --to "
-        f"{record.rollback_of}` or `readmit {record.rollback_of}`",
+        f"version {record.rollback_of} is blocked: its model is not pushed again, unless you say `rollback --to "
+        f"{record.rollback_of}` or `unblock {record.rollback_of}`",
         markup=False,
     )
 
 
-def readmit(
+def unblock(
     version: Annotated[int, typer.Argument(metavar="VERSION", help="A version that was rolled back.")],
     model: ModelOption = None,
     serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Let a model that was rolled back be pushed again."""
-    from pipeline.rollback import choose_serving_dir
-    from pipeline.rollback import readmit as readmit_version
+    from pipeline.rollback import choose_serving_dir, unblock_version
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
-    if not readmit_version(serving_dir, version):
+    if not unblock_version(serving_dir, version):
         raise WorkspaceError(f"{serving_dir}: version {version} was not rolled back")
     Console(soft_wrap=True).print(f"{serving_dir}: the model of version {version} may be pushed again", markup=False)
 
@@ -56,8 +55,7 @@ def pin(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Keep a version, and what stands behind it, whatever push.keep and section retention say."""
-    from pipeline.rollback import choose_serving_dir
-    from pipeline.rollback import pin as pin_version
+    from pipeline.rollback import choose_serving_dir, pin_version
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
     show_pins(serving_dir, pin_version(serving_dir, version))
@@ -70,8 +68,7 @@ def unpin(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Let a pinned version be removed when its time has come."""
-    from pipeline.rollback import choose_serving_dir
-    from pipeline.rollback import unpin as unpin_version
+    from pipeline.rollback import choose_serving_dir, unpin_version
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
     show_pins(serving_dir, unpin_version(serving_dir, version))

@@ -25,7 +25,8 @@ from tfx.types.artifact import Artifact
 from tfx.utils import name_utils
 
 from components import artifacts
-from components.publishing import served_model as baseline
+from components.artifacts import PRESENT
+from components.publishing.served_model import is_present
 from data.errors import ConfigError, ProjectError
 from pipeline.kubeflow.mounts import EXECUTOR_LOGS, FOLDERS, Mounts
 
@@ -130,7 +131,7 @@ def make_folders(outputs: Mapping[str, Sequence[Artifact]]) -> None:
 
 def _may_be_empty(artifact: Artifact) -> bool:
     """Whether an artifact needs no files: what was pushed lies in the serving directory, or no model is served yet."""
-    absent = artifact.has_custom_property(baseline.PRESENT) and not baseline.is_present(artifact)
+    absent = artifact.has_custom_property(PRESENT) and not is_present(artifact)
     return absent or isinstance(artifact, standard_artifacts.PushedModel)
 
 

@@ -16,7 +16,7 @@ from data.errors import WorkspaceError
 from data.manifest import ImageFile, digests, read_manifest
 from data.spans import has_pattern, parse_pattern
 from pipeline.metadata.lineage import SCHEMA_VERSION, Push, pushes
-from pipeline.metadata.provenance import Provenance, Step, ingests, json_object, properties, served_version
+from pipeline.metadata.provenance import Provenance, Step, copied_version, ingests, json_object, properties
 
 
 class FileUse(BaseModel):
@@ -121,7 +121,7 @@ class _Start(NamedTuple):
 def _start(push: Push, provenance: Provenance) -> _Start | None:
     pusher = provenance.maker(push.artifact_id)
     trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
-    version = served_version(trainer, "base_model", provenance) if trainer else None
+    version = copied_version(trainer, "base_model", provenance) if trainer else None
     if trainer is None or version is None:
         return None
     # Where a rollback had published it, its files stand under the version that it restored.

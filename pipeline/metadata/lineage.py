@@ -13,10 +13,10 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from pydantic import BaseModel
 
-from components.publishing.directory import Published
+from components.publishing.directory import ModelVersion
 from components.storage.file_systems import file_system
 from data.errors import WorkspaceError
-from pipeline.metadata.provenance import REASONS, Provenance, Step, ingests, json_object, properties, served_version
+from pipeline.metadata.provenance import REASONS, Provenance, Step, copied_version, ingests, json_object, properties
 
 SCHEMA_VERSION = 1
 
@@ -212,14 +212,14 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         data_schema=described_artifacts(made, "Schema"),
         transform_graph=described_artifacts(made, "TransformGraph"),
         hyperparameters=_hyperparameters(trained_from[0]),
-        started_from=served_version(trained_from[0], "base_model", provenance),
+        started_from=copied_version(trained_from[0], "base_model", provenance),
         trained_model=described_artifacts([candidate], "Model"),
         evaluation=_evaluation(pusher, provenance),
         stages=list(described.values()),
     )
 
 
-def restoration(version: Published) -> Restoration:
+def restoration(version: ModelVersion) -> Restoration:
     """What the record of a version that a rollback published says."""
     values = version.record.model_dump(include={"restored_from", "rollback_of", "published_at"})
     return Restoration(version=version.version, path=version.path, reason=version.record.rollback_reason, **values)
@@ -263,7 +263,7 @@ def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
     if evaluator is not None:
         evaluations = provenance.all_of(evaluator.outputs.get("evaluation", []), "ModelEvaluation")
         config = json_object(properties(evaluator.execution).get("config"))
-        served = served_version(evaluator, "baseline_model", provenance)
+        served = copied_version(evaluator, "baseline_model", provenance)
     return EvaluationLineage(
         blessed=bool(blessing["blessed"]),
         reasons=json.loads(_property(evaluations, REASONS, "[]")),

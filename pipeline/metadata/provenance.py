@@ -134,7 +134,7 @@ def ingests(step: Step, provenance: Provenance) -> bool:
     return "examples" in step.outputs and not provenance.all_of(step.read, "Examples")
 
 
-def served_version(step: Step, key: str, provenance: Provenance) -> int | None:
+def copied_version(step: Step, key: str, provenance: Provenance) -> int | None:
     """The version of the copy of the served model that a step was given; None if it was given none."""
     (copy,) = step.inputs.get(key, [None])
     values = {} if copy is None else properties(provenance.artifacts[copy])

@@ -14,7 +14,8 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from components.publishing.directory import Published, local_copy
+from components.publishing.directory import ModelVersion
+from components.storage.trees import local_copy
 from data.errors import DataError
 from data.images import read_image
 from models.export.segmenter import Segmenter
@@ -49,7 +50,7 @@ Result = TypeVar("Result")
 class PredictJob:
     """What is asked of a model. It travels to Beam's workers."""
 
-    model: Published
+    model: ModelVersion
     out: str
     """Folder of the outputs, an absolute path or a URI."""
     probability: bool
@@ -139,7 +140,7 @@ class _Segmented:
     """(height, width) uint8: 255 times the probability of each pixel's class."""
 
 
-def load_model(model: Published) -> Segmenter:
+def load_model(model: ModelVersion) -> Segmenter:
     """Loads a pushed model, from an object store by way of a copy on this machine."""
     with local_copy(model.path) as path:
         return Segmenter(path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
-from components.publishing.directory import Published
+from components.publishing.directory import ModelVersion
 from pipeline.prediction.input_image import FileState
 from pipeline.prediction.listing import find_images
 from pipeline.prediction.predictor import ImageResult, PredictJob, Predictor
@@ -38,7 +38,7 @@ class LatestVersion:
 
     def changed(self) -> bool:
         """Looks once; whether another version is used from now on. One that cannot be loaded is left alone."""
-        version: Published | None = None
+        version: ModelVersion | None = None
         try:
             job = self._look()
             if job == self._tried:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from components.publishing.directory import Damaged, Published, versions
+from components.publishing.directory import DamagedVersion, ModelVersion, versions
 from data.errors import WorkspaceError
 from pipeline.records.summary import Summary, read_summary
 from pipeline.workspace import Workspace, run_folders
@@ -45,11 +45,11 @@ def read_status(workspace: Workspace, last: int) -> Status:
         raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
     models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
     found = {name: versions(str(workspace.serving / name)) for name in models}
-    serving = {name: [v.version for v in known if isinstance(v, Published)] for name, known in found.items()}
+    serving = {name: [v.version for v in known if isinstance(v, ModelVersion)] for name, known in found.items()}
     return Status(
         runs=[run_status(folder) for folder in run_folders(workspace.runs)[:last]],
         serving={name: complete for name, complete in serving.items() if complete},
-        damaged=[v.error for known in found.values() for v in known if isinstance(v, Damaged)],
+        damaged=[v.error for known in found.values() for v in known if isinstance(v, DamagedVersion)],
         running=workspace.holder(),
     )
 

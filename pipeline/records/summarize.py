@@ -9,16 +9,16 @@ from typing import Any
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
-from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
+from components.artifacts import COPIED_VERSION, PUSHED, PUSHED_DESTINATION, PUSHED_VERSION, REASON
 from components.evaluation.per_image import slice_name
 from components.evaluation.results import Scores, SliceKey, read_scores
 from components.evaluation.verdict import Verdict, read_verdict
-from components.ingest.example_gen import read_counts
-from components.publishing import infra_check
-from components.publishing import served_model as baseline
+from components.ingest.quarantine import read_counts
+from components.publishing.served_model import is_present
 from components.spans.drift import read_drift
 from components.spans.records import read_window
-from components.targets import hub_record, lite_record
+from components.targets.hub_record import read_hub_record
+from components.targets.lite_record import read_lite_record
 from components.training import tuner
 from components.training.search_space import chosen_values, with_values
 from components.training.trainer import RESULT_FILE
@@ -55,8 +55,8 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
         data=_data(artifacts),
         tuning=tuning,
         model=_model(artifacts, config, tuning),
-        lite=lite_record.read_record(lite.uri) if lite else None,
-        hub=hub_record.read_record(hub.uri) if hub else None,
+        lite=read_lite_record(lite.uri) if lite else None,
+        hub=read_hub_record(hub.uri) if hub else None,
         timings={stage.name: round(stage.seconds, 3) for stage in stages.values()},
         cached=[stage.name for stage in stages.values() if stage.state == "cached"],
     )
@@ -115,7 +115,7 @@ def _model(
         params=result["parameters"],
         steps=result["steps"],
         planned_steps=result["planned_steps"],
-        started_from=start.get_int_custom_property(baseline.VERSION) if start and baseline.is_present(start) else None,
+        started_from=start.get_int_custom_property(COPIED_VERSION) if start and is_present(start) else None,
     )
 
 
@@ -163,7 +163,7 @@ def _baseline(served: Artifact | None, scores: Scores, verdict: Verdict) -> Base
     if served is None or not scores.baseline:
         return None
     return BaselineSummary(
-        version=served.get_int_custom_property(baseline.VERSION),
+        version=served.get_int_custom_property(COPIED_VERSION),
         mean_iou=scores.baseline[()].mean_iou,
         mean_iou_interval=verdict.intervals.baseline if verdict.intervals else None,
         change_interval=verdict.intervals.change if verdict.intervals else None,
@@ -178,13 +178,13 @@ def _outcome(artifacts: Mapping[tuple[str, str], Artifact], verdict: Verdict) ->
     pushed = artifacts.get((Stage.PUSHER, "pushed_model"))
     reasons, blessed = list(verdict.reasons), verdict.blessed
     if infra is not None:
-        refusal = infra.get_string_custom_property(infra_check.REASON)
+        refusal = infra.get_string_custom_property(REASON)
         reasons.append(f"infra check failed: {refusal}" if refusal else "a fresh process served it")
         blessed = blessed and not refusal
     outcome: dict[str, Any] = {"blessed": blessed}
     if pushed is not None and pushed.get_int_custom_property(PUSHED):
-        outcome["pushed_path"] = pushed.get_string_custom_property(DESTINATION)
-        outcome["pushed_version"] = int(pushed.get_string_custom_property(VERSION))
+        outcome["pushed_path"] = pushed.get_string_custom_property(PUSHED_DESTINATION)
+        outcome["pushed_version"] = int(pushed.get_string_custom_property(PUSHED_VERSION))
     elif pushed is not None:
         reasons.append("not pushed: " + pushed.get_string_custom_property(REASON))
     return {**outcome, "reasons": reasons}

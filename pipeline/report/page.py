@@ -16,7 +16,7 @@ import yaml
 from ml_metadata.metadata_store import MetadataStore
 from tfx.dsl.io import fileio
 
-from components.ingest.example_gen import read_bad
+from components.ingest.quarantine import read_bad
 from components.storage.atomic import write_small
 from components.training.search_space import short
 from components.training.trainer import RESULT_FILE, TENSORBOARD
@@ -117,7 +117,7 @@ def score_values(summary: Summary, metrics: MetricsSummary) -> dict[str, Any]:
     }
 
 
-def read_record(workspace: Workspace, run_id: str | None) -> RunRecord:
+def read_run_record(workspace: Workspace, run_id: str | None) -> RunRecord:
     """Reads what a run left; None is the newest one.
 
     Raises:

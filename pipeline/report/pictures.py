@@ -14,14 +14,14 @@ import tensorflow as tf
 from PIL import Image
 from tfx.utils import path_utils
 
-from components.evaluation.evaluator import TEST_SPLIT
+from components.artifacts import INFRA_BLESSED
 from components.evaluation.results import ImageResult, ImageScore, read_images
 from components.ingest.sample_images import all_examples
-from components.publishing import infra_check
 from data import features
 from data.errors import WorkspaceError
 from data.features import IGNORE_LABEL
 from data.labels import Color
+from data.layouts.base import TEST
 from data.masks import VOID_COLOR, palette
 from data.preprocess import decode_image, decode_mask
 from models.export.segmenter import Segmenter
@@ -150,7 +150,7 @@ def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
     this one down.
     """
     blessings = stages[Stage.INFRA_CHECK].outputs.get("blessing", []) if Stage.INFRA_CHECK in stages else []
-    serves = any(blessing.get_int_custom_property(infra_check.BLESSED) for blessing in blessings)
+    serves = any(blessing.get_int_custom_property(INFRA_BLESSED) for blessing in blessings)
     model = artifact_folder(stages, Stage.TRAINER, "model")
     return Segmenter(path_utils.serving_model_dir(model)) if model and serves else None
 
@@ -160,7 +160,7 @@ def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> d
     found: dict[str, Labelled] = {}
     if artifact_folder(stages, Stage.EXAMPLE_GEN, "examples") is None:
         return found
-    for record in all_examples(stages[Stage.EXAMPLE_GEN].outputs["examples"][0], TEST_SPLIT):
+    for record in all_examples(stages[Stage.EXAMPLE_GEN].outputs["examples"][0], TEST):
         if len(found) == len(keys):
             break
         example = tf.train.Example.FromString(record).features.feature

@@ -11,7 +11,8 @@ from PIL import Image
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.publishing.directory import SAVED_MODEL, WARMUP_FILE, Published, local_copy
+from components.publishing.directory import SAVED_MODEL, WARMUP_FILE, ModelVersion
+from components.storage.trees import local_copy
 from data.errors import WorkspaceError
 from data.labels import LabelMap
 from models.export.saved_model import IMAGE_BYTES, PIXELS, SERVING_SIGNATURE, load_label_map
@@ -45,7 +46,7 @@ class LoadedModel:
         WorkspaceError: The version is no SavedModel of this project. One that is damaged raises what TensorFlow does.
     """
 
-    def __init__(self, name: str, published: Published, max_pixels: int) -> None:
+    def __init__(self, name: str, published: ModelVersion, max_pixels: int) -> None:
         self.name = name
         self.published = published
         self._max_pixels = max_pixels

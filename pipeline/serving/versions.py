@@ -9,14 +9,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from components.publishing.directory import Damaged, Published, Version, versions
+from components.publishing.directory import DamagedVersion, ModelVersion, Version, versions
 from data.errors import ProjectError
 from pipeline.serving.errors import RequestError
 from pipeline.serving.model import LoadedModel
 
 _LOG = logging.getLogger(__name__)
 
-Load = Callable[[Published], LoadedModel]
+Load = Callable[[ModelVersion], LoadedModel]
 
 
 class VersionStatus(NamedTuple):
@@ -118,14 +118,14 @@ class Versions:
         found = versions(self._directory)
         self._failures = {number: failure for number, failure in self._failures.items() if failure.found in found}
         for version in found:
-            if isinstance(version, Damaged) and version.version not in self._failures:
+            if isinstance(version, DamagedVersion) and version.version not in self._failures:
                 self._leave_out(version, version.error, math.inf)
         for candidate in reversed(found):
             if self._in_use(candidate):
                 return
             failure = self._failures.get(candidate.version)
             due = failure is None or time.monotonic() >= failure.retry_at
-            if isinstance(candidate, Published) and due and self._try(candidate):
+            if isinstance(candidate, ModelVersion) and due and self._try(candidate):
                 return
 
     def _in_use(self, candidate: Version) -> bool:
@@ -133,14 +133,14 @@ class Versions:
         if self._current is None:
             return False
         same = candidate.version == self._current.version
-        return same if isinstance(candidate, Damaged) else candidate == self._current.published
+        return same if isinstance(candidate, DamagedVersion) else candidate == self._current.published
 
     def _leave_out(self, version: Version, error: str, retry_at: float) -> None:
         _LOG.error("version %d cannot be served: %s", version.version, error)
         self._failures[version.version] = _Failure(version, error, retry_at)
         self._on_load(False)
 
-    def _try(self, candidate: Published) -> bool:
+    def _try(self, candidate: ModelVersion) -> bool:
         self._loading = candidate.version
         started = time.monotonic()
         try:

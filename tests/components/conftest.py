@@ -16,14 +16,14 @@ from tfx.types.artifact import Artifact
 from tfx.types.channel import Channel
 from tfx.utils import path_utils
 
+from components.artifacts import HIGHEST_PUSHED, INFRA_BLESSED, REASON, SERVED_VERSION
 from components.config import PushConfig
 from components.drivers import StateDriver
-from components.ingest import example_gen
-from components.publishing import directory as serving_directory
-from components.publishing import infra_check
+from components.ingest.example_gen import ImageExampleGen
+from components.publishing.directory import served
 from components.publishing.pusher import ModelPusher
-from components.publishing.served_model import HIGHEST, SERVED
 from components.storage.file_systems import file_system
+from components.storage.trees import copy_tree
 from data.config import PreprocessConfig
 from data.dataset import DataConfig, resolve_label_map
 from data.labels import LabelMap
@@ -80,29 +80,31 @@ def run_pusher(
     infra_reason: str = "",
     config: PushConfig = PushConfig(model_name="tiny", warmup_requests=0),  # noqa: B008
     highest: int = 0,
-    judged_against: int | None = None,
+    compared_with: int | None = None,
     **targets: Artifact,
 ) -> Artifact:
-    """Lets ModelPusher judge a model, with what was made of it for other targets; what it says it pushed.
+    """Runs ModelPusher on a model, with what was made of it for other targets; its PushedModel.
 
-    `highest` is the highest version that was pushed before, and `judged_against` the one that was served then (None: is
-    served now), as ServedModel tells them.
+    `highest` is the highest version that was pushed before, and `compared_with` the one that was served then (None: the
+    one that is served now), as ServedModel records them.
     """
-    served = artifact(standard_artifacts.Model, folder / "served")
-    served.set_int_custom_property(HIGHEST, highest)
-    now = serving_directory.served(str(folder / "serving/tiny"))
-    served.set_int_custom_property(SERVED, (now.version if now else 0) if judged_against is None else judged_against)
+    copy = artifact(standard_artifacts.Model, folder / "served")
+    copy.set_int_custom_property(HIGHEST_PUSHED, highest)
+    if compared_with is None:
+        now = served(str(folder / "serving/tiny"))
+        compared_with = now.version if now else 0
+    copy.set_int_custom_property(SERVED_VERSION, compared_with)
     blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
     blessing.set_int_custom_property("blessed", int(blessed))
     infra = artifact(standard_artifacts.InfraBlessing, folder / "infra")
-    infra.set_int_custom_property(infra_check.BLESSED, int(not infra_reason))
-    infra.set_string_custom_property(infra_check.REASON, infra_reason)
+    infra.set_int_custom_property(INFRA_BLESSED, int(not infra_reason))
+    infra.set_string_custom_property(REASON, infra_reason)
     node = ModelPusher(
         model=channel(model),
         examples=channel(examples),
         blessing=channel(blessing),
         infra_blessing=channel(infra),
-        served_model=channel(served),
+        served_model=channel(copy),
         **{name: channel(made) for name, made in targets.items()},
         serving_dir=str(folder / "serving/tiny"),
         config=config,
@@ -114,14 +116,14 @@ def run_pusher(
 def push(model: Artifact, examples: Artifact, labels: LabelMap, folder: Path, **targets: Artifact) -> Path:
     """Pushes a model with what was made of it for other targets; the version's folder."""
     run_pusher(model, examples, labels, folder, **targets)
-    version = serving_directory.served(str(folder / "serving/tiny"))
+    version = served(str(folder / "serving/tiny"))
     assert version is not None
     return Path(version.path)
 
 
 def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:
     """Runs ExampleGen; its examples and its quarantine."""
-    outputs = run_node(example_gen.ImageExampleGen(config), folder)
+    outputs = run_node(ImageExampleGen(config), folder)
     return outputs["examples"], outputs["quarantine"]
 
 
@@ -228,5 +230,5 @@ def saved_model(of: Artifact) -> str:
 def copy_model(of: Artifact, folder: Path) -> Artifact:
     """A Model artifact with the same content, which a test may damage."""
     made = artifact(standard_artifacts.Model, folder)
-    serving_directory.copy_tree(of.uri, made.uri)
+    copy_tree(of.uri, made.uri)
     return made

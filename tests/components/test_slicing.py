@@ -53,7 +53,7 @@ def test_a_value_may_hold_a_colon():
 
 
 def test_what_images_have_not_is_an_error_that_says_what_they_have():
-    with pytest.raises(ValueError, match="'weather:rain': images cannot be told apart by 'weather'; allowed: source,"):
+    with pytest.raises(ValueError, match="'weather:rain': images cannot be sliced by 'weather'; allowed: source,"):
         split_slice("weather:rain")
     with pytest.raises(
         ValueError, match="'brightness:dark': no such bucket; allowed: brightness:<0.25, brightness:0.2"

@@ -45,10 +45,10 @@ def test_an_override_wins_over_the_file_and_the_file_over_the_default(tmp_path: 
         ("push.model_name=../escape", "push.model_name='../escape'"),
         (
             "evaluation.slice_by=[colour]",
-            "images cannot be told apart by 'colour'; allowed: source, height, width, size",
+            "images cannot be sliced by 'colour'; allowed: source, height, width, size",
         ),
         ("evaluation.slices={'size:256': {}}", "'size:256': no such bucket; allowed: size:<256, size:256-1024, "),
-        ("evaluation.slices={source: {}}", "'source' is no slice; it must look like column:value"),
+        ("evaluation.slices={source: {}}", "'source' is not a slice; it must look like column:value"),
         ("evaluation.buckets.brightness=[0.5, 0.2]", "the edges must ascend"),
         ("evaluation.classes={car: {min_iuo: 0.5}}", "unknown key evaluation.classes.car.min_iuo"),
         ("data.label_map={classes: [{name: a, values: [0]}, {name: b, values: [0]}]}", "label value 0 occurs 2 times"),

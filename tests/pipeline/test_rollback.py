@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 
 from components.publishing.directory import prune, publish, published, served
-from components.publishing.pins_and_blocklist import pin, pinned, withdrawn
+from components.publishing.pins_and_blocklist import blocked, pin, pinned
 from data.errors import WorkspaceBusy, WorkspaceError
 from pipeline.rollback import (
     choose_serving_dir,
     find_version,
-    readmit,
+    pin_version,
     restored_version,
     roll_back,
-    unpin,
+    unblock_version,
+    unpin_version,
 )
-from pipeline.rollback import pin as pin_version
 from tests.pipeline.conftest import command_line
 from tests.serving_changes import overtaken
 
@@ -47,30 +47,30 @@ def test_the_newest_other_model_comes_back_by_default(serving: Path):
     assert models(serving) == "ABBA"
     assert served(str(serving / "tiny")) == restored
     assert (restored.version, restored.record.restored_from, restored.record.rollback_of) == (4, 1, 3)
-    (entry,) = withdrawn(str(serving / "tiny")).values()
+    (entry,) = blocked(str(serving / "tiny")).values()
     assert (entry.version, entry.reason) == (3, "blurred")
 
 
-def test_a_second_rollback_goes_further_back_and_not_to_what_was_withdrawn(serving: Path):
+def test_a_second_rollback_goes_further_back_and_not_to_what_was_blocked(serving: Path):
     push(serving, "C")
 
     roll_back(str(serving / "tiny"), None)
     roll_back(str(serving / "tiny"), None)
 
     assert models(serving) == "ABBCBA"
-    assert {entry.version for entry in withdrawn(str(serving / "tiny")).values()} == {4, 5}
+    assert {entry.version for entry in blocked(str(serving / "tiny")).values()} == {4, 5}
     with pytest.raises(WorkspaceError, match="nothing to go back to: no version before 6 holds another model"):
         roll_back(str(serving / "tiny"), None)
     assert models(serving) == "ABBCBA"
 
 
-def test_a_withdrawn_version_that_is_asked_for_comes_back_and_is_withdrawn_no_more(serving: Path):
+def test_a_blocked_version_that_is_asked_for_comes_back_and_is_blocked_no_more(serving: Path):
     roll_back(str(serving / "tiny"), None)
 
     roll_back(str(serving / "tiny"), to=2)
 
     assert models(serving) == "ABBAB"
-    (entry,) = withdrawn(str(serving / "tiny")).values()
+    (entry,) = blocked(str(serving / "tiny")).values()
     assert entry.version == 4
 
 
@@ -81,7 +81,7 @@ def test_a_rollback_to_what_is_served_or_is_not_there_changes_nothing(serving: P
         roll_back(str(serving / "tiny"), to=9)
 
     assert models(serving) == "ABB"
-    assert withdrawn(str(serving / "tiny")) == {}
+    assert blocked(str(serving / "tiny")) == {}
 
 
 @pytest.mark.parametrize("to", [None, 1])
@@ -90,7 +90,7 @@ def test_a_version_pushed_at_the_last_moment_is_not_rolled_back_unseen(serving: 
         overtaken(lambda: roll_back(str(serving / "tiny"), to), str(serving / "tiny"), lambda: push(serving, "C"))
 
     assert models(serving) == "ABBC"
-    assert withdrawn(str(serving / "tiny")) == {}
+    assert blocked(str(serving / "tiny")) == {}
 
 
 def test_a_version_that_is_removed_at_the_last_moment_is_not_pinned(serving: Path):
@@ -113,12 +113,12 @@ def test_a_damaged_earlier_version_is_not_served(serving: Path):
     assert served(str(serving / "tiny")).version == 3
 
 
-def test_a_readmitted_model_is_withdrawn_no_more(serving: Path):
+def test_an_unblocked_model_may_be_pushed_again(serving: Path):
     roll_back(str(serving / "tiny"), None)
 
-    assert not readmit(str(serving / "tiny"), 1)
-    assert readmit(str(serving / "tiny"), 3)
-    assert withdrawn(str(serving / "tiny")) == {}
+    assert not unblock_version(str(serving / "tiny"), 1)
+    assert unblock_version(str(serving / "tiny"), 3)
+    assert blocked(str(serving / "tiny")) == {}
 
 
 def test_a_version_that_a_rollback_published_is_known_with_its_reason(serving: Path):
@@ -137,10 +137,10 @@ def test_what_is_not_pinned_is_not_unpinned(serving: Path):
     pin(str(serving / "tiny"), 2)
 
     with pytest.raises(WorkspaceError, match="tiny: version 77 is not pinned; pinned versions: 2$"):
-        unpin(str(serving / "tiny"), 77)
-    unpin(str(serving / "tiny"), 2)
+        unpin_version(str(serving / "tiny"), 77)
+    unpin_version(str(serving / "tiny"), 2)
     with pytest.raises(WorkspaceError, match="tiny: version 2 is not pinned; pinned versions: none$"):
-        unpin(str(serving / "tiny"), 2)
+        unpin_version(str(serving / "tiny"), 2)
 
 
 def test_the_model_is_named_where_there_are_several(serving: Path):
@@ -169,7 +169,7 @@ def test_the_commands_say_what_they_did(serving: Path):
     back = command_line("rollback", "--reason", "blurred [edges]", *workspace)
     assert back.returncode == 0, back.stderr
     assert "version 4 is version 1 again" in back.stdout
-    assert "version 3 is withdrawn" in back.stdout
+    assert "version 3 is blocked" in back.stdout
     assert command_line("pin", "2", *workspace).stdout.endswith("pinned versions: 2\n")
     assert pinned(str(serving / "tiny")) == {2}
     assert prune(str(serving / "tiny"), 1) == [1, 3]
@@ -179,8 +179,8 @@ def test_the_commands_say_what_they_did(serving: Path):
         f"error: {serving / 'tiny'}: there is no version 3; there is: 2, 4\n",
     )
     assert command_line("unpin", "2", *workspace).stdout.endswith("pinned versions: none\n")
-    assert "of version 3 may be pushed again" in command_line("readmit", "3", *workspace).stdout
-    again = command_line("readmit", "3", *workspace)
+    assert "of version 3 may be pushed again" in command_line("unblock", "3", *workspace).stdout
+    again = command_line("unblock", "3", *workspace)
     assert (again.returncode, again.stderr) == (1, f"error: {serving / 'tiny'}: version 3 was not rolled back\n")
 
 

@@ -71,8 +71,8 @@ def test_a_killed_search_goes_on_with_its_second_trial_and_the_best_values_are_t
     assert result.returncode == 0, result.stderr
     first, second = (line for line in result.stderr.splitlines() if line.startswith("trial "))
     assert first.startswith("trial 1 of at most 2 (")
-    assert "has been done: mean IoU" in first
-    assert "has been done" not in second
+    assert "is already done: mean IoU" in first
+    assert "is already done" not in second
     assert "resuming after step" in result.stderr
 
     summary = json.loads((workspace / "runs" / "latest" / "summary.json").read_text())

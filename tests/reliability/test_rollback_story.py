@@ -21,7 +21,7 @@ def command(*arguments: str) -> str:
     return result.stdout
 
 
-def test_what_was_rolled_back_stays_so_until_it_is_readmitted(tiny_dataset: Path, tmp_path: Path):
+def test_what_was_rolled_back_stays_so_until_it_is_unblocked(tiny_dataset: Path, tmp_path: Path):
     workspace = ("--workspace", str(tmp_path))
 
     def run(**changes: str) -> dict:
@@ -46,11 +46,11 @@ def test_what_was_rolled_back_stays_so_until_it_is_readmitted(tiny_dataset: Path
     assert refused["reasons"][-1].startswith("not pushed: version 2, which is this model, was rolled back on ")
     assert refused["reasons"][-1].endswith("(blurred)")
 
-    command("readmit", "2", *workspace)
+    command("unblock", "2", *workspace)
 
-    readmitted = run(**better)
-    assert readmitted["pushed_version"] == 4
-    assert "Trainer" in readmitted["cached"]
+    unblocked = run(**better)
+    assert unblocked["pushed_version"] == 4
+    assert "Trainer" in unblocked["cached"]
 
     # A rollback while a run is under way: what that run was judged against is served no more.
     other = {**better, "training.learning_rate": "0.003"}

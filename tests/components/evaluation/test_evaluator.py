@@ -4,26 +4,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from apache_beam.testing.util import assert_that
 from sklearn import metrics as sklearn_metrics
+from tensorflow_model_analysis.utils import model_util
 from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
+from components.artifacts import COPIED_VERSION, PRESENT
 from components.config import ClassThreshold, EvaluationConfig, SliceThreshold, ValidationConfig
-from components.evaluation import batches as evaluation_batches
-from components.evaluation.evaluator import SegmentationEvaluator
+from components.evaluation import evaluator
+from components.evaluation.evaluator import SegmentationEvaluator, examples_by_name, split_off_large_images
 from components.evaluation.metrics import CountsCombiner
 from components.evaluation.results import ImageResult, Scores, read_images, read_scores
 from components.evaluation.verdict import Verdict, read_verdict
-from components.publishing import served_model as baseline
 from components.validation.schema import DataSchema
 from data.errors import WorkspaceError
 from data.features import HEIGHT, IGNORE_LABEL, IMAGE, KEY, MASK, SOURCE, WIDTH
 from data.labels import LabelMap
-from models.export.saved_model import EVALUATE_SIGNATURE
+from models.export.saved_model import EVALUATE_SIGNATURE, EXAMPLES
 from models.export.segmenter import Segmenter
 from models.metrics import confusion as metrics
 from models.metrics.counts import CONFUSION
@@ -46,7 +50,7 @@ NOWHERE = 5
 
 
 @pytest.fixture(scope="module")
-def judged(examples: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def test_split(examples: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A test split from two sources, of one and of three images."""
     records = []
     for number, record in enumerate(read_split(examples, "test")):
@@ -54,7 +58,7 @@ def judged(examples: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Arti
         mask[mask == NOWHERE] = IGNORE_LABEL
         source = b"zoo" if number else b"park"
         records.append(changed(record, **{MASK: tf.io.encode_png(mask).numpy(), SOURCE: source}))
-    return write_examples(tmp_path_factory.mktemp("judged"), {"test": records})
+    return write_examples(tmp_path_factory.mktemp("test_split"), {"test": records})
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def rare(make_model: MakeModel) -> Artifact:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """What the Evaluator left."""
 
     scores: Scores
@@ -80,38 +84,38 @@ class Judged:
 
 
 def evaluate(
-    judged: Artifact,
+    test_split: Artifact,
     candidate: Artifact,
     served: Artifact | None,
     config: EvaluationConfig,
     labels: LabelMap,
     folder: Path,
-) -> Judged:
+) -> Evaluated:
     """Runs the Evaluator's executor."""
     if served is None:
         of = artifact(standard_artifacts.Model, folder / "absent")
-        of.set_int_custom_property(baseline.PRESENT, 0)
+        of.set_int_custom_property(PRESENT, 0)
     else:
         of = copy_model(served, folder / "served")
-        of.set_int_custom_property(baseline.PRESENT, 1)
-        of.set_int_custom_property(baseline.VERSION, 5)
+        of.set_int_custom_property(PRESENT, 1)
+        of.set_int_custom_property(COPIED_VERSION, 5)
     schema = run_node(
         DataSchema(validation=ValidationConfig(), label_map=labels),
         folder,
     )["schema"]
-    node = SegmentationEvaluator(channel(judged), channel(candidate), channel(of), channel(schema), config, labels)
+    node = SegmentationEvaluator(channel(test_split), channel(candidate), channel(of), channel(schema), config, labels)
     outputs = run_node(node, folder)
     uri = outputs["evaluation"].uri
-    found = Judged(read_scores(uri, labels.names), read_images(uri), read_verdict(uri), outputs["blessing"])
+    found = Evaluated(read_scores(uri, labels.names), read_images(uri), read_verdict(uri), outputs["blessing"])
     assert bool(found.blessing.get_int_custom_property("blessed")) is found.verdict.blessed
     return found
 
 
-def truth(judged: Artifact, model: Artifact, source: str | None, classes: int) -> dict[str, Any]:
+def truth(test_split: Artifact, model: Artifact, source: str | None, classes: int) -> dict[str, Any]:
     """Scores by scikit-learn from the masks that `serving_default` answers."""
     segmenter = Segmenter(saved_model(model))
     label_parts, answer_parts = [], []
-    for row in map(columns, read_split(judged, "test")):
+    for row in map(columns, read_split(test_split, "test")):
         if source in (None, row[SOURCE].decode()):
             label_parts.append(tf.io.decode_png(row[MASK]).numpy().ravel())
             ((mask, _),) = segmenter.predict([row[IMAGE]])
@@ -151,7 +155,7 @@ def confusion(images: list[ImageResult], classes: int, of: str, within: str | No
 
 
 def test_scores_of_candidate_and_baseline_equal_those_of_the_served_masks_in_each_slice(
-    judged: Artifact, model: Artifact, rare: Artifact, labels: LabelMap, tmp_path: Path
+    test_split: Artifact, model: Artifact, rare: Artifact, labels: LabelMap, tmp_path: Path
 ):
     first, classes = labels.names[0], labels.num_classes
     config = EvaluationConfig(
@@ -161,14 +165,14 @@ def test_scores_of_candidate_and_baseline_equal_those_of_the_served_masks_in_eac
         classes={first: ClassThreshold(max_drop=1.0), labels.names[NOWHERE]: ClassThreshold()},
     )
 
-    found = evaluate(judged, model, rare, config, labels, tmp_path)
+    found = evaluate(test_split, model, rare, config, labels, tmp_path)
 
     sources = {(): None, ((SOURCE, "park"),): "park", ((SOURCE, "zoo"),): "zoo"}
     everywhere = [(("size", "<256"),), (("has", first),)]
     for scores, of in ((found.scores.candidate, model), (found.scores.baseline, rare)):
         assert set(scores) == {*sources, *everywhere}
         for key, source in sources.items():
-            assert_equal(scores[key], truth(judged, of, source, classes))
+            assert_equal(scores[key], truth(test_split, of, source, classes))
             assert list(scores[key].iou) == list(labels.names)
         assert all(scores[key].mean_iou == scores[()].mean_iou for key in everywhere), "all images are such"
         assert 0 <= scores[()].mean_boundary_iou < 1
@@ -178,13 +182,13 @@ def test_scores_of_candidate_and_baseline_equal_those_of_the_served_masks_in_eac
     assert len({found.scores.candidate[key].mean_iou for key in sources}) == 3, "the slices differ"
 
     assert not found.verdict.blessed
-    refused = [reason for reason in found.verdict.reasons if "cannot be judged" in reason]
+    refused = [reason for reason in found.verdict.reasons if "cannot be evaluated" in reason]
     assert [reason.split(":")[0] for reason in refused] == [f"class {labels.names[NOWHERE]}", "slice source"]
     assert any(
         f"against served version 5 ({found.scores.baseline[()].iou[first]:.4f})" in r for r in found.verdict.reasons
     )
 
-    keys = [columns(record)[KEY].decode() for record in read_split(judged, "test")]
+    keys = [columns(record)[KEY].decode() for record in read_split(test_split, "test")]
     assert [image.key for image in found.images] == sorted(keys)
     for of, scores in (("candidate", found.scores.candidate), ("baseline", found.scores.baseline)):
         for key in ((), ((SOURCE, "zoo"),)):
@@ -202,11 +206,11 @@ def test_scores_of_candidate_and_baseline_equal_those_of_the_served_masks_in_eac
 
 
 def test_an_equal_model_is_blessed_where_nothing_may_be_lost(
-    judged: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
+    test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):
     config = EvaluationConfig(max_drop=0.0, classes={labels.names[0]: ClassThreshold(max_drop=0.0)})
 
-    found = evaluate(judged, background, background, config, labels, tmp_path)
+    found = evaluate(test_split, background, background, config, labels, tmp_path)
 
     assert found.verdict.blessed
     assert found.scores.candidate[()].mean_iou == found.scores.baseline[()].mean_iou > 0
@@ -215,35 +219,35 @@ def test_an_equal_model_is_blessed_where_nothing_may_be_lost(
 
 
 def test_a_worse_model_is_refused(
-    judged: Artifact, background: Artifact, rare: Artifact, labels: LabelMap, tmp_path: Path
+    test_split: Artifact, background: Artifact, rare: Artifact, labels: LabelMap, tmp_path: Path
 ):
-    found = evaluate(judged, rare, background, EvaluationConfig(max_drop=0.0), labels, tmp_path)
+    found = evaluate(test_split, rare, background, EvaluationConfig(max_drop=0.0), labels, tmp_path)
 
     assert found.scores.candidate[()].mean_iou < found.scores.baseline[()].mean_iou
     assert not found.verdict.blessed
     assert (Path(found.blessing.uri) / "NOT_BLESSED").exists()
 
 
-def test_large_images_are_judged_alone_and_count_as_before(
-    judged: Artifact, model: Artifact, labels: LabelMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_large_images_are_evaluated_alone_and_count_as_before(
+    test_split: Artifact, model: Artifact, labels: LabelMap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    rows = list(map(columns, read_split(judged, "test")))
+    rows = list(map(columns, read_split(test_split, "test")))
     sizes = [row[HEIGHT] * row[WIDTH] for row in rows]
-    monkeypatch.setattr(evaluation_batches, "LARGE", min(sizes))
+    monkeypatch.setattr(evaluator, "LARGE_IMAGE_PIXELS", min(sizes))
 
-    found = evaluate(judged, model, None, EvaluationConfig(), labels, tmp_path)
+    found = evaluate(test_split, model, None, EvaluationConfig(), labels, tmp_path)
 
     assert 0 < sum(size > min(sizes) for size in sizes) < len(sizes)
     assert [image.key for image in found.images] == sorted(row[KEY].decode() for row in rows)
-    assert_equal(found.scores.candidate[()], truth(judged, model, None, labels.num_classes))
+    assert_equal(found.scores.candidate[()], truth(test_split, model, None, labels.num_classes))
 
 
 def test_without_a_baseline_the_floor_alone_decides(
-    judged: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
+    test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):
-    reached = truth(judged, background, None, labels.num_classes)["mean_iou"]
+    reached = truth(test_split, background, None, labels.num_classes)["mean_iou"]
 
-    found = evaluate(judged, background, None, EvaluationConfig(min_mean_iou=reached + 1e-6), labels, tmp_path)
+    found = evaluate(test_split, background, None, EvaluationConfig(min_mean_iou=reached + 1e-6), labels, tmp_path)
 
     assert not found.verdict.blessed
     assert found.scores.baseline == {}
@@ -252,7 +256,7 @@ def test_without_a_baseline_the_floor_alone_decides(
 
 
 def test_a_served_model_that_gives_the_confusion_matrix_alone_is_compared_by_that(
-    judged: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
+    test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):
     class Earlier(tf.Module):
         def __init__(self) -> None:
@@ -267,7 +271,7 @@ def test_a_served_model_that_gives_the_confusion_matrix_alone_is_compared_by_tha
     module = Earlier()
     tf.saved_model.save(module, saved_model(earlier), signatures={EVALUATE_SIGNATURE: module.evaluate})
 
-    found = evaluate(judged, background, earlier, EvaluationConfig(), labels, tmp_path)
+    found = evaluate(test_split, background, earlier, EvaluationConfig(), labels, tmp_path)
 
     assert found.verdict.blessed
     assert found.scores.baseline[()].mean_iou == found.scores.candidate[()].mean_iou
@@ -300,3 +304,45 @@ def test_the_combiner_adds_counts_and_scores_the_sum():
     assert np.isnan(output["calibration_error"])
     assert output["counts/confusion"].tolist() == [[3, 1, 0], [2, 4, 0], [0, 0, 0]]
     assert output["counts/boundary"].tolist() == [[1, 0, 0], [2, 1, 0], [1, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([9], [[9]]),
+        ([9, 8], [[9], [8]]),
+        ([1, 2, 9, 3, 4], [[1, 2], [9], [3, 4]]),
+        ([9, 1, 8, 2], [[9], [1], [8], [2]]),
+        ([1, 5, 2], [[1, 5, 2]]),
+        ([], []),
+    ],
+)
+def test_a_batch_is_cut_around_each_large_image(
+    heights: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator, "LARGE_IMAGE_PIXELS", 50)
+    sides = [pa.array([[side] for side in column], pa.list_(pa.int64())) for column in (heights, [10] * len(heights))]
+    keys = pa.array([[f"{height}".encode()] for height in heights], pa.list_(pa.binary()))
+    whole = pa.RecordBatch.from_arrays([*sides, keys], [HEIGHT, WIDTH, KEY])
+    found = [part.to_pydict() for part in split_off_large_images(whole)]
+    assert [[row[0] for row in part[HEIGHT]] for part in found] == expected
+    assert [[int(row[0]) for row in part[KEY]] for part in found] == expected
+
+
+def test_tfma_finds_the_examples_under_the_name_of_the_input() -> None:
+    examples = [b"one", b"other"]
+    extracts = {
+        tfma.FEATURES_KEY: {KEY: np.array([b"a.jpg", b"b.jpg"])},
+        tfma.INPUT_KEY: np.array(examples, dtype=object),
+    }
+
+    def check(found: list[tfma.Extracts]) -> None:
+        (features,) = (element[tfma.FEATURES_KEY] for element in found)
+        inputs = model_util.get_inputs(features, {EXAMPLES: tf.TensorSpec((None,), tf.string, name=EXAMPLES)})
+        assert list(inputs) == [EXAMPLES]
+        assert inputs[EXAMPLES].numpy().tolist() == examples
+        assert list(features[KEY]) == [b"a.jpg", b"b.jpg"]
+
+    with beam.Pipeline() as pipeline:
+        assert_that(pipeline | beam.Create([extracts]) | examples_by_name().ptransform, check)

@@ -7,7 +7,7 @@ import pytest
 
 from components.config import ClassThreshold, EvaluationConfig, SliceThreshold
 from components.evaluation.results import ImageResult, ImageScore, Scores, SliceKey
-from components.evaluation.verdict import Verdict, judge
+from components.evaluation.verdict import Verdict, evaluate_thresholds
 from models.metrics.confusion import iou, mean_iou
 from models.metrics.counts import CONFUSION, Counts
 from models.metrics.scores import SliceScores
@@ -43,11 +43,11 @@ def verdict(served: bool = True, **settings: object) -> Verdict:
     """Over the candidate, with nothing demanded but what is given."""
     config = EvaluationConfig.model_validate({"max_drop": 1.0, **settings})
     found = Scores(CANDIDATE, SERVED if served else {})
-    return judge(found, [image("a", confusion(90, 80))], config, 3 if served else None)
+    return evaluate_thresholds(found, [image("a", confusion(90, 80))], config, 3 if served else None)
 
 
 def refusals(found: Verdict) -> list[str]:
-    words = (" is below ", " breaks ", "cannot be judged")
+    words = (" is below ", " breaks ", "cannot be evaluated")
     return [reason for reason in found.reasons if any(word in reason for word in words)]
 
 
@@ -92,11 +92,12 @@ def test_a_model_that_keeps_everything_is_blessed_and_told_why():
         ),
         (
             {"classes": {"ghost": ClassThreshold()}},
-            "class ghost: no labelled pixel in the test split, so evaluation.classes.ghost cannot be judged",
+            "class ghost: no labelled pixel in the test split, so evaluation.classes.ghost cannot be evaluated",
         ),
         (
             {"slices": {"source:dawn": SliceThreshold()}},
-            "slice source:dawn: no labelled pixel in the test split, so evaluation.slices.source:dawn cannot be judged",
+            "slice source:dawn: no labelled pixel in the test split, so evaluation.slices.source:dawn cannot be "
+            "evaluated",
         ),
     ],
 )
@@ -114,14 +115,14 @@ def test_without_a_served_model_the_floors_alone_decide():
         slices={"source:dusk": {"max_drop": 0.0}},
     )
     assert found.blessed
-    assert found.reasons[-1] == "no comparable model is served: judged by the floor alone"
+    assert found.reasons[-1] == "no comparable model is served: evaluated by the floors alone"
     assert not any("against" in reason for reason in found.reasons)
 
 
-def test_a_class_that_is_only_predicted_cannot_be_judged_by_an_iou_of_zero():
+def test_a_class_that_is_only_predicted_cannot_be_evaluated_by_an_iou_of_zero():
     matrix = confusion(90, 80)
     matrix[0, 2] = 5
-    found = judge(
+    found = evaluate_thresholds(
         Scores({(): scores(matrix)}, {}),
         [image("a", matrix)],
         EvaluationConfig(classes={"ghost": ClassThreshold(min_iou=0.0)}),
@@ -133,7 +134,7 @@ def test_a_class_that_is_only_predicted_cannot_be_judged_by_an_iou_of_zero():
 
 def test_a_split_of_void_is_refused_and_has_no_intervals():
     nothing = np.zeros((3, 3), int)
-    found = judge(Scores({(): scores(nothing)}, {}), [image("a", nothing)], EvaluationConfig(), None)
+    found = evaluate_thresholds(Scores({(): scores(nothing)}, {}), [image("a", nothing)], EvaluationConfig(), None)
     assert not found.blessed
     assert found.intervals is None
 
@@ -141,17 +142,18 @@ def test_a_split_of_void_is_refused_and_has_no_intervals():
 def test_one_labelled_image_beside_one_of_void_has_no_intervals():
     matrix = confusion(90, 80)
     images = [image("a", matrix), image("b", np.zeros_like(matrix))]
-    assert judge(Scores({(): scores(matrix)}, {}), images, EvaluationConfig(), None).intervals is None
+    assert evaluate_thresholds(Scores({(): scores(matrix)}, {}), images, EvaluationConfig(), None).intervals is None
 
 
 def test_the_verdict_holds_paired_intervals_of_the_images():
     images = [image(str(n), confusion(90 - n, 80 + n), confusion(80 - n, 70 + n)) for n in range(10)]
-    found = judge(Scores(CANDIDATE, SERVED), images, EvaluationConfig(), 3).intervals
+    found = evaluate_thresholds(Scores(CANDIDATE, SERVED), images, EvaluationConfig(), 3).intervals
     assert found is not None and found.baseline is not None and found.change is not None
     assert found.candidate[0] < mean_iou(sum(confusion(90 - n, 80 + n) for n in range(10))) < found.candidate[1]
     assert 0 < found.change[0] < found.change[1]
     # What both models find hard cancels out in the difference.
-    alone = judge(Scores(CANDIDATE, {}), [replace(i, baseline=None) for i in images], EvaluationConfig(), None)
+    without = [replace(image, baseline=None) for image in images]
+    alone = evaluate_thresholds(Scores(CANDIDATE, {}), without, EvaluationConfig(), None)
     assert alone.intervals is not None
     assert alone.intervals.candidate == found.candidate
     assert alone.intervals.change is None

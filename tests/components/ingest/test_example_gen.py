@@ -1,5 +1,6 @@
-"""ExampleGen on datasets of a few files: what it writes, what it sets aside, and when it stops."""
+"""ExampleGen on datasets of a few files: what it writes, what it quarantines, and when it stops."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -14,14 +15,17 @@ import tensorflow as tf
 from PIL import Image
 from tfx.types.artifact import Artifact
 
-from components.ingest.example_gen import BAD as BAD_KIND
-from components.ingest.example_gen import ReadPairs, check_counts, counts_json, open_data, read_bad, read_counts
+from components.ingest.example_gen import ReadPairs, open_data
+from components.ingest.quarantine import BAD as BAD_KIND
+from components.ingest.quarantine import read_bad, read_counts
 from data import features
 from data.dataset import DataConfig
 from data.errors import DataError
+from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
 from data.layouts.base import SPLITS, BadEntry, MaskFile, Sample
 from data.layouts.folder import Folder
+from data.manifest import read_manifest
 from data.splits import plan_splits
 from tests.components.conftest import columns, generate, read_split, resolved
 
@@ -85,7 +89,7 @@ DEEP = Image.fromarray(np.full(SIZE, 40_000, np.uint16))
 #: file name -> (encoded image, mask or None, what its reason begins with)
 BAD: dict[str, tuple[bytes, np.ndarray | None, str]] = {
     "truncated.jpg": (encoded(RGB, "JPEG")[:-200], label_values(0), "truncated image"),
-    "text.jpg": (b"no picture at all", label_values(0), "unreadable image"),
+    "text.jpg": (b"no image at all", label_values(0), "unreadable image"),
     "empty.png": (b"", label_values(0), "unreadable image"),
     "size.png": (encoded(RGB), label_values(0, (24, 41)), "size mismatch: image 40x24, mask 41x24"),
     "label.png": (encoded(RGB), np.full(SIZE, 3, np.uint8), "label outside the label map"),
@@ -125,7 +129,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]
     for name, (image, mask, _) in BAD.items():
         add(root, "train", name, image, mask)
     Image.fromarray(label_values(0)).save(root / "masks/train/orphan.png")
-    (root / "images/train/notes.txt").write_text("not a picture")
+    (root / "images/train/notes.txt").write_text("not an image")
     (root / "images/train/folder.png").mkdir()
     return generate(folder_config(root, max_bad_fraction=1.0, max_pixels=40 * 40), folder)
 
@@ -153,7 +157,25 @@ def test_the_columns_equal_those_computed_independently(plain: Path, tmp_path: P
         assert row[features.SOURCE] == b"all"
 
 
-def test_every_kind_of_bad_pair_is_set_aside_with_its_reason(mixed: tuple[Artifact, Artifact]):
+def test_the_manifest_names_every_image_in_the_examples_by_the_content_of_its_file(
+    dataset: Path, examples: Artifact
+) -> None:
+    entries = list(read_manifest(examples.uri, LocalFiles()))
+    listed = {(entry.split, entry.key) for entry in entries}
+    held = {
+        (split, columns(record)["key"].decode())
+        for split in ("train", "val", "test")
+        for record in read_split(examples, split)
+    }
+    assert listed == held
+    assert len(entries) == 15
+    for entry in entries:
+        content = (dataset / entry.key).read_bytes()
+        assert (entry.sha256, entry.size) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert [entry.sha256 for entry in entries] == sorted(entry.sha256 for entry in entries)
+
+
+def test_every_kind_of_bad_pair_is_quarantined_with_its_reason(mixed: tuple[Artifact, Artifact]):
     expected = {f"images/train/{name}": reason for name, (_, _, reason) in BAD.items()} | {
         "masks/train/orphan.png": "image missing",
         "images/train/notes.txt": "no image",
@@ -253,43 +275,6 @@ def test_too_many_bad_files_stop_the_run_with_the_list(plain: Path, tmp_path: Pa
     first, *others = str(caught.value).splitlines()
     assert first == f"{plain}: 3 of 9 images are bad, more than data.max_bad_fraction=0.33 allows"
     assert sorted(line.partition(":")[0] for line in others) == [f"  images/train/bad{n}.png" for n in range(3)]
-
-
-def quarantine_of(folder: Path, splits: dict[str, int], bad: int) -> str:
-    """A quarantine as ExampleGen leaves it."""
-    counts = [(("split", split), count) for split, count in splits.items()] + [((BAD_KIND, "unreadable image"), bad)]
-    (folder / "counts.json").write_text(counts_json(counts))
-    entries = [{"path": f"{number}.png", "reason": "unreadable image: damaged"} for number in range(bad)]
-    (folder / "bad.jsonl-00000-of-00001").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
-    return str(folder)
-
-
-def test_as_many_bad_files_as_are_allowed_stop_nothing(tmp_path: Path):
-    quarantine = quarantine_of(tmp_path, {"train": 4, "val": 1, "test": 1}, bad=2)
-
-    check_counts(quarantine, folder_config(tmp_path, max_bad_fraction=0.25))
-    with pytest.raises(DataError, match="2 of 8 images are bad"):
-        check_counts(quarantine, folder_config(tmp_path, max_bad_fraction=0.24))
-
-
-def test_a_long_list_of_bad_files_is_cut(tmp_path: Path):
-    with pytest.raises(DataError) as caught:
-        check_counts(quarantine_of(tmp_path, {"train": 4, "val": 1, "test": 1}, bad=25), folder_config(tmp_path))
-
-    assert len(str(caught.value).splitlines()) == 1 + 20 + 1
-    assert str(caught.value).endswith("... and 5 more")
-
-
-def test_a_dataset_without_a_valid_pair_is_refused(tmp_path: Path):
-    with pytest.raises(
-        DataError, match=r"no valid pair of image and mask \(3 bad\)\n  0.png: unreadable image: damaged"
-    ):
-        check_counts(quarantine_of(tmp_path, {}, bad=3), folder_config(tmp_path, max_bad_fraction=1.0))
-
-
-def test_an_empty_split_is_refused_with_what_to_do(tmp_path: Path):
-    with pytest.raises(DataError, match="split val is empty .*'val': 0.*data.val_fraction"):
-        check_counts(quarantine_of(tmp_path, {"train": 4, "test": 1}, bad=0), folder_config(tmp_path))
 
 
 def test_a_dataset_without_training_images_is_refused_before_anything_is_read(plain: Path, tmp_path: Path):

@@ -80,7 +80,7 @@ def test_200_000_entries_need_little_memory(tmp_path: Path):
     assert growth < 350
 
 
-def test_no_picture_stays_in_memory(tmp_path: Path):
+def test_no_image_stays_in_memory(tmp_path: Path):
     count = 150
     root = voc(tmp_path / "data", count)
     for split in ("val", "test"):
@@ -96,5 +96,5 @@ def test_no_picture_stays_in_memory(tmp_path: Path):
     growth, error = grown(root, tmp_path)
 
     assert not error
-    # Measured: 12 MB. The bound is half of what the encoded pictures take.
+    # Measured: 12 MB. The bound is half of what the encoded images take.
     assert growth < count * 600 * 600 * 3 / 2**20 / 2

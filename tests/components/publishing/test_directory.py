@@ -14,6 +14,8 @@ import pytest
 
 from components.publishing import directory as serving_directory
 from components.publishing.directory import (
+    ModelVersion,
+    Record,
     all_published,
     model_fingerprint,
     prune,
@@ -24,8 +26,8 @@ from components.publishing.directory import (
     state,
     versions,
 )
-from components.publishing.lock import LOCK, changing
-from components.publishing.pins_and_blocklist import pin, unpin, withdraw
+from components.publishing.lock import LOCK, serving_lock
+from components.publishing.pins_and_blocklist import block, pin, unpin
 from data.errors import WorkspaceBusy, WorkspaceError
 from tests.serving_changes import overtaken
 
@@ -57,7 +59,7 @@ def names(serving: Path) -> list[str]:
     return sorted(path.name for path in serving.iterdir() if path.name != LOCK)
 
 
-def push(model: Path, serving: Path) -> serving_directory.Published:
+def push(model: Path, serving: Path) -> ModelVersion:
     return publish(str(model), str(serving), ["sky", "road"], EXTRA)
 
 
@@ -264,12 +266,12 @@ def test_a_damaged_version_does_not_come_back(model: Path, tmp_path: Path, damag
     assert names(tmp_path / "serving") == ["1", "2"]
 
 
-def test_the_state_changes_with_what_is_withdrawn(model: Path, tmp_path: Path):
+def test_the_state_changes_with_what_is_blocked(model: Path, tmp_path: Path):
     serving = str(tmp_path / "serving")
     push(model, tmp_path / "serving")
     before = state(serving)
 
-    withdraw(serving, "fingerprint", 1, "blurred")
+    block(serving, "fingerprint", 1, "blurred")
 
     assert state(serving) == f"{before},not fingerprint"
 
@@ -277,9 +279,9 @@ def test_the_state_changes_with_what_is_withdrawn(model: Path, tmp_path: Path):
 def test_whoever_changes_the_directory_keeps_others_from_doing_so(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("components.publishing.lock._PATIENCE", 0.1)
+    monkeypatch.setattr("components.publishing.lock._TIMEOUT", 0.1)
 
-    with changing(str(tmp_path / "serving")), ThreadPoolExecutor(1) as other:
+    with serving_lock(str(tmp_path / "serving")), ThreadPoolExecutor(1) as other:
         for change in (
             lambda: push(model, tmp_path / "serving"),
             lambda: prune(str(tmp_path / "serving"), 1),
@@ -345,7 +347,7 @@ def test_a_reader_that_publications_overtake_looks_again(model: Path, tmp_path: 
     serving, read = tmp_path / "serving", serving_directory._read_record
     push(model, serving)
 
-    def overtaken(path: str) -> serving_directory.Record:
+    def overtaken(path: str) -> Record:
         monkeypatch.setattr(serving_directory, "_read_record", read)
         push(model, serving)
         assert prune(str(serving), 1) == [1]

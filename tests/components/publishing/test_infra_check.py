@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from tfx.types.artifact import Artifact
 
+from components.artifacts import INFRA_BLESSED, REASON
 from components.config import InfraConfig
-from components.publishing.infra_check import BLESSED, REASON, InfraCheck
+from components.publishing.infra_check import InfraCheck
 from models.export.saved_model import SERVING_SIGNATURE
 from tests.components.conftest import channel, copy_model, run_node, saved_model
 
@@ -21,7 +22,7 @@ def check(model: Artifact, examples: Artifact, config: InfraConfig, folder: Path
     """The verdict and its reason."""
     node = InfraCheck(model=channel(model), examples=channel(examples), config=config)
     blessing = run_node(node, folder)["blessing"]
-    blessed = bool(blessing.get_int_custom_property(BLESSED))
+    blessed = bool(blessing.get_int_custom_property(INFRA_BLESSED))
     assert os.listdir(blessing.uri) == ["INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED"]
     return blessed, blessing.get_string_custom_property(REASON)
 

@@ -1,4 +1,4 @@
-"""Pins and withdrawn models: small files that are whole, or stop whoever would act on them."""
+"""Pins and blocked models: small files that are complete, or an error for whoever would act on them."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from components.publishing.pins_and_blocklist import pin, pinned, readmit, unpin, withdraw, withdrawn
+from components.publishing.pins_and_blocklist import block, blocked, pin, pinned, unblock, unpin
 from data.errors import WorkspaceError
 
 
 def test_at_first_nothing_is_marked(tmp_path: Path):
     assert pinned(str(tmp_path / "absent")) == frozenset()
-    assert withdrawn(str(tmp_path / "absent")) == {}
-    assert not readmit(str(tmp_path), "fingerprint")
+    assert blocked(str(tmp_path / "absent")) == {}
+    assert not unblock(str(tmp_path), "fingerprint")
 
 
 def test_pins_come_and_go(tmp_path: Path):
@@ -34,20 +34,20 @@ def test_pins_that_are_set_at_once_are_all_kept(tmp_path: Path):
     assert pinned(str(tmp_path)) == set(range(1, 25))
 
 
-def test_a_withdrawn_model_is_remembered_with_version_time_and_reason(tmp_path: Path):
-    withdraw(str(tmp_path), "one", 4, "blurred")
-    withdraw(str(tmp_path), "two", 6, "")
-    withdraw(str(tmp_path), "one", 8, "still blurred")
+def test_a_blocked_model_is_remembered_with_version_time_and_reason(tmp_path: Path):
+    block(str(tmp_path), "one", 4, "blurred")
+    block(str(tmp_path), "two", 6, "")
+    block(str(tmp_path), "one", 8, "still blurred")
 
-    entries = withdrawn(str(tmp_path))
+    entries = blocked(str(tmp_path))
 
     assert {name: (entry.version, entry.reason) for name, entry in entries.items()} == {
         "one": (8, "still blurred"),
         "two": (6, ""),
     }
     assert entries["one"].withdrawn_at.utcoffset() is not None
-    assert readmit(str(tmp_path), "one")
-    assert list(withdrawn(str(tmp_path))) == ["two"]
+    assert unblock(str(tmp_path), "one")
+    assert list(blocked(str(tmp_path))) == ["two"]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_a_damaged_file_is_named_and_not_written_over(tmp_path: Path, name: str,
         [lambda: pinned(str(tmp_path)), lambda: pin(str(tmp_path), 2), lambda: unpin(str(tmp_path), 2)]
         if name == "pins.json"
         else [
-            lambda: withdrawn(str(tmp_path)),
-            lambda: withdraw(str(tmp_path), "one", 1, ""),
-            lambda: readmit(str(tmp_path), "one"),
+            lambda: blocked(str(tmp_path)),
+            lambda: block(str(tmp_path), "one", 1, ""),
+            lambda: unblock(str(tmp_path), "one"),
         ]
     )
     for read in reads:

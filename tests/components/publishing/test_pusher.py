@@ -9,10 +9,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.types.artifact import Artifact
 
-from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
+from components.artifacts import PUSHED, PUSHED_DESTINATION, PUSHED_VERSION, REASON
 from components.config import PushConfig
 from components.publishing.directory import model_fingerprint, published, served
-from components.publishing.pins_and_blocklist import readmit, withdraw
+from components.publishing.pins_and_blocklist import block, unblock
 from data.errors import WorkspaceBusy, WorkspaceError
 from data.labels import LabelMap
 from models.export.saved_model import IMAGE_BYTES, MASK_BYTES, load_label_map
@@ -25,8 +25,8 @@ from tests.serving_changes import overtaken
 def push(model: Artifact, examples: Artifact, labels: LabelMap, tmp_path: Path):
     """Runs the Pusher's executor for the tiny model or another, with the given blessings."""
 
-    def run(of: Artifact = model, config: PushConfig = PushConfig(model_name="tiny"), **judged: Any) -> Artifact:  # noqa: B008
-        return run_pusher(of, examples, labels, tmp_path, config=config, **judged)
+    def run(of: Artifact = model, config: PushConfig = PushConfig(model_name="tiny"), **settings: Any) -> Artifact:  # noqa: B008
+        return run_pusher(of, examples, labels, tmp_path, config=config, **settings)
 
     return run
 
@@ -54,8 +54,8 @@ def test_a_blessed_model_is_served_with_its_label_map(push, model: Artifact, lab
     version = served(str(tmp_path / "serving/tiny"))
     assert version.version == 1
     assert properties(pushed) == (1, "")
-    assert pushed.get_string_custom_property(DESTINATION) == version.path
-    assert pushed.get_string_custom_property(VERSION) == "1"
+    assert pushed.get_string_custom_property(PUSHED_DESTINATION) == version.path
+    assert pushed.get_string_custom_property(PUSHED_VERSION) == "1"
     assert load_label_map(version.path) == labels
     assert version.record.class_names == list(labels.names)
     assert version.record.model_fingerprint == model_fingerprint(saved_model(model))
@@ -108,15 +108,15 @@ def test_an_older_model_may_be_pushed_again_where_another_is_served(push, model:
     assert served(str(tmp_path / "serving/tiny")).version == 3
 
 
-def test_a_model_that_was_judged_against_what_is_served_no_more_is_not_pushed(push, model: Artifact, tmp_path: Path):
+def test_a_model_that_was_compared_with_what_is_served_no_more_is_not_pushed(push, model: Artifact, tmp_path: Path):
     """As where a person rolls back while a run is under way."""
     push()
     other = other_model(model, tmp_path / "other")
     with pytest.raises(WorkspaceBusy, match=r"version 1 is served now, but .* when nothing was; run again"):
-        push(other, judged_against=0)
+        push(other, compared_with=0)
     shutil.rmtree(tmp_path / "serving")
     with pytest.raises(WorkspaceBusy, match=r"nothing is served now, but .* when version 1 was; run again"):
-        push(other, judged_against=1)
+        push(other, compared_with=1)
     assert published(str(tmp_path / "serving/tiny")) == []
 
 
@@ -135,10 +135,10 @@ def test_a_rollback_at_the_last_moment_stays(push, model: Artifact, tmp_path: Pa
 
 
 def test_numbers_go_on_where_the_serving_directory_was_removed(push, tmp_path: Path):
-    assert push(highest=5).get_string_custom_property(VERSION) == "6"
+    assert push(highest=5).get_string_custom_property(PUSHED_VERSION) == "6"
     shutil.rmtree(tmp_path / "serving")
 
-    assert push(highest=6).get_string_custom_property(VERSION) == "7"
+    assert push(highest=6).get_string_custom_property(PUSHED_VERSION) == "7"
 
 
 def other_model(model: Artifact, folder: Path, note: str = "changed") -> Artifact:
@@ -147,13 +147,13 @@ def other_model(model: Artifact, folder: Path, note: str = "changed") -> Artifac
     return other
 
 
-def test_a_model_that_was_rolled_back_is_not_pushed_again_until_it_is_readmitted(push, model: Artifact, tmp_path: Path):
+def test_a_model_that_was_rolled_back_is_not_pushed_again_until_it_is_unblocked(push, model: Artifact, tmp_path: Path):
     serving = str(tmp_path / "serving/tiny")
     push()
     other = other_model(model, tmp_path / "other")
     push(other)
     fingerprint = served(serving).record.model_fingerprint
-    withdraw(serving, fingerprint, 2, "blurred edges")
+    block(serving, fingerprint, 2, "blurred edges")
     push()
 
     pushed, reason = properties(push(other))
@@ -162,7 +162,7 @@ def test_a_model_that_was_rolled_back_is_not_pushed_again_until_it_is_readmitted
     assert reason.startswith("version 2, which is this model, was rolled back on 20")
     assert reason.endswith(" UTC (blurred edges)")
     assert served(serving).version == 3
-    readmit(serving, fingerprint)
+    unblock(serving, fingerprint)
     assert properties(push(other)) == (1, "")
 
 

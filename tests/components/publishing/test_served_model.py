@@ -1,4 +1,4 @@
-"""ServedModel: none, one, or one that knows other classes; and when it looks again."""
+"""ServedModel: none, one, or one that has other classes; and when it looks again."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,10 @@ from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
-from components.artifacts import DESTINATION, PUSHED
+from components.artifacts import COPIED_VERSION, HIGHEST_PUSHED, PUSHED, PUSHED_DESTINATION, SERVED_VERSION
 from components.config import OnLabelChange
 from components.publishing.directory import model_fingerprint, publish
-from components.publishing.served_model import FINGERPRINT, HIGHEST, SERVED, VERSION, Driver, ServedModel, is_present
+from components.publishing.served_model import FINGERPRINT, Driver, ServedModel, is_present
 from data.errors import DataError, WorkspaceError
 from data.labels import ClassLabel, LabelMap
 from tests.components.conftest import artifact, run_node
@@ -32,7 +32,7 @@ def serving(tmp_path: Path) -> Path:
     return tmp_path / "serving"
 
 
-def baseline(serving: Path, labels: LabelMap, on_label_change: OnLabelChange, out: Path) -> Artifact:
+def copy_served(serving: Path, labels: LabelMap, on_label_change: OnLabelChange, out: Path) -> Artifact:
     return run_node(ServedModel(str(serving), labels, on_label_change), out)["model"]
 
 
@@ -40,15 +40,15 @@ def renamed(*names: str) -> LabelMap:
     return LabelMap(classes=tuple(ClassLabel(name=name) for name in names))
 
 
-def test_without_a_served_model_the_baseline_is_absent(tmp_path: Path):
-    assert not is_present(baseline(tmp_path / "serving", LABELS, "refuse", tmp_path / "out"))
+def test_without_a_served_model_the_copy_is_absent(tmp_path: Path):
+    assert not is_present(copy_served(tmp_path / "serving", LABELS, "refuse", tmp_path / "out"))
 
 
 def test_the_newest_version_is_copied_into_the_artifact(serving: Path, tmp_path: Path):
-    model = baseline(serving, LABELS, "refuse", tmp_path / "out")
+    model = copy_served(serving, LABELS, "refuse", tmp_path / "out")
 
     assert is_present(model)
-    assert model.get_int_custom_property(VERSION) == 2
+    assert model.get_int_custom_property(COPIED_VERSION) == 2
     copied = path_utils.serving_model_dir(model.uri)
     assert Path(copied, "variables/data").read_bytes() == b"new"
     assert Path(copied, "saved_model.pb").read_bytes() == b"graph"
@@ -60,35 +60,38 @@ def test_a_served_model_that_is_not_what_was_published_is_named_before_anything_
 ):
     (serving / "2/variables/data").write_bytes(b"ne")
     with pytest.raises(WorkspaceError, match="2: the files of served version 2 are not those that were published"):
-        baseline(serving, LABELS, "refuse", tmp_path / "out")
+        copy_served(serving, LABELS, "refuse", tmp_path / "out")
 
 
-def test_what_was_served_is_told_even_where_it_cannot_be_compared(serving: Path, tmp_path: Path):
-    assert baseline(serving, renamed("sky", "car"), "floor", tmp_path / "a").get_int_custom_property(SERVED) == 2
-    assert baseline(tmp_path / "none", LABELS, "floor", tmp_path / "b").get_int_custom_property(SERVED) == 0
+def test_what_was_served_is_recorded_even_where_it_cannot_be_compared(serving: Path, tmp_path: Path):
+    assert (
+        copy_served(serving, renamed("sky", "car"), "floor", tmp_path / "a").get_int_custom_property(SERVED_VERSION)
+        == 2
+    )
+    assert copy_served(tmp_path / "none", LABELS, "floor", tmp_path / "b").get_int_custom_property(SERVED_VERSION) == 0
 
 
 def test_other_label_values_for_the_same_classes_are_comparable(serving: Path, tmp_path: Path):
-    assert is_present(baseline(serving, renamed("sky", "road"), "refuse", tmp_path / "out"))
+    assert is_present(copy_served(serving, renamed("sky", "road"), "refuse", tmp_path / "out"))
 
 
 @pytest.mark.parametrize("names", [("road", "sky"), ("sky",), ("sky", "road", "car"), ("sky", "street")])
 def test_other_classes_are_refused_with_what_to_do(serving: Path, tmp_path: Path, names: tuple[str, ...]):
     with pytest.raises(DataError) as caught:
-        baseline(serving, renamed(*names), "refuse", tmp_path / "out")
+        copy_served(serving, renamed(*names), "refuse", tmp_path / "out")
 
     message = str(caught.value)
-    assert message.startswith(f"{serving / '2'}: the served model knows the classes ['sky', 'road']")
+    assert message.startswith(f"{serving / '2'}: the served model has the classes ['sky', 'road']")
     assert f"this run's label map has {list(names)}" in message
     assert "evaluation.on_label_change=floor" in message and "push.model_name" in message
 
 
-def test_other_classes_leave_no_baseline_where_the_floor_alone_shall_judge(serving: Path, tmp_path: Path):
-    assert not is_present(baseline(serving, renamed("sky", "car"), "floor", tmp_path / "out"))
+def test_other_classes_leave_nothing_to_compare_with_where_the_floors_alone_decide(serving: Path, tmp_path: Path):
+    assert not is_present(copy_served(serving, renamed("sky", "car"), "floor", tmp_path / "out"))
 
 
-def test_the_same_classes_are_compared_although_the_floor_would_do(serving: Path, tmp_path: Path):
-    assert is_present(baseline(serving, LABELS, "floor", tmp_path / "out"))
+def test_the_same_classes_are_compared_although_the_floors_would_do(serving: Path, tmp_path: Path):
+    assert is_present(copy_served(serving, LABELS, "floor", tmp_path / "out"))
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def note_push(metadata: Metadata, path: Path, pushed: int = 1) -> None:
     with metadata as handle:
         artifact = proto.Artifact(type_id=handle.store.put_artifact_type(proto.ArtifactType(name="PushedModel")))
         artifact.custom_properties[PUSHED].int_value = pushed
-        artifact.custom_properties[DESTINATION].string_value = str(path)
+        artifact.custom_properties[PUSHED_DESTINATION].string_value = str(path)
         handle.store.put_artifacts([artifact])
 
 
@@ -151,9 +154,9 @@ def test_the_highest_version_that_ever_was_is_known_after_the_serving_directory_
 
     state = Driver(metadata).state({"serving_dir": str(serving)})
 
-    assert state[HIGHEST] == "10"
-    assert Driver(None).state({"serving_dir": str(serving)})[HIGHEST] == "0"
+    assert state[HIGHEST_PUSHED] == "10"
+    assert Driver(None).state({"serving_dir": str(serving)})[HIGHEST_PUSHED] == "0"
     node = ServedModel(str(serving), LABELS, "refuse")
     model = artifact(standard_artifacts.Model, tmp_path / "model")
     node.EXECUTOR_SPEC.executor_class().Do({}, {"model": [model]}, node.exec_properties | state)
-    assert model.get_int_custom_property(HIGHEST) == 10
+    assert model.get_int_custom_property(HIGHEST_PUSHED) == 10

@@ -1,4 +1,4 @@
-"""What is measured between spans, what is found, and what the validator makes of it."""
+"""What is measured between spans, what is found, and what the validator does with it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tfx.types.artifact import Artifact
 from components.artifacts import Spans
 from components.config import DriftConfig, ValidationConfig
 from components.spans.drift import STATISTICS_FILE, SpanDrift, measure_drift, read_drift
-from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord, pictures_file
+from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord, columns_file
 from components.validation.schema import DataSchema
 from components.validation.validator import StrictExampleValidator
 from data import features
@@ -178,7 +178,7 @@ def drift(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     (folder / "spans" / WINDOW_FILE).write_text(record.model_dump_json())
     (folder / "spans" / "pictures").mkdir()
     for item, frame in zip(record.spans, (images(40, 1), images(40, 2, brightness=0.9)), strict=True):
-        pyarrow.parquet.write_table(pa.Table.from_pandas(frame), pictures_file(spans.uri, item))
+        pyarrow.parquet.write_table(pa.Table.from_pandas(frame), columns_file(spans.uri, item))
     labels = LabelMap(classes=tuple(ClassLabel(name=name) for name in CLASSES))
     node = SpanDrift(
         spans=channel(spans),

@@ -1,4 +1,4 @@
-"""Spans become one set of examples: what is ingested, what is taken over, what judges, and what stops a run."""
+"""Spans become one set of examples: what is ingested, what is taken over, which test set, and what stops a run."""
 
 import json
 import os
@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from tfx.types.artifact import Artifact
 
-from components.ingest.example_gen import read_bad, read_counts
+from components.ingest.quarantine import read_bad, read_counts
 from components.spans.example_gen import WindowExampleGen
-from components.spans.records import WindowRecord, read_pictures, read_window
+from components.spans.records import WindowRecord, read_columns, read_window
 from components.storage.fingerprint import fingerprint
 from data import features
 from data.dataset import DataConfig
@@ -126,7 +126,7 @@ def test_a_window_is_one_set_of_examples_and_an_unchanged_span_is_ingested_once(
     assert keys(first, "train") == [f"span-1/images/train/{n}.png" for n in (0, 1, 2)]
     assert keys(second, "train") == [f"span-{s}/images/train/{n}.png" for s in (2, 3) for n in (0, 1, 2)]
     assert keys(second, "val") == [f"span-{s}/images/val/{n}.png" for s in (2, 3) for n in (3, 4)]
-    # The first span judges, and the test images of the others are set aside.
+    # The first span is the test set, and the test images of the others are held out.
     assert keys(first, "test") == keys(second, "test") == [f"span-1/images/test/{n}.png" for n in (5, 6)]
     assert cached(first) == {"span-1": False}
     assert cached(second) == {"span-1": True, "span-2": False, "span-3": False}
@@ -156,7 +156,7 @@ def test_only_what_a_run_needs_stays_in_the_cache(run: Runs, spans: Path):
 
     made = run()
 
-    # The newest one, the one before it, and the one that judges.
+    # The newest one, the one before it, and the test set.
     assert run.cached() == ["span-1", "span-3", "span-5"]
     assert [(span.name, span.role) for span in record(made).spans] == [
         ("span-1", "evaluation"),
@@ -164,11 +164,11 @@ def test_only_what_a_run_needs_stays_in_the_cache(run: Runs, spans: Path):
         ("span-5", "window"),
     ]
     assert keys(made, "train") == [f"span-5/images/train/{n}.png" for n in (0, 1, 2)]
-    assert len(read_pictures(made["spans"].uri, record(made).newest)) == 7
+    assert len(read_columns(made["spans"].uri, record(made).newest)) == 7
 
 
 @pytest.mark.long
-def test_a_changed_span_or_setting_is_ingested_anew(run: Runs, spans: Path):
+def test_a_changed_span_or_setting_is_ingested_again(run: Runs, spans: Path):
     add(spans / "span-3", "train", {"new": 999})
     grown = run(test_set="window", spans={"window": 2})
     assert cached(grown) == {"span-2": True, "span-3": False}
@@ -183,7 +183,7 @@ def test_a_changed_span_or_setting_is_ingested_anew(run: Runs, spans: Path):
 
 
 @pytest.mark.long
-def test_a_corrected_version_replaces_its_span_but_not_what_judges(tmp_path: Path):
+def test_a_corrected_version_replaces_its_span_but_not_the_test_set(tmp_path: Path):
     data = tmp_path / "data"
     add_span(data, "span-1/v1", 1)
     add_span(data, "span-2/v1", 2)
@@ -202,7 +202,7 @@ def test_a_corrected_version_replaces_its_span_but_not_what_judges(tmp_path: Pat
     assert keys(made, "test") == [f"span-1/v1/images/test/{n}.png" for n in (5, 6)]
 
 
-def test_what_judges_stays_although_its_span_is_gone(run: Runs, spans: Path):
+def test_the_test_set_stays_although_its_span_is_gone(run: Runs, spans: Path):
     before = run(spans={"window": 1})
     add(spans / "span-1", "test", {"late": 77})
     assert keys(run(spans={"window": 1}), "test") == keys(before, "test")
@@ -213,7 +213,7 @@ def test_what_judges_stays_although_its_span_is_gone(run: Runs, spans: Path):
     assert read_split(upgraded["examples"], "test") == read_split(before["examples"], "test")
 
 
-def test_a_corrected_first_span_is_trained_on_while_what_it_was_judges(tmp_path: Path):
+def test_a_corrected_first_span_is_trained_on_while_what_it_was_is_the_test_set(tmp_path: Path):
     data = tmp_path / "data"
     add_span(data, "span-1", 1)
     run = Runs(tmp_path, f"{data}/span-{{SPAN}}")
@@ -230,7 +230,7 @@ def test_a_corrected_first_span_is_trained_on_while_what_it_was_judges(tmp_path:
 
 
 @pytest.mark.long
-def test_a_copy_of_what_judges_that_is_lost_is_told_before_anything_is_removed(run: Runs, spans: Path):
+def test_a_copy_of_the_test_set_that_is_lost_is_told_before_anything_is_removed(run: Runs, spans: Path):
     before = run()
     (copy,) = (run.ingested / "evaluation").glob("*/*/images/test/5.png")
     copy.unlink()
@@ -270,7 +270,7 @@ def test_an_older_span_takes_the_place_of_an_empty_one_that_is_skipped(run: Runs
     (spans / "span-4").mkdir()
     (spans / "span-4/labels.txt").write_text("sky")
 
-    with pytest.raises(DataError, match="span span-4 is empty: .*span-4 holds no picture"):
+    with pytest.raises(DataError, match="span span-4 is empty: .*span-4 holds no image"):
         run(test_set="window")
     made = run(test_set="window", spans={"on_incomplete": "skip"})
 
@@ -279,7 +279,7 @@ def test_an_older_span_takes_the_place_of_an_empty_one_that_is_skipped(run: Runs
 
 
 @pytest.mark.long
-def test_a_dataset_apart_judges_with_its_test_split_or_with_all_of_it(run: Runs, tmp_path: Path):
+def test_a_separate_test_set_is_used_with_its_test_split_or_with_all_of_it(run: Runs, tmp_path: Path):
     add_span(tmp_path, "divided", 8)
     add(tmp_path / "whole", "", {"a": 801, "b": 802, "c": 803})
 
@@ -287,10 +287,10 @@ def test_a_dataset_apart_judges_with_its_test_split_or_with_all_of_it(run: Runs,
     assert keys(run(test_set=str(tmp_path / "whole")), "test") == [f"evaluation/images/{n}.png" for n in "abc"]
 
 
-def test_the_same_image_in_two_spans_counts_once_and_never_for_training_and_judging(run: Runs, spans: Path):
-    add(spans / "span-2", "train", {"again": 105})  # a test image of span 1, which judges
+def test_the_same_image_in_two_spans_counts_once_and_never_for_training_and_test(run: Runs, spans: Path):
+    add(spans / "span-2", "train", {"again": 105})  # a test image of span 1, the test set
     add(spans / "span-3", "val", {"again": 200})  # a training image of span 2
-    add(spans / "span-3", "train", {"aside": 206})  # a test image of span 2, set aside
+    add(spans / "span-3", "train", {"aside": 206})  # a test image of span 2, held out
     add(spans / "span-3", "train", {"copy1": 900, "copy2": 900})
 
     made = run(spans={"window": 2})
@@ -432,7 +432,7 @@ def test_a_span_that_grows_while_it_is_read_is_not_kept(run: Runs, spans: Path, 
     monkeypatch.setattr("components.spans.state.fingerprint", grows)
     monkeypatch.setattr("components.spans.ingest.fingerprint", grows)
 
-    with pytest.raises(IncompleteDataError, match="span-3 is not what it was when it was first looked at"):
+    with pytest.raises(IncompleteDataError, match="span-3 is not what it was when the run began"):
         run(spans={"reference": 0})
     assert "span-3/images/train/late.png" in keys(run(spans={"reference": 0}), "train")
 
@@ -454,13 +454,13 @@ def test_a_span_that_is_deleted_during_a_run_is_not_taken_for_bad_data(
     monkeypatch.setattr("components.spans.state.fingerprint", vanishes)
     monkeypatch.setattr("components.spans.ingest.fingerprint", vanishes)
 
-    with pytest.raises(IncompleteDataError, match="span-3 is not what it was when it was first looked at"):
+    with pytest.raises(IncompleteDataError, match="span-3 is not what it was when the run began"):
         run(spans={"reference": 0})
     assert [span.name for span in record(run(spans={"reference": 0})).window] == ["span-2"]
 
 
 @pytest.mark.long
-def test_an_empty_split_is_judged_over_the_whole_window(run: Runs, spans: Path):
+def test_an_empty_split_is_checked_over_the_whole_window(run: Runs, spans: Path):
     shutil.rmtree(spans / "span-3/images/val")
     (spans / "span-3/images/val").mkdir()
 
@@ -493,7 +493,7 @@ def test_groups_stay_in_their_split_when_spans_are_added(tmp_path: Path):
 
 
 @pytest.mark.long
-def test_a_damaged_cache_is_written_anew(run: Runs):
+def test_a_damaged_cache_is_written_again(run: Runs):
     before = run(test_set="window", spans={"reference": 0})
     (path,) = (run.ingested / "spans").glob("*/*/Split-train/*")
     path.unlink()

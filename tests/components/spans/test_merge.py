@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from components.spans.ingest import Ingested, RunSpans
 from components.spans.merge import Merge, Part, parts_of
 from components.spans.records import Role, SpanState
-from data.layouts.base import SPLITS
+from data.layouts.base import SPLITS, TEST, TRAIN
 from data.manifest import ImageFile
-
-TRAIN, VAL, TEST = SPLITS
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def test_a_test_image_of_any_span_is_not_trained_on():
     assert kept(images) == {"1 train x", "1 test a", "2 train y", "2 test b"}
 
     _, images = merged(span(2, train="aby"), span(3, train="z", test="b"), evaluation=span(1, "evaluation", test="a"))
-    assert kept(images) == {"1 test a", "2 train y", "3 train z"}, "set aside, and still not trained on"
+    assert kept(images) == {"1 test a", "2 train y", "3 train z"}, "held out, and still not trained on"
 
 
 def test_copies_within_a_span_stay_and_count_as_repeated():
@@ -74,7 +72,7 @@ def test_copies_within_a_span_stay_and_count_as_repeated():
     assert merge.repeated == pytest.approx(1 / 3)
 
 
-def test_what_judges_may_be_in_the_window_too():
+def test_the_test_set_may_be_in_the_window_too():
     merge, images = merged(span(1, train="a", test="bc"), evaluation=span(1, "evaluation", train="a", test="bc"))
 
     assert kept(images) == {"1 train a", "1 test b", "1 test c"}
@@ -83,18 +81,18 @@ def test_what_judges_may_be_in_the_window_too():
 
 
 def test_what_the_newest_span_was_before_it_was_corrected_is_no_other_span():
-    newest, judge = (
+    newest, test_set = (
         span(1, train="ab", test="c"),
         replace(span(1, "evaluation", train="ab", test="c"), folder="cache/0"),
     )
-    merge, _ = merged(newest, evaluation=judge)
+    merge, _ = merged(newest, evaluation=test_set)
     assert merge.repeated == 0.0
 
-    merge, _ = merged(span(2, train="a"), newest, evaluation=judge)
+    merge, _ = merged(span(2, train="a"), newest, evaluation=test_set)
     assert merge.repeated == pytest.approx(1 / 3)
 
 
-def test_a_dataset_apart_that_judges_is_no_other_span():
+def test_a_separate_test_set_is_not_another_span():
     merge, images = merged(span(1, train="ab"), evaluation=span(-1, "evaluation", test="b"))
 
     assert kept(images) == {"1 train a", "-1 test b"}
@@ -109,7 +107,7 @@ def test_older_spans_lend_what_nobody_else_has_and_only_from_train():
     assert (merge.replayed_of("cache/1"), merge.replayed_of("cache/2"), merge.replayed_of("cache/3")) == (1, 2, 0)
 
 
-def test_the_share_of_a_part_is_kept_on_average_and_chosen_anew_for_each_name():
+def test_the_share_of_a_part_is_kept_on_average_and_chosen_differently_for_each_name():
     keys = [str(number) for number in range(4000)]
     chosen = [{key for key in keys if Part(span(1), (TRAIN,), share=0.25, chosen_for=name).takes(key)} for name in "xy"]
 
@@ -123,12 +121,12 @@ CONTENTS = st.fixed_dictionaries(dict.fromkeys(SPLITS, st.text("abcdef0123", max
 
 @given(st.lists(CONTENTS, min_size=1, max_size=3), st.lists(CONTENTS, max_size=2), st.none() | CONTENTS)
 def test_an_image_stands_in_one_span_and_is_never_trained_on_if_another_span_tests_with_it(
-    window: list[dict[str, str]], older: list[dict[str, str]], judge: dict[str, str] | None
+    window: list[dict[str, str]], older: list[dict[str, str]], test_set: dict[str, str] | None
 ):
     window[-1]["train"] += "a"  # the newest span is never empty
     spans = [span(number, **contents) for number, contents in enumerate(window, start=10)]
     replay = tuple(span(number, "replay", **contents) for number, contents in enumerate(older))
-    evaluation = None if judge is None else span(99, "evaluation", **judge)
+    evaluation = None if test_set is None else span(99, "evaluation", **test_set)
 
     merge, images = merged(*spans, replay=replay, evaluation=evaluation)
 

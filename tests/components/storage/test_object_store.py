@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from components.ingest.example_gen import Driver, read_counts
-from components.publishing import directory as serving_directory
-from components.publishing.directory import copy_tree, model_fingerprint, prune, publish, published, served
-from components.publishing.pins_and_blocklist import pin, withdrawn
-from components.spans.fixed_test_set import FixedEvaluation
+from components.ingest.example_gen import Driver
+from components.ingest.quarantine import read_counts
+from components.publishing.directory import ModelVersion, model_fingerprint, prune, publish, published, served
+from components.publishing.pins_and_blocklist import blocked, pin
+from components.spans.fixed_test_set import FixedTestSet
 from components.spans.records import SpanState
 from components.storage.atomic import read_small
 from components.storage.beam_files import BeamFiles
 from components.storage.fingerprint import fingerprint
+from components.storage.trees import copy_tree
 from data import features
 from data.synthetic import write_dataset
-from pipeline.rollback import choose_serving_dir, readmit, roll_back
+from pipeline.rollback import choose_serving_dir, roll_back, unblock_version
 from tests.components.conftest import columns, generate, read_split, resolved
 from tests.object_store import make_bucket, object_store, put
 
@@ -88,15 +89,15 @@ def small_model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def push(model: Path, bucket: str) -> serving_directory.Published:
+def push(model: Path, bucket: str) -> ModelVersion:
     return publish(str(model), f"{bucket}/serving/name", ["sky"], {"assets.extra/warmup": b"requests"})
 
 
 def test_a_version_is_published_with_its_record_last_and_read_back(
     bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    written, create = [], serving_directory.create
-    monkeypatch.setattr(serving_directory, "create", lambda path: written.append(path) or create(path))
+    written, create = [], BeamFiles.create
+    monkeypatch.setattr(BeamFiles, "create", lambda files, path: written.append(path) or create(files, path))
 
     first = push(small_model, bucket)
 
@@ -117,15 +118,15 @@ def test_a_half_uploaded_version_is_not_seen(
     bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ):
     whole = push(small_model, bucket)
-    uploads, create = iter(range(100)), serving_directory.create
+    uploads, create = iter(range(100)), BeamFiles.create
 
-    def breaks_off(path: str) -> object:
+    def breaks_off(files: BeamFiles, path: str) -> object:
         if next(uploads) == fails_at:
             raise OSError("connection reset")
-        return create(path)
+        return create(files, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(serving_directory, "create", breaks_off)
+        patched.setattr(BeamFiles, "create", breaks_off)
         with pytest.raises(OSError, match="connection reset"):
             push(small_model, bucket)
 
@@ -151,8 +152,8 @@ def test_an_earlier_version_is_rolled_back_to_and_pinned_ones_stay(
     (small_model / "saved_model.pb").write_text("worse")
     second = push(small_model, bucket)
     serving = choose_serving_dir(f"{bucket}/serving", None)
-    written, create = [], serving_directory.create
-    monkeypatch.setattr(serving_directory, "create", lambda path: written.append(path) or create(path))
+    written, create = [], BeamFiles.create
+    monkeypatch.setattr(BeamFiles, "create", lambda files, path: written.append(path) or create(files, path))
 
     restored = roll_back(serving, None, "too slow")
 
@@ -162,21 +163,21 @@ def test_an_earlier_version_is_rolled_back_to_and_pinned_ones_stay(
     assert model_fingerprint(restored.path) == first.record.model_fingerprint
     copy_tree(restored.path, str(small_model.parent / "back"))
     assert (small_model.parent / "back/assets.extra/warmup").read_bytes() == b"requests"
-    assert withdrawn(serving)[second.record.model_fingerprint].reason == "too slow"
+    assert blocked(serving)[second.record.model_fingerprint].reason == "too slow"
     pin(serving, 1)
     assert prune(serving, 1) == [2]
     assert [version.version for version in published(serving)] == [1, 3]
-    assert readmit(serving, 2)
-    assert withdrawn(serving) == {}
+    assert unblock_version(serving, 2)
+    assert blocked(serving) == {}
 
 
 @pytest.mark.long
-def test_what_is_fixed_to_judge_is_copied_within_an_object_store(bucket: str):
+def test_the_fixed_test_set_is_copied_within_an_object_store(bucket: str):
     for name in ("images/a.png", "masks/a.png"):
         put(f"{bucket}/span-1/{name}", name.encode())
     state = fingerprint(f"{bucket}/span-1", BeamFiles())
     span = SpanState(number=1, version=0, name="span-1", folder=f"{bucket}/span-1", fingerprint=state)
-    fixed = FixedEvaluation(f"{bucket}/span-{{SPAN}}", f"{bucket}/ingested")
+    fixed = FixedTestSet(f"{bucket}/span-{{SPAN}}", f"{bucket}/ingested")
 
     fixed.fix(span)
     put(f"{bucket}/span-1/images/a.png", b"corrected")

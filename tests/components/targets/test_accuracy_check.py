@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.targets.accuracy_check import Verdict, judge
+from components.targets.accuracy_check import AccuracyCheck, compare_accuracy
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,10 @@ from components.targets.accuracy_check import Verdict, judge
 )
 def test_the_difference_has_a_sign_and_zero_has_no_minus(found: float, reason: str):
     kept = "keeps" in reason
-    assert judge(found, 0.3568, 0.01, "lite.max_drop") == Verdict(kept, reason, found, 0.3568 - found)
+    assert compare_accuracy(found, 0.3568, 0.01, "lite.max_drop") == AccuracyCheck(kept, reason, found, 0.3568 - found)
 
 
 def test_what_cannot_be_measured_is_not_kept():
-    assert judge(float("nan"), 0.5, 0.01, "hub.max_drop")[:2] == (False, "mean IoU nan, +nan, breaks hub.max_drop=0.01")
+    check = compare_accuracy(float("nan"), 0.5, 0.01, "hub.max_drop")
+
+    assert check[:2] == (False, "mean IoU nan, +nan, breaks hub.max_drop=0.01")

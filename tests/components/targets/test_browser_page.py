@@ -20,7 +20,7 @@ from tfx.types.artifact import Artifact
 
 from components.config import LiteConfig
 from components.targets.lite import METADATA, PAGE, empty_record
-from components.targets.lite_record import RECORD_FILE, LiteModel
+from components.targets.lite_record import LITE_RECORD_FILE, LiteModel
 from data.labels import LabelMap
 from data.masks import palette
 from data.preprocess import decode_image, resize_image
@@ -90,7 +90,7 @@ def site(model: Artifact, labels: LabelMap, tmp_path_factory: pytest.TempPathFac
     (folder / "broken.tflite").write_bytes(b"no model")
     models = [LiteModel(variant=name, file=file, reason="") for name, file in VARIANTS.items()]
     record = empty_record(labels.names, LiteConfig(height=HEIGHT, width=WIDTH)).model_copy(update={"models": models})
-    (folder / RECORD_FILE).write_text(record.model_dump_json())
+    (folder / LITE_RECORD_FILE).write_text(record.model_dump_json())
     subprocess.run([ROOT / "scripts/fetch_litert.sh", folder / "litert"], check=True, timeout=300)
     return folder
 

@@ -14,8 +14,8 @@ from components.config import HubConfig
 from components.ingest.sample_images import test_examples as first_test_examples
 from components.targets import hub
 from components.targets.accuracy_check import saved_model_predictor
-from components.targets.hub import HubExporter, seen_pairs
-from components.targets.hub_record import read_record
+from components.targets.hub import HubExporter, preprocessed_pairs
+from components.targets.hub_record import read_hub_record
 from data.config import PreprocessConfig
 from data.labels import LabelMap
 from models.export.hub import HubSegmenter
@@ -39,7 +39,7 @@ def made(model: Artifact, examples: Artifact, tmp_path_factory: pytest.TempPathF
 
 
 def test_every_module_keeps_the_accuracy_of_the_saved_model(made: Artifact):
-    record = read_record(made.uri)
+    record = read_hub_record(made.uri)
 
     assert [module.module for module in record.models] == ["segmenter", "feature_extractor"]
     assert record.images == 3
@@ -57,13 +57,13 @@ def test_the_masks_are_those_of_the_saved_model(made: Artifact, model: Artifact,
     network, served = load_network(saved_model(model)), saved_model_predictor(saved_model(model))
     segmenters = [HubSegmenter(Path(made.uri, name), name, network) for name in ("segmenter", "feature_extractor")]
 
-    for image, _ in seen_pairs(first_test_examples(examples, 3), PreprocessConfig()):
+    for image, _ in preprocessed_pairs(first_test_examples(examples, 3), PreprocessConfig()):
         for segmenter in segmenters:
             assert np.mean(segmenter.predict(image) == served(image)) > 0.999
 
 
-def test_images_are_judged_at_the_size_of_training(examples: Artifact):
-    (pair,) = seen_pairs(first_test_examples(examples, 1), PreprocessConfig(max_side=40))
+def test_images_are_left_out_at_the_size_of_training(examples: Artifact):
+    (pair,) = preprocessed_pairs(first_test_examples(examples, 1), PreprocessConfig(max_side=40))
 
     assert max(pair.image.shape) == 40
     assert pair.mask.shape == pair.image.shape[:2]
@@ -77,12 +77,12 @@ def test_a_module_that_drops_too_far_is_left_out_with_its_reason(
     monkeypatch.setattr(hub, "export_hub_module", Mock())
     monkeypatch.setattr(hub, "HubSegmenter", Mock())
 
-    judged = make(model, examples, tmp_path, modules=("feature_extractor",))
+    left_out = make(model, examples, tmp_path, modules=("feature_extractor",))
 
-    (module,) = read_record(judged.uri).models
+    (module,) = read_hub_record(left_out.uri).models
     assert module.file is None
     assert module.reason == "mean IoU 0.4890, -0.0110, breaks hub.max_drop=0.01"
-    assert [path.name for path in Path(judged.uri).iterdir()] == ["hub.json"]
+    assert [path.name for path in Path(left_out.uri).iterdir()] == ["hub.json"]
 
 
 def test_modules_are_pushed_beside_the_saved_model(
@@ -97,14 +97,14 @@ def test_modules_are_pushed_beside_the_saved_model(
 
 
 def hub_names(made: Artifact) -> list[str]:
-    return [module.module for module in read_record(made.uri).kept]
+    return [module.module for module in read_hub_record(made.uri).kept]
 
 
 def test_where_no_module_is_kept_none_is_pushed(
     model: Artifact, examples: Artifact, made: Artifact, labels: LabelMap, tmp_path: Path
 ):
     refused = artifact(HubModels, tmp_path / "refused")
-    record = read_record(made.uri)
+    record = read_hub_record(made.uri)
     models = [module.model_copy(update={"file": None}) for module in record.models]
     Path(refused.uri, "hub.json").write_text(record.model_copy(update={"models": models}).model_dump_json())
 

@@ -15,7 +15,7 @@ from components.ingest.sample_images import test_examples as first_test_examples
 from components.targets import lite
 from components.targets.accuracy_check import Pair, score
 from components.targets.lite import LiteConverter, fixed_pairs, latency
-from components.targets.lite_record import LiteRecord, read_record
+from components.targets.lite_record import LiteRecord, read_lite_record
 from data.labels import LabelMap
 from models.export.lite import LiteSegmenter
 from tests.components.conftest import artifact, channel, push, run_node
@@ -42,7 +42,7 @@ def made(model: Artifact, examples: Artifact, tmp_path_factory: pytest.TempPathF
 
 
 def test_every_variant_has_a_file_a_score_and_a_time(made: Artifact, model: Artifact, labels: LabelMap):
-    record = read_record(made.uri)
+    record = read_lite_record(made.uri)
 
     assert [variant.variant for variant in record.models] == ["float16"]
     assert [entry.name for entry in record.classes] == list(labels.names)
@@ -56,7 +56,7 @@ def test_every_variant_has_a_file_a_score_and_a_time(made: Artifact, model: Arti
 
 
 def test_the_scores_are_those_of_the_files(made: Artifact, examples: Artifact, labels: LabelMap):
-    record = read_record(made.uri)
+    record = read_lite_record(made.uri)
     pairs = fixed_pairs(first_test_examples(examples, 3), (48, 64))
 
     for variant in record.models:
@@ -74,12 +74,12 @@ def test_a_variant_that_drops_too_far_is_left_out_with_its_reason(
     scores = [0.5, 0.489]  # of the SavedModel, then of the variant
     monkeypatch.setattr(lite, "score", lambda *arguments: scores.pop(0))
 
-    judged = make(model, examples, tmp_path, variants=("float16",), max_drop=0.01)
+    left_out = make(model, examples, tmp_path, variants=("float16",), max_drop=0.01)
 
-    (variant,) = read_record(judged.uri).models
+    (variant,) = read_lite_record(left_out.uri).models
     assert variant.file is None
     assert variant.reason == "mean IoU 0.4890, -0.0110, breaks lite.max_drop=0.01"
-    assert not list(Path(judged.uri).glob("*.tflite"))
+    assert not list(Path(left_out.uri).glob("*.tflite"))
 
 
 def test_what_cannot_be_made_is_left_out_with_its_reason(
@@ -90,7 +90,7 @@ def test_what_cannot_be_made_is_left_out_with_its_reason(
 
     monkeypatch.setattr(lite, "convert", fail)
 
-    (variant,) = read_record(make(model, examples, tmp_path, variants=("dynamic",)).uri).models
+    (variant,) = read_lite_record(make(model, examples, tmp_path, variants=("dynamic",)).uri).models
 
     assert (variant.file, variant.reason) == (None, "cannot be made: no such operation")
 
@@ -109,7 +109,7 @@ def test_where_no_variant_is_kept_none_is_pushed(
     model: Artifact, examples: Artifact, made: Artifact, labels: LabelMap, tmp_path: Path
 ):
     refused = artifact(LiteModels, tmp_path / "refused")
-    record = read_record(made.uri)
+    record = read_lite_record(made.uri)
     models = [variant.model_copy(update={"file": None}) for variant in record.models]
     Path(refused.uri, "lite.json").write_text(record.model_copy(update={"models": models}).model_dump_json())
 
@@ -131,4 +131,4 @@ def test_a_record_without_a_score_is_read_again(tmp_path: Path):
     record = LiteRecord(height=1, width=1, classes=[], threads=1, saved_model_mean_iou=float("nan"))
     (tmp_path / "lite.json").write_text(record.model_dump_json())
 
-    assert read_record(str(tmp_path)).saved_model_mean_iou is None
+    assert read_lite_record(str(tmp_path)).saved_model_mean_iou is None

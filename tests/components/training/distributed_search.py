@@ -39,7 +39,7 @@ def bytes_feature(pixels: np.ndarray) -> tf.train.Feature:
 
 
 def write_split(path: Path) -> str:
-    """Five pictures of a bright disk on dark ground, as Transform writes them."""
+    """Five images of a bright disk on dark ground, as Transform writes them."""
     random = np.random.default_rng(0)
     statistics = {
         CHANNEL_MEAN: tf.train.Feature(float_list=tf.train.FloatList(value=[90.0] * 3)),

@@ -12,8 +12,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
+from components.artifacts import COPIED_VERSION
 from components.publishing.directory import publish
-from components.publishing.served_model import VERSION, is_present
+from components.publishing.served_model import is_present
 from components.training.trainer import Trainer, TrainerConfig, initial_weights, warm_started
 from components.training.warm_start import WarmStart
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
@@ -56,7 +57,7 @@ def start(serving: str, examples: Artifact, folder: Path) -> Artifact:
 def test_the_served_version_is_copied_and_named(serving: str, examples: Artifact, tmp_path: Path):
     model = start(serving, examples, tmp_path / "out")
 
-    assert (is_present(model), model.get_int_custom_property(VERSION)) == (True, 2)
+    assert (is_present(model), model.get_int_custom_property(COPIED_VERSION)) == (True, 2)
     assert Path(path_utils.serving_model_dir(model.uri), "saved_model.pb").read_bytes() == b"new"
 
 
@@ -114,7 +115,7 @@ def base(tmp_path: Path) -> str:
 
 @pytest.fixture
 def five_images(write_records: WriteRecords, tmp_path: Path) -> list[str]:
-    """Files of records, with five pictures in all."""
+    """Files of records, with five images in all."""
     pair = (np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8))
     return [write_records(tmp_path / f"{count}.gz", [pair] * count) for count in (2, 3)]
 

@@ -21,9 +21,10 @@ from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.types import standard_artifacts
 from tfx.utils import name_utils
 
-from components.artifacts import DESTINATION, PUSHED, REASON, VERSION
-from components.ingest.example_gen import BAD_FILE, COUNTS_FILE, FINGERPRINT_PROPERTY_NAME
-from components.publishing import directory as serving_directory
+from components.artifacts import PUSHED, PUSHED_DESTINATION, PUSHED_VERSION, REASON
+from components.ingest.example_gen import FINGERPRINT_PROPERTY_NAME
+from components.ingest.quarantine import BAD_FILE, COUNTS_FILE
+from components.publishing.directory import EXTRA, served
 from components.storage.file_systems import file_system
 from data.errors import TEMPORARY, DataError, WorkspaceBusy
 from data.layouts.base import SPLITS
@@ -265,11 +266,11 @@ def test_a_step_reads_the_properties_of_its_inputs(pushed):
 def test_a_model_is_pushed_to_the_serving_directory_that_the_run_names(pushed, serving: str):
     properties = pushed["version"]["pushed_model"]["metadata"]
 
-    assert (properties[PUSHED], properties[VERSION]) == (1, "1")
-    assert properties[DESTINATION] == f"{serving}/tiny/1"
-    served = serving_directory.served(f"{serving}/tiny")
-    assert served is not None
-    assert Path(served.path, "saved_model.pb").read_bytes() == b"graph"
+    assert (properties[PUSHED], properties[PUSHED_VERSION]) == (1, "1")
+    assert properties[PUSHED_DESTINATION] == f"{serving}/tiny/1"
+    version = served(f"{serving}/tiny")
+    assert version is not None
+    assert Path(version.path, "saved_model.pb").read_bytes() == b"graph"
 
 
 def test_in_a_process_of_its_own_a_step_copies_the_served_model(launcher: Launcher, pushed):
@@ -278,7 +279,7 @@ def test_in_a_process_of_its_own_a_step_copies_the_served_model(launcher: Launch
     assert (baseline["metadata"]["present"], baseline["metadata"]["version"]) == (1, 1)
     copied = launcher.store / "bucket/root/ServedModel/model/Format-Serving"
     assert (copied / "saved_model.pb").read_bytes() == b"graph"
-    assert not (copied / serving_directory.EXTRA).exists()
+    assert not (copied / EXTRA).exists()
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.types import standard_artifacts
 
-from components.artifacts import Quarantine
-from components.publishing.served_model import PRESENT
+from components.artifacts import PRESENT, Quarantine
 from data.errors import ConfigError
 from pipeline.kubeflow.executor_io import (
     OutputError,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.publishing.directory import Published, publish
+from components.publishing.directory import ModelVersion, publish
 from data.config import PreprocessConfig
 from data.labels import ClassLabel, LabelMap
 from models.config import InferenceConfig, ModelConfig
@@ -52,7 +52,7 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def served(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     """A model that slides windows over images, and sees them mirrored, too."""
     keras.utils.set_random_seed(0)
     model = build_model(NETWORK, 3, mean=[120, 110, 100], variance=[3000, 2900, 3100])
@@ -65,12 +65,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 
 @pytest.fixture(scope="session")
-def segmenter(served: Published) -> Segmenter:
+def segmenter(served: ModelVersion) -> Segmenter:
     return load_model(served)
 
 
 @pytest.fixture
-def predictor(served: Published, segmenter: Segmenter) -> MakePredictor:
+def predictor(served: ModelVersion, segmenter: Segmenter) -> MakePredictor:
     """Makes predictors that write into a folder."""
 
     def make(out: Path, *, probability: bool = False, max_pixels: int = PIXELS) -> Predictor:

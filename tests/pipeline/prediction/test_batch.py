@@ -7,8 +7,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from components.publishing.directory import Published, copy_tree
+from components.publishing.directory import ModelVersion
 from components.storage.beam_files import BeamFiles
+from components.storage.trees import copy_tree
 from models.export.segmenter import Segmenter
 from pipeline.prediction import batch
 from pipeline.prediction import predictor as module
@@ -27,11 +28,11 @@ LOADED: dict[str, Segmenter] = {}
 
 
 @pytest.fixture(autouse=True)
-def loaded_once(served: Published, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded_once(served: ModelVersion, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading takes most of a test's time; the workers of the direct runner are in this process."""
     LOADED[served.path] = segmenter
 
-    def load(model: Published) -> Segmenter:
+    def load(model: ModelVersion) -> Segmenter:
         if model.path not in LOADED:
             LOADED[model.path] = load_model(model)
         return LOADED[model.path]
@@ -39,7 +40,7 @@ def loaded_once(served: Published, segmenter: Segmenter, monkeypatch: pytest.Mon
     monkeypatch.setattr(batch, "load_model", load)
 
 
-def run(out: str, served: Published, *arguments: str, probability: bool = False) -> Counts:
+def run(out: str, served: ModelVersion, *arguments: str, probability: bool = False) -> Counts:
     prepare_folder(out, LABELS.names)
     return predict_on_beam(arguments, PredictJob(served, out, probability, PIXELS), DIRECT)
 
@@ -56,7 +57,7 @@ def make_images(folder: Path) -> None:
     write(folder, bad__png=b"hello")
 
 
-def test_both_give_the_same_bytes_and_the_same_journal(served: Published, predictor: MakePredictor, tmp_path: Path):
+def test_both_give_the_same_bytes_and_the_same_journal(served: ModelVersion, predictor: MakePredictor, tmp_path: Path):
     make_images(tmp_path / "in")
     argument = str(tmp_path / "in")
     alone, shared = tmp_path / "in/alone", tmp_path / "in/shared"  # In the folder that is read: they are left out.
@@ -76,7 +77,7 @@ def test_both_give_the_same_bytes_and_the_same_journal(served: Published, predic
     )
 
 
-def test_what_is_done_is_not_done_again_by_either(served: Published, predictor: MakePredictor, tmp_path: Path):
+def test_what_is_done_is_not_done_again_by_either(served: ModelVersion, predictor: MakePredictor, tmp_path: Path):
     source, out = tmp_path / "in", tmp_path / "out"
     write(source, one__png=encode(blocks(1)), two__png=encode(blocks(2)))
     images = find_images([str(source)], str(out))
@@ -92,7 +93,7 @@ def test_what_is_done_is_not_done_again_by_either(served: Published, predictor: 
     assert again == [False] * 3
 
 
-def test_a_run_that_broke_off_is_gone_on_with(served: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_broke_off_is_gone_on_with(served: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source, out = tmp_path / "in", tmp_path / "out"
     write(source, **{f"{number}__png": encode(blocks(number)) for number in range(6)})
     encode_outputs, calls = module.encode_outputs, []
@@ -114,7 +115,7 @@ def test_a_run_that_broke_off_is_gone_on_with(served: Published, tmp_path: Path,
     assert len(outputs(out)) == 6 * 2 + 2
 
 
-def test_an_argument_that_names_nothing_is_a_failure_among_others(served: Published, tmp_path: Path):
+def test_an_argument_that_names_nothing_is_a_failure_among_others(served: ModelVersion, tmp_path: Path):
     write(tmp_path / "in", one__png=encode(blocks(1)), film__mp4=b"")
 
     counts = run(
@@ -128,7 +129,7 @@ def test_an_argument_that_names_nothing_is_a_failure_among_others(served: Publis
 
 @pytest.mark.long
 def test_images_model_and_outputs_may_lie_in_an_object_store(
-    served: Published, predictor: MakePredictor, tmp_path: Path, request: pytest.FixtureRequest
+    served: ModelVersion, predictor: MakePredictor, tmp_path: Path, request: pytest.FixtureRequest
 ):
     write(tmp_path / "in", one__png=encode(blocks(1)))
     list(predictor(tmp_path / "out").predict(find_images([str(tmp_path / "in")], str(tmp_path / "out"))))
@@ -158,13 +159,13 @@ def test_images_model_and_outputs_may_lie_in_an_object_store(
 
 
 @pytest.mark.long
-def test_two_worker_processes_give_the_same(served: Published, predictor: MakePredictor, tmp_path: Path):
+def test_two_worker_processes_give_the_same(served: ModelVersion, predictor: MakePredictor, tmp_path: Path):
     require_the_same(served, predictor, tmp_path, runner="multi_processing", workers="2")
 
 
 @pytest.mark.long
 def test_a_job_server_with_a_worker_pool_gives_the_same(
-    served: Published, predictor: MakePredictor, tmp_path: Path, job_server: str, worker_pool: str
+    served: ModelVersion, predictor: MakePredictor, tmp_path: Path, job_server: str, worker_pool: str
 ):
     require_the_same(served, predictor, tmp_path, runner="portable", endpoint=job_server, worker_pool=worker_pool)
 
@@ -172,12 +173,12 @@ def test_a_job_server_with_a_worker_pool_gives_the_same(
 @pytest.mark.long
 @pytest.mark.platform(reason="Flink is Java, and its jars are fetched where DEEPLAB_TEST_FLINK asks for it")
 def test_a_flink_cluster_gives_the_same(
-    served: Published, predictor: MakePredictor, tmp_path: Path, flink: str, worker_pool: str
+    served: ModelVersion, predictor: MakePredictor, tmp_path: Path, flink: str, worker_pool: str
 ):
     require_the_same(served, predictor, tmp_path, runner="flink", workers="2", endpoint=flink, worker_pool=worker_pool)
 
 
-def require_the_same(served: Published, predictor: MakePredictor, folder: Path, **beam: str) -> None:
+def require_the_same(served: ModelVersion, predictor: MakePredictor, folder: Path, **beam: str) -> None:
     """The command gives on a runner what a predictor alone gives; typed again, it does nothing again."""
     make_images(folder / "in")
     list(predictor(folder / "alone").predict(find_images([str(folder / "in")], str(folder / "alone"))))

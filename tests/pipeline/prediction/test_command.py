@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from components.publishing.directory import Published, copy_tree, publish
+from components.publishing.directory import ModelVersion, publish
+from components.storage.trees import copy_tree
 from data.errors import DataError
 from pipeline.cli import predict as command
 from pipeline.cli.predict import PredictOptions
@@ -19,7 +20,7 @@ from tests.pipeline.prediction.conftest import PIXELS, MakePredictor, blocks, en
 
 
 def test_watching_takes_what_comes_once_it_is_complete(
-    served: Published, predictor: MakePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: ModelVersion, predictor: MakePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     source, out = tmp_path / "in", tmp_path / "out"
     write(source, early__png=encode(blocks(1)), bad__png=b"hello")
@@ -48,7 +49,7 @@ def test_watching_takes_what_comes_once_it_is_complete(
 
 
 def test_watching_goes_on_with_the_version_that_was_pushed_meanwhile(
-    served: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    served: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     source, out, serving = tmp_path / "in", tmp_path / "out", tmp_path / "serving"
     write(source, a__png=encode(blocks(1)))
@@ -81,7 +82,7 @@ def test_watching_goes_on_with_the_version_that_was_pushed_meanwhile(
 
 
 def test_a_person_is_told_how_many_images_failed_and_the_first_of_them(
-    served: Published, capsys: pytest.CaptureFixture
+    served: ModelVersion, capsys: pytest.CaptureFixture
 ):
     good = Prediction(image="/a.png", state=None, model="m", name="a")
     bad = [good.model_copy(update={"image": f"/{n:02}.png", "error": "truncated image"}) for n in range(60)]

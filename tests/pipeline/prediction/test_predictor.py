@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.publishing.directory import Published
+from components.publishing.directory import ModelVersion
 from components.storage.beam_files import BeamFiles
 from data.errors import WorkspaceError
 from data.features import IMAGE, MASK
@@ -30,7 +30,9 @@ def found(folder: Path) -> list[InputImage]:
     return find_images([str(folder / "in")], str(folder / "out"))
 
 
-def test_predicted_masks_are_those_that_evaluation_counts(served: Published, predictor: MakePredictor, tmp_path: Path):
+def test_predicted_masks_are_those_that_evaluation_counts(
+    served: ModelVersion, predictor: MakePredictor, tmp_path: Path
+):
     encoded = {"one": encode(blocks(1)), "two": encode(blocks(2), "JPEG")}
     write(tmp_path / "in", one__png=encoded["one"], two__jpg=encoded["two"])
     labels = np.random.default_rng(3).choice([0, 1, 2, 255], (56, 72)).astype(np.uint8)
@@ -124,7 +126,7 @@ def test_outputs_that_no_longer_fit_the_image_are_removed(predictor: MakePredict
 
 
 def test_outputs_that_no_longer_fit_are_removed_from_an_object_store(
-    served: Published, segmenter: Segmenter, tmp_path: Path
+    served: ModelVersion, segmenter: Segmenter, tmp_path: Path
 ):
     write(tmp_path / "in", a__png=encode(blocks(1)))
     with object_store():
@@ -143,7 +145,7 @@ def test_outputs_that_no_longer_fit_are_removed_from_an_object_store(
         assert predict(probability=False) == set()
 
 
-def test_what_another_model_saw_is_done_again(served: Published, predictor: MakePredictor, tmp_path: Path):
+def test_what_another_model_saw_is_done_again(served: ModelVersion, predictor: MakePredictor, tmp_path: Path):
     write(tmp_path / "in", one__png=encode(blocks(1)))
     images, known = found(tmp_path), predictor(tmp_path / "out")
     assert [outcome.new for outcome in known.predict(images)] == [True]

@@ -12,10 +12,9 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
-from components.artifacts import Quarantine
+from components.artifacts import INFRA_BLESSED, Quarantine
 from components.evaluation.per_image import IMAGES_FILE
-from components.ingest.example_gen import BAD_FILE
-from components.publishing import infra_check
+from components.ingest.quarantine import BAD_FILE
 from components.spans.drift import statistics
 from components.targets.hub_record import HubModel, HubRecord
 from components.targets.lite_record import LiteModel, LiteRecord
@@ -263,7 +262,7 @@ def write_artifacts(folder: Path, model: Path, served: bool = True) -> dict[str,
     training = {"parameters": 5, "steps": 900, "history": history}
     (folder / "model_run" / "training.json").write_text(json.dumps(training))
     infra = placed(standard_artifacts.InfraBlessing(), folder / "infra")
-    infra.set_int_custom_property(infra_check.BLESSED, 1)
+    infra.set_int_custom_property(INFRA_BLESSED, 1)
     evaluation = placed(standard_artifacts.ModelEvaluation(), folder / "evaluation")
     write_results(folder / "evaluation", RESULTS, served)
     examples = {"examples": write_examples(folder / "examples"), "quarantine": quarantine}

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.publishing import infra_check
+from components.artifacts import INFRA_BLESSED
 from data.errors import WorkspaceError
 from pipeline.metadata.outline import Outline
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import MetricsSummary
-from pipeline.report.page import read_record
+from pipeline.report.page import read_run_record
 from pipeline.workspace import CONFIG_FILE, Workspace
 from tests.pipeline.report.hand_made import BLESSED, EVIL, HUB, LITE, METRICS, RATE, WEIGHTS, make_summary
 
@@ -149,7 +149,7 @@ def test_without_a_stage_there_are_no_pictures(page: WritePage, stages: dict[str
 
 
 def test_a_model_that_does_not_serve_is_not_loaded(page: WritePage, stages: dict[str, StageRecord]):
-    stages["InfraCheck"].outputs["blessing"][0].set_int_custom_property(infra_check.BLESSED, 0)
+    stages["InfraCheck"].outputs["blessing"][0].set_int_custom_property(INFRA_BLESSED, 0)
     assert "Predictions" not in headings(page(make_summary(**BLESSED), stages))
 
 
@@ -237,10 +237,10 @@ def test_stages_have_times_and_cached_marks(page: WritePage):
 def test_a_killed_run_has_nothing_to_report(tmp_path: Path):
     Workspace(tmp_path).start_run("20260101-000000-000")
     with pytest.raises(WorkspaceError, match="there is no summary.json: this run was killed"):
-        read_record(Workspace(tmp_path), None)
+        read_run_record(Workspace(tmp_path), None)
 
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path):
     Workspace(tmp_path).start_run("20260101-000000-000")
     with pytest.raises(WorkspaceError, match=r"there is no run '\.\./x' .*; its runs are: 20260101-000000-000"):
-        read_record(Workspace(tmp_path), "../x")
+        read_run_record(Workspace(tmp_path), "../x")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.publishing.directory import Published, publish
+from components.publishing.directory import ModelVersion, publish
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("sky", "road", "tree & <bush>")
@@ -65,7 +65,7 @@ class ServingDirectory:
     root: Path
     saved_model: Path
 
-    def push(self, model: Path | None = None) -> Published:
+    def push(self, model: Path | None = None) -> ModelVersion:
         return publish(str(model or self.saved_model), str(self.root / "tiny"), list(NAMES), extra={})
 
 

@@ -26,8 +26,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
-from components.publishing import directory as serving_directory
-from components.publishing.directory import WARMUP_FILE, Published
+from components.publishing.directory import WARMUP_FILE, ModelVersion
 from data.errors import ConfigError
 from data.masks import palette
 from pipeline.cli.serve import serve as serve_command
@@ -434,7 +433,7 @@ def warm_up_file(image: bytes) -> bytes:
         return file.read()
 
 
-def with_warm_up(version: Published, image: bytes) -> Published:
+def with_warm_up(version: ModelVersion, image: bytes) -> ModelVersion:
     file = Path(version.path, WARMUP_FILE)
     file.parent.mkdir()
     file.write_bytes(warm_up_file(image))
@@ -451,7 +450,7 @@ def test_a_version_that_lies_elsewhere_is_copied_and_not_needed_once_it_is_loade
     directory: ServingDirectory, monkeypatch: pytest.MonkeyPatch, expected: list[tuple[np.ndarray, float]]
 ):
     version = with_warm_up(directory.push(), IMAGES[0])
-    monkeypatch.setattr(serving_directory, "is_local", lambda path: False)
+    monkeypatch.setattr("components.storage.trees.is_local", lambda path: False)
     loaded = LoadedModel("tiny", version, max_pixels=10_000)
     shutil.rmtree(version.path)
     outputs = loaded.run("serving_default", {"image_bytes": np.array(IMAGES, object)})

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
 
-from components.publishing.directory import Published, publish
+from components.publishing.directory import ModelVersion, publish
 from pipeline.serving import tf_serving, versions
 from pipeline.serving.errors import RequestError
 from pipeline.serving.versions import Versions
@@ -23,7 +23,7 @@ class Loader:
         self.asked: list[int] = []
         self.results: list[bool] = []
 
-    def __call__(self, published: Published) -> SimpleNamespace:
+    def __call__(self, published: ModelVersion) -> SimpleNamespace:
         self.asked.append(published.version)
         if published.version in self.broken:
             raise ValueError("no variables\nand a long story")
@@ -36,7 +36,7 @@ def loader() -> Loader:
 
 
 @pytest.fixture
-def push(tmp_path: Path) -> Callable[[], Published]:
+def push(tmp_path: Path) -> Callable[[], ModelVersion]:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
     return lambda: publish(str(tmp_path / "model"), str(tmp_path / "serving"), ["a"], extra={})
@@ -71,7 +71,7 @@ def test_nothing_is_served_before_the_first_push(found: Versions, loader: Loader
         found.statuses_of("tiny", None)
 
 
-def test_the_highest_version_is_loaded_once(found: Versions, loader: Loader, push: Callable[[], Published]):
+def test_the_highest_version_is_loaded_once(found: Versions, loader: Loader, push: Callable[[], ModelVersion]):
     push(), push()
     found.poll(), found.poll()
     assert served(found) == 2 and loader.asked == [2] and loader.results == [True]
@@ -80,7 +80,7 @@ def test_the_highest_version_is_loaded_once(found: Versions, loader: Loader, pus
     assert served(found) == 3 and states(found) == {3: "AVAILABLE"}
 
 
-def test_other_models_and_versions_are_not_found(found: Versions, push: Callable[[], Published]):
+def test_other_models_and_versions_are_not_found(found: Versions, push: Callable[[], ModelVersion]):
     push(), push()
     found.poll()
     assert found.model("tiny", 2) is found.model("tiny", None) is found.current
@@ -95,7 +95,7 @@ def test_other_models_and_versions_are_not_found(found: Versions, push: Callable
 
 
 def test_a_version_that_fails_to_load_is_left_out_and_shown(
-    found: Versions, loader: Loader, push: Callable[[], Published]
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion]
 ):
     push()
     found.poll()
@@ -110,7 +110,7 @@ def test_a_version_that_fails_to_load_is_left_out_and_shown(
 
 
 def test_at_the_start_an_older_version_stands_in_for_a_broken_one(
-    found: Versions, loader: Loader, push: Callable[[], Published]
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion]
 ):
     push(), push()
     loader.broken = {2}
@@ -119,7 +119,7 @@ def test_at_the_start_an_older_version_stands_in_for_a_broken_one(
 
 
 def test_a_broken_version_is_tried_again_when_its_time_has_come(
-    found: Versions, loader: Loader, push: Callable[[], Published], monkeypatch: pytest.MonkeyPatch
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion], monkeypatch: pytest.MonkeyPatch
 ):
     push()
     loader.broken = {1}
@@ -134,7 +134,7 @@ def test_a_broken_version_is_tried_again_when_its_time_has_come(
 
 
 def test_a_version_that_vanished_is_forgotten_unless_nothing_takes_its_place(
-    found: Versions, loader: Loader, push: Callable[[], Published]
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion]
 ):
     first, second = push(), push()
     loader.broken = {2}
@@ -148,7 +148,7 @@ def test_a_version_that_vanished_is_forgotten_unless_nothing_takes_its_place(
 
 
 def test_a_version_that_was_replaced_under_its_number_is_loaded_anew(
-    found: Versions, loader: Loader, push: Callable[[], Published]
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion]
 ):
     first = push()
     found.poll()
@@ -160,7 +160,7 @@ def test_a_version_that_was_replaced_under_its_number_is_loaded_anew(
 
 @pytest.mark.parametrize("damaged", [1, 3])
 def test_a_damaged_record_is_left_out_and_shown_while_the_others_are_followed(
-    found: Versions, loader: Loader, push: Callable[[], Published], damaged: int
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion], damaged: int
 ):
     paths = {version.version: version.path for version in (push(), push(), push())}
     record = Path(paths[damaged], "PUBLISHED")
@@ -182,7 +182,7 @@ def test_a_damaged_record_is_left_out_and_shown_while_the_others_are_followed(
 
 
 def test_a_version_in_use_stays_when_its_record_is_damaged(
-    found: Versions, loader: Loader, push: Callable[[], Published]
+    found: Versions, loader: Loader, push: Callable[[], ModelVersion]
 ):
     push()
     second = push()
@@ -192,7 +192,7 @@ def test_a_version_in_use_stays_when_its_record_is_damaged(
     assert served(found) == 2 and loader.asked == [2] and states(found) == {2: "AVAILABLE"}
 
 
-def test_a_version_whose_record_is_whole_again_is_loaded_at_once(found: Versions, push: Callable[[], Published]):
+def test_a_version_whose_record_is_whole_again_is_loaded_at_once(found: Versions, push: Callable[[], ModelVersion]):
     record = Path(push().path, "PUBLISHED")
     whole = record.read_text()
     record.write_text("{")
@@ -203,7 +203,7 @@ def test_a_version_whose_record_is_whole_again_is_loaded_at_once(found: Versions
     assert states(found) == {1: "AVAILABLE"}
 
 
-def test_states_are_those_of_tensorflow_serving(found: Versions, loader: Loader, push: Callable[[], Published]):
+def test_states_are_those_of_tensorflow_serving(found: Versions, loader: Loader, push: Callable[[], ModelVersion]):
     push()
     found.poll()
     loader.broken = {push().version}
