@@ -20,7 +20,7 @@ def function_component(files: Path | None = None) -> Callable[[Callable[..., Non
     runs. An optional input is left out where it is None.
 
     Args:
-        files: A folder of files that are no Python code but part of what the function makes; the hash covers them.
+        files: A folder of files that are not Python code but part of what the function makes; the hash covers them.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., BaseComponent]:

@@ -35,8 +35,8 @@ from data.layouts.base import SPLITS, BadEntry, Layout, Sample
 from data.masks import read_mask
 from data.splits import SplitPlan, plan_splits
 
-#: Samples are grouped by a hash into this many lists, whose order is that of no folder: neighbouring frames of a
-#: video do not end up side by side in the records.
+#: Samples are grouped by a hash into this many lists, so that neighbouring frames of a video are not neighbours in the
+#: records.
 SHUFFLE_GROUPS = 256
 
 
@@ -56,11 +56,11 @@ class ListSamples(beam.DoFn):
         self._layout = open_data(self._config)
 
     def process(self, split: str | None) -> Iterator[Sample | BadEntry]:
-        """Lists one split; where that ends with an error, the last entry says so."""
+        """Lists one split; if the listing fails, the last entry has the reason."""
         try:
             yield from self._layout.samples(split)
         except DataError as error:
-            # Raised here, it would reach nobody but the log: Beam turns what a worker raises into a RuntimeError.
+            # If it were raised here, only the log would show it: Beam turns what a worker raises into a RuntimeError.
             yield BadEntry(split or self._config.path, f"{LISTING_FAILED}: {error}")
 
 
@@ -137,7 +137,7 @@ class LabelledImages(beam.PTransform):
 
     Args of the constructor:
         config: What to read; its path is a folder.
-        prefix: Put before every key and every path, so that several datasets can be told apart.
+        prefix: Put before every key and every path, so that the images of several datasets can be distinguished.
     """
 
     def __init__(self, config: DataConfig, prefix: str = ""):

@@ -58,7 +58,7 @@ def warmup_log(model_name: str, images: list[bytes]) -> bytes:
 
 
 class PushResult(NamedTuple):
-    """What came of a model: what ModelPusher notes on its PushedModel artifact."""
+    """The result of ModelPusher, which it records on its PushedModel artifact."""
 
     pushed: bool
     version: ModelVersion | None = None

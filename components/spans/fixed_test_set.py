@@ -1,8 +1,8 @@
 """The fixed test set: the first span as it was in the first run on its pattern.
 
 `<ingested>/evaluation.json` names it, and `<ingested>/evaluation/` has a copy of its files, from which it is ingested
-again whenever settings or code change, whatever has become of the span. A copy of its records would not be enough:
-records for other settings cannot be made from them.
+again whenever settings or code change, even if the span has changed or is gone. A copy of its records would not be
+enough: records for other settings cannot be made from them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The records in `Spans` artifacts: which spans a run looked at, and what came of each."""
+"""The records in `Spans` artifacts: which spans a run looked at, and what it did with each."""
 
 import os
 from typing import Any, Literal

@@ -1,1 +1,1 @@
-"""Conversions of the model that are pushed beside it, each held to the SavedModel's accuracy."""
+"""Conversions of the model that are pushed beside it, each of which must keep the SavedModel's accuracy."""

@@ -35,7 +35,7 @@ def is_integer(field: str) -> bool:
 
 
 def is_number(field: str) -> bool:
-    """Whether a field holds any number of a range."""
+    """Whether a field holds a number, so that a search may give it a range."""
     return bool({int, float} & FIELDS[field])
 
 
@@ -52,10 +52,10 @@ def with_values(tree: Mapping[str, Any], values: Mapping[str, Value]) -> dict[st
 
 
 def chosen_values(hyperparameters: Mapping[str, Any]) -> dict[str, Value]:
-    """Field -> value of KerasTuner's hyperparameters, without what its algorithms note down among them."""
+    """Field -> value of KerasTuner's hyperparameters, without the entries that its algorithms add."""
     return {name: value for name, value in hyperparameters.items() if name in FIELDS}
 
 
 def short(value: Value) -> str:
-    """A value to read: floats to four digits."""
+    """A value as text for people: floats with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

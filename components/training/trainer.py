@@ -82,10 +82,10 @@ class TrainerConfig(Section):
         """The training that starts from the served model where `training.warm_start` asks for that.
 
         Args:
-            base_model: Folder of the served model's SavedModel, empty where none is served; None if nobody looked.
+            base_model: Folder of the served model's SavedModel, empty if none is served; None if WarmStart did not run.
 
         Raises:
-            ConfigError: Nobody looked for the served model.
+            ConfigError: WarmStart did not run.
         """
         if not self.training.warm_start:
             return self

@@ -1,7 +1,7 @@
 """The configuration section of the hyperparameter search.
 
-It stands apart from the search so that a command line can check a configuration without importing TFX, and from the
-sections of the other components so that their results do not hang on which fields a search may vary.
+It is separate from the search, so that a command line can check a configuration without importing TFX, and from the
+sections of the other components, so that their cache keys do not depend on which fields a search may vary.
 """
 
 import difflib
@@ -24,7 +24,7 @@ FIXED = {
     "training.strategy": "it says where a training runs, not how well it learns",
     **dict.fromkeys(
         ("training.warm_start", "training.warm_start_epochs", "training.warm_start_min_steps"),
-        "all trials start alike, and tuning.steps says how long they train",
+        "all trials start from the same weights, and tuning.steps says how long they train",
     ),
 }
 
@@ -46,13 +46,13 @@ class Dimension(Section):
     """The values of one field that a search tries: a range or a list."""
 
     min: float | None = Field(default=None, allow_inf_nan=False)
-    """Least value of a range."""
+    """Lowest value of a range."""
     max: float | None = Field(default=None, allow_inf_nan=False)
-    """Greatest value of a range."""
+    """Highest value of a range."""
     step: float | None = Field(default=None, gt=0)
-    """Difference between neighbouring values, or their ratio with sampling "log"; None allows all in between."""
+    """Difference between neighbouring values, or their ratio with sampling "log"; null allows all values between."""
     sampling: Literal["linear", "log"] = "linear"
-    """"log" tries values between 0.001 and 0.01 as often as between 0.01 and 0.1."""
+    """With "log", values between 0.001 and 0.01 are as likely as values between 0.01 and 0.1."""
     choices: tuple[Annotated[StrictBool | StrictInt | float | str, Field(union_mode="left_to_right")], ...] = ()
     """The values of a list."""
 
@@ -88,15 +88,16 @@ class Dimension(Section):
 
 
 class TuningConfig(Section):
-    """The search for better hyperparameters before the model is trained; each trial is judged on the val split."""
+    """The search for better hyperparameters before the model is trained; each trial is evaluated on the val split."""
 
     trials: int = Field(default=0, ge=0)
-    """Trainings with other values, one after the other; 0 is no search."""
+    """Number of trainings with other values, one after the other; 0: there is no search."""
     algorithm: Literal["random", "hyperband", "bayesian"] = "random"
-    """"random" draws; "bayesian" draws half of the trials and then goes where a Gaussian process sees promise;
-    "hyperband" gives most trials a third, a ninth, ... of the steps, and only the best third of these the triple."""
+    """"random" draws values at random; "bayesian" draws half of the trials and then tries what a Gaussian process finds
+    promising; "hyperband" gives most trials a third, a ninth, ... of the steps, and only the best third of these three
+    times as many."""
     steps: int = Field(default=400, ge=1)
-    """Updates of the weights in a trial. Warm-up and ramps of the training shrink in proportion."""
+    """Steps of training in a trial. Warm-up and ramps of the training are shortened in proportion."""
     space: dict[Annotated[str, AfterValidator(_tunable)], Dimension] = {}
     """Field of `model`, `training` or `augment` -> the values that are tried."""
 
@@ -121,14 +122,14 @@ class TuningConfig(Section):
 
 
 def check_space(space: Mapping[str, Dimension], sections: Mapping[str, Section]) -> None:
-    """Tries the extreme values of all fields, each pair of them in every combination, before any training does.
+    """Validates the sections with the extreme values of all fields, each pair of fields in every combination.
 
     Args:
-        space: of the search.
+        space: Field -> the values that a search tries.
         sections: `model`, `training` and `augment`, whose other fields stay as they are.
 
     Raises:
-        ValueError: a section refuses some of the values, alone or together.
+        ValueError: A section refuses some of the values, alone or together.
     """
     tree = {name: sections[name].model_dump(mode="json") for name in SECTIONS}
     for values in _corners(space):

@@ -1,7 +1,8 @@
 """DataSchema: the curated schema of the examples, made from the configuration rather than inferred from the data.
 
-An inferred schema calls normal whatever the first run held. This one states what must hold for any segmentation
-dataset: every image has a size that the pipeline takes, pixel counts are counts, and masks are not mostly void.
+An inferred schema accepts everything that was in the first run's data. This one states what must hold for any
+segmentation dataset: every image has a size that the pipeline takes, pixel counts are not negative, and no mask has too
+many ignored (void) pixels.
 """
 
 import os
@@ -27,7 +28,7 @@ def _scalar(schema: schema_pb2.Schema, name: str, kind: "schema_pb2.FeatureType.
 
 
 def make_schema(config: ValidationConfig, class_names: tuple[str, ...]) -> schema_pb2.Schema:
-    """The schema of what ExampleGen writes; see `data.features`."""
+    """The schema of the examples that ExampleGen writes; see `data.features`."""
     schema = schema_pb2.Schema()
     for name in (features.HEIGHT, features.WIDTH):
         domain = _scalar(schema, name, schema_pb2.INT).int_domain
@@ -45,8 +46,8 @@ def make_schema(config: ValidationConfig, class_names: tuple[str, ...]) -> schem
     representations = schema.tensor_representation_group[""].tensor_representation
     for feature in schema.feature:
         representations[feature.name].dense_tensor.column_name = feature.name
-    # The encoded bytes are no columns to validate (statistics leave them out), so nothing is demanded of their
-    # presence; the representation makes Transform parse them as dense tensors all the same.
+    # The encoded bytes are not validated (statistics leave them out), so nothing is required of their presence. The
+    # representation makes Transform parse them as dense tensors.
     for name in (features.IMAGE, features.MASK):
         schema.feature.add(name=name, type=schema_pb2.BYTES)
         representations[name].dense_tensor.column_name = name

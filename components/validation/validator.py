@@ -1,6 +1,7 @@
-"""StrictExampleValidator: TFX's ExampleValidator, where an anomaly stops the run and says what and where.
+"""StrictExampleValidator: TFX's ExampleValidator, which stops the run at an anomaly and names split and column.
 
-Where data come in spans, it also judges how the newest one differs from those before it, as `SpanDrift` measured.
+If data come in spans, it also stops the run if the newest span differs too much from those before it, as `SpanDrift`
+measured.
 """
 
 import os
@@ -21,24 +22,17 @@ from components.spans.drift import read_drift
 from data.errors import DataError
 
 
-def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
-    """One line for each anomaly: split, column, what is wrong."""
-    lines = [
-        f"  split {split}, column {name}: {info.short_description}: {info.description}"
-        for name, info in sorted(anomalies.anomaly_info.items())
-    ]
-    if anomalies.HasField("dataset_anomaly_info"):
-        lines.append(f"  split {split}: {anomalies.dataset_anomaly_info.description}")
-    return lines
-
-
 def read_anomalies(artifact: types.Artifact) -> list[str]:
-    """All anomalies of an ExampleAnomalies artifact, one line each."""
+    """All anomalies of an ExampleAnomalies artifact, one line each: split, column, what is wrong."""
     lines = []
     for split in artifact_utils.decode_split_names(artifact.split_names):
         folder = artifact_utils.get_split_uri([artifact], split)
         content = io_utils.read_bytes_file(os.path.join(folder, executor.DEFAULT_FILE_NAME))
-        lines += describe(split, anomalies_pb2.Anomalies.FromString(content))
+        anomalies = anomalies_pb2.Anomalies.FromString(content)
+        for name, info in sorted(anomalies.anomaly_info.items()):
+            lines.append(f"  split {split}, column {name}: {info.short_description}: {info.description}")
+        if anomalies.HasField("dataset_anomaly_info"):
+            lines.append(f"  split {split}: {anomalies.dataset_anomaly_info.description}")
     return lines
 
 
@@ -58,7 +52,7 @@ def drift_error(drift: list[types.Artifact]) -> str:
 
 
 class Executor(executor.Executor):
-    """Validates as TFX does, then raises DataError if there was anything."""
+    """Validates as TFX does, then raises DataError if there is any anomaly."""
 
     def Do(
         self,
@@ -99,10 +93,10 @@ class StrictExampleValidator(base_component.BaseComponent):
     """TFX's ExampleValidator, which stops the run at an anomaly.
 
     Args of the constructor:
-        statistics: Of the examples.
-        schema: What they must hold to.
-        drift: What `SpanDrift` measured, where data come in spans.
-        on_drift: 'stop' or 'warn'; it matters where data come in spans.
+        statistics: The statistics of the examples.
+        schema: The curated schema.
+        drift: `SpanDrift`'s output, if data come in spans.
+        on_drift: 'stop' or 'warn'; ignored unless data come in spans.
     """
 
     SPEC_CLASS = StrictExampleValidatorSpec
