@@ -58,22 +58,20 @@ class Ingested:
 
     def record(self, dropped: int, replayed: int) -> SpanRecord:
         """The span as the `Spans` artifact records it."""
+        unknown_label = ""
+        if UNKNOWN_LABEL in self.counts["bad"]:
+            entries = (entry for entry in read_bad(self.quarantine) if reason_kind(entry["reason"]) == UNKNOWN_LABEL)
+            unknown_label = next((f"{entry['path']}: {entry['reason']}" for entry in entries), "")
         return SpanRecord(
             **self.span.model_dump(),
             role=self.role,
             images=self.counts["splits"],
             bad=self.counts["bad"],
-            unknown_label=self._unknown_label(),
+            unknown_label=unknown_label,
             dropped=dropped,
             replayed=replayed,
             cached=self.cached,
         )
-
-    def _unknown_label(self) -> str:
-        if UNKNOWN_LABEL not in self.counts["bad"]:
-            return ""
-        entries = (entry for entry in read_bad(self.quarantine) if reason_kind(entry["reason"]) == UNKNOWN_LABEL)
-        return next((f"{entry['path']}: {entry['reason']}" for entry in entries), "")
 
 
 @dataclass(frozen=True)
