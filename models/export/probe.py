@@ -35,9 +35,9 @@ def check(condition: bool, signature: str, what: str) -> None:
 
 
 def timed(signature: str, call: Callable[[], dict[str, tf.Tensor]], limit: float) -> dict[str, np.ndarray]:
-    """Warms the model up with one call, and holds another to the limit in seconds.
+    """Warms the model up with one call, and requires that another one ends within the limit in seconds.
 
-    One that takes longer is made once more: the machine may have been busy or stood still.
+    A call that takes longer is repeated once, since the machine may have been busy.
     """
     try:
         call()
@@ -46,7 +46,7 @@ def timed(signature: str, call: Callable[[], dict[str, tf.Tensor]], limit: float
             answer, seconds = _clocked(call)
     except (tf.errors.OpError, TypeError, ValueError) as error:
         lines = [line for line in str(error).splitlines() if line and not line[0].isspace()]
-        # What went wrong in a graph stands below the lines that say in which node.
+        # The reason of an error in a graph comes after the lines that name the node.
         reason = lines[-1] if isinstance(error, tf.errors.OpError) else lines[0]
         raise Refused(f"signature {signature}: {reason}") from None
     check(seconds <= limit, signature, f"took {seconds:.2f} s for one image, allowed are {limit:g} s")
@@ -62,12 +62,12 @@ def probe(model_path: str, examples: list[bytes], limit: float) -> None:
     """Sends each example to each signature that the model has.
 
     Args:
-        model_path: Folder of the SavedModel.
-        examples: Serialized tf.Examples as ExampleGen writes them.
-        limit: Seconds allowed for one image.
+        model_path: folder of the SavedModel.
+        examples: serialized tf.Examples as ExampleGen writes them.
+        limit: seconds allowed for one image.
 
     Raises:
-        Refused: The model does not load, lacks a signature, fails, answers wrongly or too late.
+        Refused: the model does not load, lacks a signature, fails, or answers wrongly or too late.
     """
     try:
         model = tf.saved_model.load(model_path)
@@ -84,29 +84,29 @@ def probe(model_path: str, examples: list[bytes], limit: float) -> None:
             export.PIXELS: tf.io.decode_image(encoded, channels=3, expand_animations=False)[None],
             export.EXAMPLES: tf.constant([serialized]),
         }
-        # All that the model has, so that none is pushed that was never called.
+        # All signatures that the model has, so that no signature is pushed that was never called.
         for name in [*export.SIGNATURES, *sorted(set(model.signatures) - set(export.SIGNATURES))]:
             _probe_signature(name, model.signatures[name], requests, size, limit)
 
 
 def _probe_signature(
     name: str,
-    call: Callable[..., dict[str, tf.Tensor]],
+    call: tf.types.experimental.ConcreteFunction,
     requests: dict[str, tf.Tensor],
     size: tuple[int, int],
     limit: float,
 ) -> None:
-    """Sends a signature the inputs that it takes, and looks at each of its outputs.
+    """Sends a signature the inputs that it takes, and checks each of its outputs.
 
     Args:
-        name: Of the signature.
-        call: The signature.
-        requests: Inputs by name, for one image.
-        size: Height and width of that image.
-        limit: Seconds allowed for it.
+        name: name of the signature.
+        call: the signature.
+        requests: input name -> value, for one image.
+        size: (height, width) of that image.
+        limit: seconds allowed for it.
 
     Raises:
-        Refused: It fails, answers wrongly or too late, or has inputs or outputs that are not known here.
+        Refused: the signature fails, answers wrongly or too late, or has inputs or outputs that are not known here.
     """
     inputs = call.structured_input_signature[1]
     unknown = sorted(set(inputs) - set(requests))

@@ -244,3 +244,11 @@ def test_one_field_under_both_names_is_refused(tmp_path: Path) -> None:
 def test_a_search_takes_former_names_of_fields() -> None:
     config = load_config(None, [*DATA, "tuning.space={training.loss.top_k_fraction: {min: 0.25, max: 1.0}}"])
     assert list(config.tuning.space) == ["training.loss.ohem_fraction"]
+
+
+def test_a_recorded_configuration_with_former_names_is_read_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    recorded = load_config(None, DATA).model_dump(mode="json")
+    recorded["data"]["evaluation"] = recorded["data"].pop("test_set")
+    recorded["training"]["loss"]["top_k_fraction"] = recorded["training"]["loss"].pop("ohem_fraction")
+    assert Config.model_validate(recorded) == load_config(None, DATA)
+    assert warnings_of(caplog) == []
