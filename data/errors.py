@@ -4,7 +4,7 @@ ProjectError
 ├── ConfigError   a key or value of the configuration
 ├── DataError     the images, masks or annotation files
 │   └── IncompleteDataError   they are still being copied, or changed while they were read
-├── TrainingError the training cannot go on: it diverged, its checkpoint is damaged
+├── TrainingError the training cannot continue: it diverged, its checkpoint is damaged
 ├── MetadataError the ML Metadata store cannot be opened
 └── WorkspaceError   the workspace: unwritable, nothing pushed yet
     └── WorkspaceBusy   another run is under way, or something else changed what is served
@@ -15,9 +15,9 @@ import errno
 #: Exit status of a command that failed with a transient error; another try may succeed. EX_TEMPFAIL of sysexits.h.
 TEMPORARY = 75
 
-#: Of the disk and its owner, no fault of the program: what may pass, and what stays.
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-_STAYING = {errno.EROFS, errno.EACCES, errno.EPERM}
+#: Errors of the disk and of access rights, which are not faults of the program: transient and lasting ones.
+_TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_LASTING = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class ProjectError(Exception):
@@ -42,7 +42,7 @@ class IncompleteDataError(DataError):
 
 
 class TrainingError(ProjectError):
-    """The training cannot go on."""
+    """The training cannot continue."""
 
 
 class MetadataError(ProjectError):
@@ -56,25 +56,25 @@ class WorkspaceError(ProjectError):
 
 
 class WorkspaceBusy(WorkspaceError):
-    """Something else is at work in the workspace, or was meanwhile; another try may help."""
+    """Another process works in the workspace, or has changed it in the meantime; another try may help."""
 
     transient = True
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same, tried again later, may succeed."""
+    """Whether another try may succeed."""
     return (
-        error.errno in _PASSING if isinstance(error, OSError) else isinstance(error, ProjectError) and error.transient
+        error.errno in _TRANSIENT if isinstance(error, OSError) else isinstance(error, ProjectError) and error.transient
     )
 
 
 def explain(error: BaseException) -> str:
-    """What is wrong, for a person who can act on it; empty for a fault of the program, whose stack trace counts."""
-    if isinstance(error, OSError) and error.errno in _PASSING | _STAYING:
+    """The text for a person who can act on the error; empty for a fault of the program, which needs a stack trace."""
+    if isinstance(error, OSError) and error.errno in _TRANSIENT | _LASTING:
         return f"{error.strerror}" if error.filename is None else f"{error.filename}: {error.strerror}"
     return str(error) if isinstance(error, ProjectError) else ""
 
 
 def exit_status(error: BaseException) -> int:
-    """How a command ends that met an error which it can explain: `TEMPORARY`, or 1 for an error that stays."""
+    """The exit status of a command that failed: `TEMPORARY` after a transient error, 1 after any other."""
     return TEMPORARY if is_transient(error) else 1
