@@ -1,7 +1,7 @@
-"""Backups of the SQLite metadata: made after each run that succeeds, put back by `doctor --restore`.
+"""Backups of the SQLite metadata: made after each successful run, restored by `doctor --restore`.
 
 SQLite's own backup API makes the copy, which is checked before it gets its name, so every file named
-`metadata-<number>.sqlite` was whole when it was made. Imports nothing of TFX and ML Metadata.
+`metadata-<number>.sqlite` was intact when it was made. This module imports neither TFX nor ML Metadata.
 """
 
 import os
@@ -15,33 +15,33 @@ from data.errors import MetadataError, WorkspaceError
 from pipeline.workspace import Workspace, run_folders
 
 _NAME = re.compile(r"metadata-(\d+)\.sqlite")
-#: What SQLite keeps beside a database; left beside another one, it would be taken for that one's.
+#: Suffixes of the files that SQLite keeps beside a database; it would apply them to any database of the same name.
 _COMPANIONS = ("-journal", "-wal", "-shm")
-#: How long to wait for another program that holds the database, in seconds.
+#: How long to wait for another program that has locked the database, in seconds.
 _PATIENCE = 5.0
 
 
 class DamagedMetadata(MetadataError):
-    """The SQLite database is damaged; another try does not help."""
+    """The SQLite database is damaged; retrying does not help."""
 
     transient = False
 
 
 @contextmanager
 def _opened(database: Path, patience: float | None = None) -> Iterator[sqlite3.Connection]:
-    """A connection to a database that is there; it may write, to undo what a killed process had begun."""
+    """Connects to an existing database; may write to it, to roll back what a killed process had begun."""
     uri, timeout = f"{database.absolute().as_uri()}?mode=rw", _PATIENCE if patience is None else patience
     with closing(sqlite3.connect(uri, timeout=timeout, uri=True)) as connection:
         yield connection
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether another program holds the database."""
+    """Whether the error means that another program has locked the database."""
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 def is_closed(error: sqlite3.Error) -> bool:
-    """Whether this user may not open the database, or not write what opening it takes."""
+    """Whether the error means that this user lacks the permission to open the database, or to write beside it."""
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM"))
 
 
@@ -52,7 +52,7 @@ def _verdict(connection: sqlite3.Connection, check: str) -> None:
 
 
 class _Empty(sqlite3.DatabaseError):
-    """There is not one table; SQLite takes a file of 0 bytes for such a database."""
+    """The database has no tables; SQLite treats a file of 0 bytes as such a database."""
 
 
 def _count(connection: sqlite3.Connection) -> int:
@@ -63,10 +63,10 @@ def _count(connection: sqlite3.Connection) -> int:
 
 
 def count_executions(database: Path, patience: float | None = None) -> int:
-    """How many executions are on record in a database, every page of which is looked at.
+    """Counts the executions recorded in a database, and checks its integrity.
 
     Raises:
-        sqlite3.Error: It is damaged, empty or no ML Metadata, or another program holds it (`is_busy`).
+        sqlite3.Error: It is damaged, empty or not ML Metadata, or another program has locked it (`is_busy`).
     """
     with _opened(database, patience) as connection:
         _verdict(connection, "integrity_check")
@@ -74,20 +74,20 @@ def count_executions(database: Path, patience: float | None = None) -> int:
 
 
 def is_new(error: sqlite3.Error, workspace: Workspace) -> bool:
-    """Whether the database is merely empty, and no run ever began: the first one was killed while making it."""
+    """Whether the database is empty and no run ever began, as when the first run was killed while creating it."""
     return isinstance(error, _Empty) and not run_folders(workspace.runs) and not backups(workspace)
 
 
 def require_whole(workspace: Workspace) -> bool:
-    """Makes sure that the metadata of a workspace, if it has any yet, can be relied on.
+    """Makes sure that the metadata of a workspace, if it has any yet, are intact.
 
     Returns:
-        Whether it has any.
+        Whether the workspace has metadata.
 
     Raises:
-        MetadataError: Another program holds the database.
-        DamagedMetadata: It is damaged, or empty although there were runs.
-        WorkspaceError: This user may not open it.
+        MetadataError: Another program has locked the database.
+        DamagedMetadata: The database is damaged, or empty although there were runs.
+        WorkspaceError: This user lacks the permission to open the database.
     """
     database = workspace.metadata
     if not database.exists():
@@ -112,14 +112,14 @@ def _held(database: Path) -> MetadataError:
 
 
 def remedy(workspace: Workspace) -> str:
-    """What to do about a damaged database."""
+    """The advice on what to do about a damaged database."""
     if backups(workspace):
         return f"`python local_runner.py doctor --restore {workspace.option}` puts the newest good backup back"
     return f"move {workspace.metadata} away and run again; the cache and history start anew, models and reports stay"
 
 
 def backups(workspace: Workspace) -> list[Path]:
-    """Oldest first."""
+    """The backups of a workspace, oldest first."""
     found = {int(match[1]): path for path in workspace.backups.glob("*") if (match := _NAME.fullmatch(path.name))}
     return [found[number] for number in sorted(found)]
 
@@ -127,10 +127,10 @@ def backups(workspace: Workspace) -> list[Path]:
 def back_up(workspace: Workspace, keep: int) -> Path:
     """Copies the metadata, and removes the oldest copies until `keep` are left.
 
-    The one with the most executions stays beside them: a history that began anew does not push out the one before it.
+    The one with the most executions is kept in addition: a history that was started anew does not displace the old one.
 
     Returns:
-        The copy.
+        Path of the copy.
 
     Raises:
         MetadataError: The database cannot be copied, or is damaged; older backups stay.
@@ -149,7 +149,7 @@ def back_up(workspace: Workspace, keep: int) -> Path:
 
 
 def _superseded(kept: list[Path], keep: int) -> list[Path]:
-    fullest = max(reversed(kept), key=_executions)  # Of several, the newest.
+    fullest = max(reversed(kept), key=_executions)  # If several have as many executions, the newest is kept.
     return [path for path in kept[:-keep] if path != fullest]
 
 
@@ -162,7 +162,7 @@ def _executions(backup: Path) -> int:
 
 
 def _copy(database: Path, folder: Path) -> Path:
-    """A whole copy under a passing name; raises sqlite3.Error and leaves nothing if the original is damaged."""
+    """Makes a checked copy under a temporary name. For a damaged original, raises sqlite3.Error, leaves no file."""
     new = folder / "new.sqlite"
     new.unlink(missing_ok=True)
     try:
@@ -190,17 +190,17 @@ def _flush(path: Path) -> None:
 
 
 def restore(workspace: Workspace) -> tuple[Path, Path | None]:
-    """Puts the newest good backup in the place of damaged or lost metadata.
+    """Replaces damaged or lost metadata by the newest intact backup.
 
     Args:
         workspace: The caller holds its lock.
 
     Returns:
-        The backup, and where the damaged database is kept; None if there was none.
+        The backup, and the path under which the damaged database is kept; None if there was no database.
 
     Raises:
-        WorkspaceError: The metadata are whole, or there is no good backup; nothing was changed.
-        MetadataError: Another program holds the database.
+        WorkspaceError: The metadata are intact, or there is no intact backup; nothing was changed.
+        MetadataError: Another program has locked the database.
     """
     if workspace.metadata.exists():
         _require_damage(workspace.metadata)
@@ -226,7 +226,7 @@ def _require_damage(database: Path) -> None:
 
 
 def _set_aside(database: Path) -> Path | None:
-    """Renames a database with all that SQLite keeps beside it."""
+    """Renames a database together with the files that SQLite keeps beside it."""
     if not database.exists():
         return None
     taken = len(list(database.parent.glob(f"{database.name}.damaged-*")))
@@ -239,10 +239,10 @@ def _set_aside(database: Path) -> Path | None:
 
 
 def skip_used_ids(workspace: Workspace) -> None:
-    """Gives new executions numbers above those of all that have left artifacts.
+    """Makes the ids of new executions higher than those of all executions that have left artifacts.
 
-    Artifacts lie in folders numbered by execution, and TFX writes into one that is there already. So numbers must not
-    begin anew after metadata were lost, or set back to a backup.
+    Artifacts lie in folders numbered by execution, and TFX writes into a folder that exists already. So the ids must
+    not start again from 1 after metadata were lost, nor be reused after a backup was restored.
 
     Raises:
         MetadataError: The database cannot be written to.

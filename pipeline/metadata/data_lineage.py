@@ -1,6 +1,6 @@
-"""`lineage --data FILE`: which pushed versions came from a picture.
+"""`lineage --data FILE`: which pushed versions came from an image.
 
-`FileUses` is a stable interface; other tools may rely on its JSON. Imports nothing of TFX.
+`FileUses` is a stable interface; other tools may rely on its JSON. This module does not import TFX.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,39 +20,39 @@ from pipeline.metadata.provenance import Provenance, Step, copied_version, inges
 
 
 class FileUse(BaseModel):
-    """A pushed version that came from a file."""
+    """One pushed version that used a file."""
 
     model: str
     version: int
     split: Literal["train", "val", "test"]
-    """train: it was fitted to the file; val: selected by it; test: judged on it."""
+    """train: the file was used for training; val: for selecting the model; test: for evaluating it."""
     key: str
-    """Path of the file in the dataset, as it was then."""
+    """Path of the file in the dataset when it was ingested."""
     matched_by: Literal["content", "path"]
-    """'path': only the path is the same; the content was another."""
+    """'path': only the path is the same, and the content was different."""
     through: int | None = None
-    """The version from whose weights training started, and of which all this holds; None: it holds of this version."""
+    """The version that used the file, and from whose weights training started; None if this version used it itself."""
     restored_from: int | None = None
-    """The version that a rollback published once more under this number, and of which all this holds."""
+    """The version that a rollback republished under this number, and that used the file; None without a rollback."""
 
 
 class FileUses(BaseModel):
-    """Which pushed versions came from a file."""
+    """The pushed versions that came from a file."""
 
     schema_version: int = SCHEMA_VERSION
     file: str
     uses: list[FileUse]
     unknown: list[str]
-    """`model/version` of those whose examples hold no manifest, or are gone; and of those that started from these."""
+    """`model/version` of those whose examples have no manifest or are deleted, and of those that started from these."""
     removed: list[str] = []
-    """Those of `unknown` that are not in the serving directory any more."""
+    """The members of `unknown` that are no longer in the serving directory."""
 
 
 def file_uses(store: MetadataStore, file: Path) -> FileUses:
-    """Which pushed versions came from an image file, by its content, or else by its path in the dataset.
+    """Finds the pushed versions that came from an image file, by its content, or else by its path in the dataset.
 
     Raises:
-        WorkspaceError: It is a folder; or it is not there, and no version used its path.
+        WorkspaceError: The path is a folder, or it does not exist and no version used a file of this path.
     """
     if file.is_dir():
         raise WorkspaceError(f"{file}: is a folder; name one picture")
@@ -70,7 +70,8 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
         matches = [found[step.execution.id] for step in ingested]
         own = [_use(push, entry, how) for entries in matches for entry, how in entries or []]
         start = _start(push, provenance)
-        # Nor is it known of a start whose push is not on record, as after ML Metadata were lost.
+        # It is also unknown if the push of the version that training started from is not on record, as after a loss of
+        # ML Metadata.
         if None in matches or (start is not None and (start.path in unknown or start.path not in uses)):
             unknown[push.path] = push
         learned = any(use.split != "test" for use in own)
@@ -83,7 +84,7 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
 
 
 def with_restored(found: FileUses, serving: Path) -> FileUses:
-    """The same, and what rollbacks published of these versions again; of those that are there still."""
+    """Adds the versions as which rollbacks republished these, as far as they are still there."""
     restored = [
         (folder.name, version)
         for folder in sorted(serving.glob("*"))
@@ -115,7 +116,7 @@ class _Start(NamedTuple):
 
     version: int
     path: str
-    """Where it was first pushed to: after a rollback, that of the version that was restored."""
+    """Where it was first pushed to; after a rollback, the path of the version that was restored."""
 
 
 def _start(push: Push, provenance: Provenance) -> _Start | None:
@@ -124,13 +125,13 @@ def _start(push: Push, provenance: Provenance) -> _Start | None:
     version = copied_version(trainer, "base_model", provenance) if trainer else None
     if trainer is None or version is None:
         return None
-    # Where a rollback had published it, its files stand under the version that it restored.
+    # If a rollback published it, its files are listed under the version that the rollback restored.
     first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", version)
     return _Start(version, str(PurePosixPath(push.path).with_name(str(first))))
 
 
 def _inherited(push: Push, start: _Start | None, uses: Mapping[str, list[FileUse]]) -> list[FileUse]:
-    """What a version has of a file because its training started from another version, which learned from the file."""
+    """The uses of a file that a version inherits because its training started from a version that used the file."""
     if start is None:
         return []
     learned = [use for use in uses.get(start.path, []) if use.split != "test"]
@@ -138,7 +139,7 @@ def _inherited(push: Push, start: _Start | None, uses: Mapping[str, list[FileUse
 
 
 def _removed(known: Iterable[Push]) -> list[str]:
-    """Names that no version which is still there has: several workspaces may share a store."""
+    """The names of which no version is still there; several workspaces that share a store may have the same name."""
     there = {push: not push.removed for push in known}
     kept = _names(push for push, is_there in there.items() if is_there)
     return [name for name in _names(there) if name not in kept]
@@ -157,7 +158,7 @@ def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileU
 def _search(
     step: Step, provenance: Provenance, file: Path, wanted: set[str]
 ) -> list[tuple[ImageFile, Literal["content", "path"]]] | None:
-    """The entries of an ingestion that are the file; None where it left no manifest."""
+    """The manifest entries of an ingestion that match the file; None if the ingestion left no manifest."""
     path = str(json_object(properties(step.execution).get("config"))["path"])
     root = parse_pattern(path).root if has_pattern(path) else path
     below = str(file.relative_to(root)) if file.is_relative_to(root) else None

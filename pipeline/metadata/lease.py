@@ -1,7 +1,7 @@
-"""One run at a time: in a workspace by its lock, across hosts by a lease on the MySQL server that keeps the metadata.
+"""One run at a time: a lock in the workspace, and across hosts a lease on the MySQL server that holds the metadata.
 
-The lease is a named lock of the server (GET_LOCK), which belongs to a connection: should its holder die, the server
-frees it. Should its host vanish, the server does so after `EXPIRY` seconds without a sign of life.
+The lease is a named lock of the server (GET_LOCK), which belongs to a connection: if its holder dies, the server
+frees it. If its host vanishes, the server frees it after `EXPIRY` seconds without a heartbeat.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 
-#: Seconds between two signs of life, and until the server gives up waiting for one.
+#: Seconds between two heartbeats, and until the server gives up waiting for one.
 HEARTBEAT, EXPIRY = 30.0, 150
 
 _PATIENCE = 10
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def holder(workspace: Workspace, config: Config) -> str:
-    """Who keeps a run from beginning now; empty if nobody does.
+    """The process that keeps a new run from starting; empty if none does.
 
     Raises:
         MetadataError: The MySQL server cannot be asked.
@@ -43,11 +43,11 @@ def holder(workspace: Workspace, config: Config) -> str:
 
 @contextmanager
 def run_lease(metadata: MetadataConfig, pipeline: str) -> Iterator[None]:
-    """Holds the lease of a pipeline on its MySQL server; does nothing where metadata are in the workspace.
+    """Holds the lease of a pipeline on its MySQL server; does nothing if the metadata are in the workspace.
 
     Raises:
-        WorkspaceBusy: Another host holds it.
-        MetadataError: The server cannot be reached, or the lease was lost and another host has it now.
+        WorkspaceBusy: Another host holds the lease.
+        MetadataError: The server cannot be reached, or the lease was lost and another host holds it now.
     """
     if metadata.backend == "sqlite":
         yield
@@ -65,7 +65,7 @@ def run_lease(metadata: MetadataConfig, pipeline: str) -> Iterator[None]:
 
 
 class _Lease:
-    """A named lock on a server, and the thread that keeps it."""
+    """A named lock on a server, and the thread that keeps it alive."""
 
     def __init__(self, metadata: MetadataConfig, name: str):
         self._metadata = metadata
@@ -73,7 +73,7 @@ class _Lease:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self.lost = ""
-        """Who has it instead."""
+        """The host that took the lease over; empty as long as this process holds it."""
 
     def acquire(self) -> None:
         self._connection, other = self._try()
@@ -99,7 +99,7 @@ class _Lease:
         return connection, "" if got else _lease_holder(connection, self._name) or "another host"
 
     def _keep(self) -> None:
-        """Shows the server signs of life; ends this process's run if another host has taken over."""
+        """Sends heartbeats to the server; ends this process's run if another host has taken the lease over."""
         while not self._ended.wait(HEARTBEAT):
             try:
                 self._connection.ping(reconnect=False)
@@ -116,7 +116,7 @@ class _Lease:
         try:
             self._connection, self.lost = self._try()
         except (MetadataError, pymysql.MySQLError) as error:
-            logger.warning("%s", error)  # At the next heartbeat again: while it is away, nobody else gets the lease.
+            logger.warning("%s", error)  # Retried at the next heartbeat; nobody else gets the lease.
 
 
 def _connect(metadata: MetadataConfig) -> "pymysql.Connection":
@@ -149,7 +149,7 @@ def _lease_holder(connection: "pymysql.Connection", name: str) -> str:
 
 
 def _lock_name(metadata: MetadataConfig, pipeline: str) -> str:
-    """Names of locks are the server's, not the database's, and have at most 64 characters."""
+    """The name of a pipeline's lock: unique on the whole server, not per database, and at most 64 characters long."""
     return "deeplab-" + hashlib.sha256(f"{metadata.database}\0{pipeline}".encode()).hexdigest()[:40]
 
 

@@ -1,6 +1,6 @@
-"""`lineage VERSION`: what stands behind a pushed version, from ML Metadata.
+"""`lineage VERSION`: what a pushed version was made from, according to ML Metadata.
 
-`Lineage` is a stable interface; other tools may rely on its JSON. Imports nothing of TFX.
+`Lineage` is a stable interface; other tools may rely on its JSON. This module does not import TFX.
 """
 
 import json
@@ -20,7 +20,7 @@ from pipeline.metadata.provenance import REASONS, Provenance, Step, copied_versi
 
 SCHEMA_VERSION = 1
 
-#: Written by TFX into every artifact; says nothing of one.
+#: Properties that TFX writes into every artifact, and that carry no information about it.
 _UNINTERESTING = {"is_external", "tfx_version", "split_names", "stats_dashboard_link", "sample_rate_by_split", REASONS}
 
 
@@ -28,7 +28,7 @@ class ArtifactLineage(BaseModel):
     """One artifact."""
 
     id: int
-    """In ML Metadata."""
+    """Id in ML Metadata."""
     type: str
     uri: str
     removed: bool
@@ -37,7 +37,7 @@ class ArtifactLineage(BaseModel):
 
 
 class StageLineage(BaseModel):
-    """One stage as it really ran, which may have been in an earlier run."""
+    """One stage as it was actually executed, which may have been in an earlier run."""
 
     name: str
     run_id: str
@@ -45,7 +45,7 @@ class StageLineage(BaseModel):
     started_at: datetime
     seconds: float
     code_hash: str | None
-    """Of this project's code that ran; None for a stage that records none, as TFX's own do."""
+    """Hash of the project's code that ran; None for a stage that records none, such as TFX's own components."""
     inputs: dict[str, list[int]]
     """Key -> ids of artifacts."""
     outputs: dict[str, list[int]]
@@ -57,25 +57,25 @@ class DataLineage(BaseModel):
     config: dict[str, Any]
     """Section `data` of the configuration, the label map included."""
     spans: list[str]
-    """Folders of the spans, oldest first; empty for data that are all in one folder."""
+    """Folders of the spans, oldest first; empty if the data are in one folder."""
     replayed: dict[str, int]
-    """Folder of a span before those -> its images that were trained on all the same."""
+    """Folder of an earlier span -> number of its images that were replayed for training."""
     fingerprint: str | None
-    """Of names, sizes and times of the dataset's files."""
+    """Fingerprint of the names, sizes and modification times of the dataset's files."""
     examples: ArtifactLineage
-    """What was made of them."""
+    """The examples that were made from the images."""
 
 
 class EvaluationLineage(BaseModel):
-    """The judgement that let the model be pushed."""
+    """The evaluation that allowed the model to be pushed."""
 
     blessed: bool
     reasons: list[str]
-    """As in the run's summary; empty where the run was killed before it wrote one."""
+    """The reasons in the run's summary; empty if the run was killed before it wrote one."""
     config: dict[str, Any]
     """Section `evaluation` of the configuration."""
     baseline_version: int | None
-    """The version that was served then; None where none was comparable."""
+    """The version that was served then; None if there was no comparable one."""
     infra_blessed: bool
     evaluation: ArtifactLineage | None
 
@@ -90,12 +90,12 @@ class Restoration(BaseModel):
     rollback_of: int
     """The version that was rolled back."""
     reason: str
-    """Why, in the operator's words; may be empty."""
+    """The operator's reason for the rollback; may be empty."""
     published_at: datetime
 
 
 class Lineage(BaseModel):
-    """What stands behind one pushed version."""
+    """What one pushed version was made from."""
 
     schema_version: int = SCHEMA_VERSION
     model: str
@@ -107,7 +107,7 @@ class Lineage(BaseModel):
     pipeline: str
     run_id: str
     pushed_at: datetime
-    """When ML Metadata were told."""
+    """When the push was recorded in ML Metadata."""
     tfx_version: str
     data: list[DataLineage]
     statistics: list[ArtifactLineage]
@@ -115,20 +115,20 @@ class Lineage(BaseModel):
     data_schema: list[ArtifactLineage]
     transform_graph: list[ArtifactLineage]
     hyperparameters: dict[str, Any]
-    """What the Trainer was given: the sections of the configuration, and the label map."""
+    """The Trainer's inputs: the sections of the configuration, and the label map."""
     started_from: int | None
-    """The version served then, whose weights training started from; None if it did not."""
+    """The served version whose weights training started from; None if it did not start from one."""
     trained_model: list[ArtifactLineage]
-    """The candidate; the baseline is not among them."""
+    """The candidate's artifacts, without the baseline's."""
     evaluation: EvaluationLineage
     stages: list[StageLineage]
     """In the order in which they ran."""
     restoration: Restoration | None = None
-    """Where a version was asked for that a rollback published: all else is of the version that it restored."""
+    """Set if a rollback published the version: all other fields then describe the version that was restored."""
 
 
 class Push(NamedTuple):
-    """One version, as ML Metadata knows it."""
+    """One pushed version, as recorded in ML Metadata."""
 
     model: str
     version: int
@@ -142,11 +142,11 @@ class Push(NamedTuple):
 
 
 def pushes(store: MetadataStore) -> list[Push]:
-    """All versions that were ever pushed, oldest first.
+    """Lists all versions that were ever pushed, oldest first.
 
-    A run that was killed right after it had published left no record; the first one that found its own model being
-    served recorded the version in its place. Whoever pushed counts before that; of several, as after the version was
-    removed by hand, the last one.
+    A run that was killed right after publishing left no record of its push; the next run that found the same model
+    being served recorded the version instead. A record by the run that pushed takes precedence; if there are several,
+    as after the version was removed by hand, the last one counts.
     """
     found = []
     for artifact in store.get_artifacts_by_type("PushedModel"):
@@ -161,10 +161,10 @@ def pushes(store: MetadataStore) -> list[Push]:
 
 
 def find_push(known: Iterable[Push], version: int, model: str | None, serving: Path) -> Push:
-    """The push of a version; in a store that several workspaces share, this workspace's comes first.
+    """Finds the push of a version; in a store that several workspaces share, this workspace's has precedence.
 
     Raises:
-        WorkspaceError: There is none, or several models have this version.
+        WorkspaceError: The version was never pushed, or several models have it.
     """
     known = list(known)
     found = [push for push in known if push.version == version and model in (None, push.model)]
@@ -180,7 +180,7 @@ def find_push(known: Iterable[Push], version: int, model: str | None, serving: P
 
 
 def lineage(store: MetadataStore, push: Push) -> Lineage:
-    """Walks back from a pushed version."""
+    """Traces a pushed version back to its data."""
     provenance = Provenance(store, [push.artifact_id])
     steps = list(provenance.behind(push.artifact_id))[::-1]
     pusher = steps[-1]
@@ -204,7 +204,7 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         removed=push.removed,
         pipeline=_contexts(store, pusher)["pipeline"],
         run_id=described[pusher.execution.id].run_id,
-        pushed_at=_time(pushed.create_time_since_epoch),  # The last update may be its removal.
+        pushed_at=_time(pushed.create_time_since_epoch),  # The time of the last update may be that of its removal.
         tfx_version=str(properties(pushed).get("tfx_version", "")),
         data=[_data(step, provenance) for step in ingested],
         statistics=described_artifacts(checked, "ExampleStatistics"),
@@ -220,13 +220,13 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
 
 
 def restoration(version: ModelVersion) -> Restoration:
-    """What the record of a version that a rollback published says."""
+    """Reads the record of a version that a rollback published."""
     values = version.record.model_dump(include={"restored_from", "rollback_of", "published_at"})
     return Restoration(version=version.version, path=version.path, reason=version.record.rollback_reason, **values)
 
 
 def _checks(provenance: Provenance, ingested: list[int], before: Step) -> list[Step]:
-    """The steps that looked at what was ingested: for statistics, for drift, and against the schema."""
+    """The steps that checked the ingested data: their statistics, drift and schema."""
     statistics = _makers_of("ExampleStatistics", ingested, provenance, before)
     drift = _makers_of("deeplab.Drift", ingested, provenance, before)
     made = [artifact for step in statistics for artifact in step.made]
@@ -234,7 +234,7 @@ def _checks(provenance: Provenance, ingested: list[int], before: Step) -> list[S
 
 
 def _makers_of(kind: str, from_ids: list[int], provenance: Provenance, before: Step) -> list[Step]:
-    """The newest step before another one that made an artifact of a type from some artifacts."""
+    """The newest step before another one that made an artifact of a given type from some artifacts."""
     steps = [step for step in provenance.readers(from_ids) if step.execution.id < before.execution.id]
     return [step for step in steps if provenance.all_of(step.made, kind)][-1:]
 
@@ -307,7 +307,7 @@ def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:
 
 
 def _contexts(store: MetadataStore, step: Step) -> dict[str, str]:
-    """Type -> name of the contexts of an execution: pipeline, pipeline_run, node."""
+    """The contexts of an execution (pipeline, pipeline_run, node): type -> name."""
     return {context.type: context.name for context in store.get_contexts_by_execution(step.execution.id)}
 
 

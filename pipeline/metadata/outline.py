@@ -1,4 +1,4 @@
-"""Lineage for people: an outline of lines and lines below them, which a terminal and a page draw each in its way."""
+"""Lineage as an outline of nested lines, which the terminal and the report page each render in their own way."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Outline:
         return self.below[-1]
 
     def tree(self) -> Tree:
-        """The outline as the terminal draws it. Nothing in the text is taken for markup."""
+        """The outline as a tree for the terminal. Markup in the text is not interpreted."""
         drawn = Tree(Text(self.text))
         for line in self.below:
             drawn.add(line.tree())
@@ -91,7 +91,7 @@ def uses_outline(found: FileUses) -> Outline:
     # The versions that are still there and may have come from the file.
     unclear = [version for version in found.unknown if version not in found.removed]
     if not found.uses:
-        # No more than is known: of versions that are removed it may not be, and then it no longer matters.
+        # Only what is known: for removed versions it may be unknown, and then it no longer matters.
         if unclear:
             root.add("no other pushed version came from it")
         else:

@@ -1,7 +1,8 @@
 """Walks ML Metadata backwards, from artifacts to the executions that made them and to what these read.
 
-A cached execution points at the outputs of the one that really ran; only the latter are walked, so that the walk does
-not grow with the number of runs. Queries are made for whole levels, not for single nodes. Imports nothing of TFX.
+A cached execution points at the outputs of the one that actually ran; only the latter are walked, so the walk does
+not grow with the number of runs. Queries are made for whole levels, not for single nodes. This module does not
+import TFX.
 """
 
 import json
@@ -15,8 +16,8 @@ from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 COMPLETE = metadata_store_pb2.Execution.COMPLETE
-#: Property of an evaluation: why its model was blessed or not, as a JSON list. It stands there and not with the
-#: blessing, because TFX's cache keys cover the properties of what a stage reads, and none reads the evaluation.
+#: Property of an evaluation: why its model was blessed or not, as a JSON list. It is stored there and not with the
+#: blessing, because TFX's cache keys cover the properties of a stage's inputs, and no stage reads the evaluation.
 REASONS = "reasons"
 
 INPUT, OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
@@ -24,7 +25,7 @@ INPUT, OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
 
 @dataclass(frozen=True)
 class Step:
-    """One execution that ran to its end."""
+    """One completed execution."""
 
     execution: metadata_store_pb2.Execution
     inputs: dict[str, list[int]]
@@ -43,7 +44,7 @@ class Step:
 
 
 class Provenance:
-    """What stands behind some artifacts.
+    """The executions and artifacts from which some artifacts were made.
 
     Attributes:
         steps: Execution id -> step.
@@ -73,7 +74,7 @@ class Provenance:
         return sorted(steps, key=lambda step: step.execution.id)
 
     def behind(self, artifact_id: int) -> Iterator[Step]:
-        """The steps that an artifact came from, directly or not, latest first."""
+        """The steps that an artifact came from, directly or indirectly, latest first."""
         found: dict[int, Step] = {}
         waiting = [artifact_id]
         while waiting:
@@ -84,7 +85,7 @@ class Provenance:
         return (found[execution] for execution in sorted(found, reverse=True))
 
     def all_of(self, ids: Iterable[int], kind: str) -> list[metadata_store_pb2.Artifact]:
-        """Those of some artifacts that are of a type."""
+        """The artifacts of a given type among some artifacts."""
         return [artifact for artifact in map(self.artifacts.__getitem__, ids) if artifact.type == kind]
 
     def _executions(self, artifact_ids: Collection[int], kind: int) -> set[int]:
@@ -93,7 +94,7 @@ class Provenance:
         return {e.execution_id for e in self._store.get_events_by_artifact_ids(artifact_ids) if e.type == kind}
 
     def _read_steps(self, execution_ids: Collection[int]) -> list[Step]:
-        """Reads those executions that are not known yet and ran to their end."""
+        """Reads the completed executions that have not been read yet."""
         new = set(execution_ids) - self.steps.keys()
         executions = [e for e in self._store.get_executions_by_id(new) if e.last_known_state == COMPLETE] if new else []
         if executions:
@@ -116,7 +117,7 @@ class Provenance:
 
 
 def properties(node: metadata_store_pb2.Artifact | metadata_store_pb2.Execution) -> dict[str, Any]:
-    """The properties of a node, those of its type and its own, by name; a structure as plain lists and mappings."""
+    """The properties and custom properties of a node, by name; structures become plain lists and mappings."""
     values = {**node.properties, **node.custom_properties}
     return {name: _plain(value) for name, value in sorted(values.items())}
 
@@ -135,12 +136,12 @@ def ingests(step: Step, provenance: Provenance) -> bool:
 
 
 def copied_version(step: Step, key: str, provenance: Provenance) -> int | None:
-    """The version of the copy of the served model that a step was given; None if it was given none."""
+    """The version of the served model whose copy a step was given; None if it was given none."""
     (copy,) = step.inputs.get(key, [None])
     values = {} if copy is None else properties(provenance.artifacts[copy])
     return int(values["version"]) if values.get("present") else None
 
 
 def json_object(value: str | None) -> dict[str, Any]:
-    """An execution property that holds a JSON object; TFX writes 'null' for none."""
+    """An execution property that holds a JSON object; TFX writes 'null' for a missing one."""
     return (json.loads(value) or {}) if value else {}

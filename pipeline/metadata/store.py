@@ -1,6 +1,6 @@
 """The connection to ML Metadata: the one that every reader and writer on this machine uses.
 
-Imports quickly: nothing of TFX.
+It does not import TFX, so it imports quickly.
 """
 
 import json
@@ -17,10 +17,10 @@ from pipeline.metadata.backup import DamagedMetadata, backups, remedy, require_w
 from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import CONFIG_FILE, Workspace
 
-#: Environment variable with the password of the MySQL account.
+#: Environment variable that holds the password of the MySQL account.
 PASSWORD = "DEEPLAB_METADATA_PASSWORD"  # noqa: S105  # the name of a variable
 
-#: Where the MySQL client library looks for a password that it is not given.
+#: Environment variable in which the MySQL client library looks for a password that it is not given.
 _CLIENT_PASSWORD = "MYSQL_PWD"  # noqa: S105
 
 #: How long a server may take to accept a connection, in seconds.
@@ -28,10 +28,10 @@ _PATIENCE = 10
 
 
 def metadata_config(workspace: Workspace, config: MetadataConfig) -> metadata_store_pb2.ConnectionConfig:
-    """The connection to a workspace's ML Metadata.
+    """The connection config of a workspace's ML Metadata.
 
-    The password of a MySQL account never becomes part of it: TFX writes connections to its log. The client library
-    takes it from the environment of the process.
+    The password of a MySQL account is never part of it, because TFX writes connections to its log. The client library
+    takes the password from the environment of the process.
     """
     if config.backend == "sqlite":
         return metadata_store_pb2.ConnectionConfig(
@@ -44,7 +44,7 @@ def metadata_config(workspace: Workspace, config: MetadataConfig) -> metadata_st
         os.environ[_CLIENT_PASSWORD] = os.environ[PASSWORD]
     return metadata_store_pb2.ConnectionConfig(
         mysql=metadata_store_pb2.MySQLDatabaseConfig(
-            # The client library takes 'localhost' to mean a Unix socket.
+            # The client library interprets 'localhost' as a Unix socket.
             host="127.0.0.1" if config.host == "localhost" else config.host,
             port=config.port,
             database=config.database,
@@ -54,7 +54,7 @@ def metadata_config(workspace: Workspace, config: MetadataConfig) -> metadata_st
 
 
 def recorded_config(workspace: Workspace) -> MetadataConfig:
-    """Section `metadata` of the newest run in a workspace; the default where nothing has run yet.
+    """Section `metadata` of the newest run in a workspace; the default if nothing has run yet.
 
     Raises:
         WorkspaceError: The run's configuration is damaged.
@@ -86,10 +86,10 @@ def existing_store(workspace: Workspace, config: MetadataConfig) -> MetadataStor
 
 
 def open_store(connection: metadata_store_pb2.ConnectionConfig) -> MetadataStore:
-    """Opens the store; makes its tables where it is new.
+    """Opens the store; creates its tables if it is new.
 
     Raises:
-        MetadataError: It cannot be opened; says which store, why, and what to look at.
+        MetadataError: The store cannot be opened; the error states which one, why, and what to check.
     """
     is_server = connection.HasField("mysql")
     if is_server:
@@ -105,12 +105,12 @@ def open_store(connection: metadata_store_pb2.ConnectionConfig) -> MetadataStore
 
 
 def server_name(server: metadata_store_pb2.MySQLDatabaseConfig) -> str:
-    """A MySQL database, for messages."""
+    """The name of a MySQL database for messages."""
     return f"MySQL database {server.database} at {server.host}:{server.port}"
 
 
 def _check_reachable(server: metadata_store_pb2.MySQLDatabaseConfig) -> None:
-    """Tells a server that is not there from one that refuses, which the client library does not."""
+    """Distinguishes an unreachable server from one that refuses the login, which the client library does not do."""
     try:
         socket.create_connection((server.host, server.port), timeout=_PATIENCE).close()
     except OSError as error:

@@ -1,1 +1,1 @@
-"""What a run came to: executions, summary, status, dry run."""
+"""The results of a run: executions, summary and status."""

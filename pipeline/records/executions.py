@@ -1,4 +1,4 @@
-"""What ML Metadata knows of a run: which stages ran, for how long, and what they made."""
+"""What ML Metadata records about a run: which stages ran, for how long, and what they produced."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class StageRecord:
 
 
 def read_run(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, run_id: str) -> dict[str, StageRecord]:
-    """The stages of a run, by name, in the order in which they ran; empty if metadata knows no such run."""
+    """The stages of a run, by name, in the order in which they ran; empty if ML Metadata does not know the run."""
     store = open_store(config)
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     if context is None:
@@ -46,7 +46,7 @@ def read_run(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, ru
 
 
 def artifact_folder(stages: Mapping[str, StageRecord], stage: str, key: str) -> str | None:
-    """Where a stage's output is; None if the stage did not make it, or it was deleted since."""
+    """The folder of a stage's output; None if the stage did not produce it, or if it was deleted since."""
     outputs = stages[stage].outputs.get(key, []) if stage in stages else []
     return next((output.uri for output in outputs if fileio.exists(output.uri)), None)
 
@@ -54,7 +54,7 @@ def artifact_folder(stages: Mapping[str, StageRecord], stage: str, key: str) -> 
 def note_reasons(
     config: metadata_store_pb2.ConnectionConfig, stages: Mapping[str, StageRecord], reasons: list[str]
 ) -> None:
-    """Adds to the evaluation that a run made why its model was blessed or not; `pipeline.metadata.lineage` tells it."""
+    """Records with a run's evaluation why its model was blessed or not; `pipeline.metadata.lineage` reports it."""
     evaluator = stages.get(Stage.EVALUATOR)
     if evaluator is not None and evaluator.state == "ran":
         store = open_store(config)
@@ -64,7 +64,7 @@ def note_reasons(
 
 
 def last_completed(config: metadata_store_pb2.ConnectionConfig, pipeline_name: str, stage: str) -> StageRecord | None:
-    """The newest execution of a stage that ran to its end, in any run of the pipeline."""
+    """The newest completed execution of a stage, in any run of the pipeline."""
     store = open_store(config)
     context = store.get_context_by_type_and_name("node", f"{pipeline_name}.{stage}")
     if context is None:

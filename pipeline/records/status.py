@@ -12,7 +12,7 @@ from pipeline.workspace import Workspace, run_folders
 
 
 class RunStatus(BaseModel):
-    """One run in a line."""
+    """One run, as one line of the output."""
 
     run_id: str
     status: Literal["succeeded", "failed", "unfinished"]
@@ -23,23 +23,23 @@ class RunStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """A workspace."""
+    """The state of a workspace."""
 
     runs: list[RunStatus]
     """Newest first."""
     serving: dict[str, list[int]]
     """Model name -> complete versions, oldest first."""
     damaged: list[str] = []
-    """What is wrong with the records of versions that are therefore not among them."""
+    """Errors in the records of served versions; such versions are not listed in `serving`."""
     running: str = ""
-    """Who holds the workspace now; empty if nobody."""
+    """The process that holds the workspace's lock; empty if none does."""
 
 
 def read_status(workspace: Workspace, last: int) -> Status:
     """Reads the state of a workspace.
 
     Raises:
-        WorkspaceError: There is no such workspace.
+        WorkspaceError: The workspace does not exist.
     """
     if not workspace.root.is_dir():
         raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
@@ -55,7 +55,7 @@ def read_status(workspace: Workspace, last: int) -> Status:
 
 
 def recorded(folder: Path) -> Summary | None:
-    """A run's summary; None where the run was killed before, or while, it was written, or still goes on."""
+    """A run's summary; None if the run is still in progress, or was killed before the summary was complete."""
     try:
         return read_summary(folder)
     except WorkspaceError:
@@ -63,7 +63,7 @@ def recorded(folder: Path) -> Summary | None:
 
 
 def run_status(folder: Path) -> RunStatus:
-    """What a run came to, by its folder."""
+    """Reads the status of a run from its folder."""
     summary = recorded(folder)
     if summary is None:
         return RunStatus(run_id=folder.name, status="unfinished")

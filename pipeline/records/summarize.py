@@ -40,7 +40,7 @@ from pipeline.stages import Stage
 
 
 def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> Summary:
-    """Collects a run's summary from its artifacts; what the run did not come to stays None."""
+    """Collects a run's summary from its artifacts; the fields of stages that did not run stay None."""
     artifacts = {(stage.name, key): outputs[0] for stage in stages.values() for key, outputs in stage.outputs.items()}
     lite, hub = artifacts.get((Stage.LITE, "lite")), artifacts.get((Stage.HUB, "hub"))
     tuning = _tuning(

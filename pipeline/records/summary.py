@@ -1,6 +1,6 @@
-"""`summary.json`: what a run came to. A stable interface; other tools may rely on it.
+"""`summary.json`: the results of a run. It is a stable interface; other tools may rely on it.
 
-`pipeline/records/summarize.py` fills it in; this module only describes it, and imports quickly.
+`pipeline/records/summarize.py` fills it in; this module only defines it, and imports quickly.
 """
 
 from pathlib import Path
@@ -18,55 +18,55 @@ SUMMARY_FILE = "summary.json"
 
 
 class DataSummary(BaseModel):
-    """What went in."""
+    """The data that the run was given."""
 
     images: dict[str, int]
-    """Per split."""
+    """Number of images in each split."""
     quarantined: int
     reasons: dict[str, int]
-    """Kind of reason -> files."""
+    """Kind of reason -> number of files that were quarantined for it."""
     spans: list[int]
-    """Numbers of the spans that were trained on; [0] where the data do not come in spans."""
+    """Numbers of the spans that were trained on; [0] if the data are not divided into spans."""
     replayed: dict[str, int] = {}
-    """Span before those -> its images that are among the training images all the same."""
+    """Number of an earlier span -> number of its images that were replayed for training."""
     drift: list[str] = []
-    """What the newest span differs in too much from those before it, a line each."""
+    """Ways in which the newest span has drifted too far from the earlier ones, one line each."""
 
 
 class ModelSummary(BaseModel):
-    """What was trained."""
+    """The model that was trained."""
 
     backbone: str
     output_stride: int
     params: int
     steps: int
-    """Updates of the weights, an early stop considered."""
+    """Number of weight updates that were made, fewer than planned after an early stop."""
     planned_steps: int | None = None
-    """Updates without an early stop; None in records of earlier versions."""
+    """Number of weight updates without an early stop; None in records of earlier versions."""
     started_from: int | None = None
-    """The served version whose weights training started from."""
+    """The served version whose weights training started from; None if it did not start from one."""
 
 
 class TrialSummary(BaseModel):
     """One trial of the hyperparameter search."""
 
     mean_iou: float
-    """The best on the validation split."""
+    """The best mean IoU on the validation split."""
     values: dict[str, bool | int | float | str]
-    """Field of the configuration -> value tried."""
+    """Field of the configuration -> value that was tried."""
 
 
 class TuningSummary(BaseModel):
     """What the hyperparameter search found."""
 
     best: dict[str, bool | int | float | str]
-    """Field of the configuration -> value that the model was trained with in its place."""
+    """Field of the configuration -> the value found by the search, which the model was trained with."""
     trials: list[TrialSummary]
     """The best one first."""
 
 
 class ClassScores(BaseModel):
-    """One class; None where there is nothing to take a score from (see `models.metrics.confusion`)."""
+    """The scores of one class; None where a score is undefined (see `models.metrics.confusion`)."""
 
     iou: float | None
     dice: float | None
@@ -76,23 +76,23 @@ class ClassScores(BaseModel):
 
 
 class ScoreSummary(BaseModel):
-    """All scores of one model on a set of images; None where there is nothing to take one from."""
+    """All scores of one model on a set of images; None where a score is undefined."""
 
     mean_iou: float | None
     pixel_accuracy: float | None
     mean_accuracy: float | None
     frequency_weighted_iou: float | None
     mean_boundary_iou: float | None
-    """Of the pixels within 2 % of the image's diagonal from a boundary."""
+    """Mean IoU of the pixels within 2 % of the image's diagonal from a boundary."""
     trimap_mean_iou: float | None
-    """Mean IoU of the pixels within 5 of a boundary in the label."""
+    """Mean IoU of the pixels within 5 pixels of a boundary in the label."""
     calibration_error: float | None
     """Expected calibration error of the pixels' probabilities."""
     classes: dict[str, ClassScores]
 
 
 class MetricsSummary(BaseModel):
-    """On the test split; a class that is neither in labels nor in predictions has no IoU."""
+    """Scores on the test split; the IoU of a class that is in neither labels nor predictions is None."""
 
     mean_iou: float
     pixel_accuracy: float
@@ -101,39 +101,39 @@ class MetricsSummary(BaseModel):
     slices: dict[str, float | None]
     """Slice, as `column:value` -> mean IoU."""
     confusion_matrix: list[list[int]]
-    """Rows: labels; columns: predictions; in pixels."""
+    """Pixel counts; rows are labels, columns are predictions."""
     mean_iou_interval: tuple[float, float] | None = None
     """Confidence interval by bootstrap over the images, at `evaluation.intervals.level`."""
     scores: ScoreSummary | None = None
-    """Everything; None in records of earlier versions."""
+    """All scores; None in records of earlier versions."""
     slice_scores: dict[str, ScoreSummary] = {}
-    """Slice, as `column:value` -> everything."""
+    """Slice, as `column:value` -> all its scores."""
 
 
 class BaselineSummary(BaseModel):
-    """The model that was served when the run began, on the same images."""
+    """The model that was served when the run began, evaluated on the same images."""
 
     version: int
     mean_iou: float
     mean_iou_interval: tuple[float, float] | None = None
     change_interval: tuple[float, float] | None = None
-    """Confidence interval of the candidate's mean IoU less this one's, on the same draws of images."""
+    """Confidence interval of the candidate's mean IoU minus the baseline's, on the same bootstrap samples of images."""
     scores: ScoreSummary | None = None
     slice_scores: dict[str, ScoreSummary] = {}
 
 
 class Failure(BaseModel):
-    """Why a run did not come to its end."""
+    """Why a run failed."""
 
     stage: str | None
-    """In which stage; None if it was in none."""
+    """The stage that failed; None if the error occurred outside the stages."""
     kind: Literal["data", "config", "fault"]
-    """What is wrong: the data, the configuration, or anything else."""
+    """Whether the data, the configuration or anything else is at fault."""
     message: str
 
 
 class Summary(BaseModel):
-    """See the module."""
+    """The results of one run, as `summary.json` holds them."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -142,36 +142,36 @@ class Summary(BaseModel):
     status: Literal["succeeded", "failed"]
     error: str = ""
     failure: Failure | None = None
-    """Of a run whose status is 'failed'."""
+    """Why the run failed; None unless its status is 'failed'."""
     config: dict[str, Any]
     config_hash: str = ""
-    """Of `config`; a run of the same configuration on Kubeflow carries it as parameter `config_hash`."""
+    """Hash of `config`; a run of the same configuration on Kubeflow has it as its parameter `config_hash`."""
     data: DataSummary | None = None
     tuning: TuningSummary | None = None
-    """None without a search."""
+    """The hyperparameter search; None if there was none."""
     model: ModelSummary | None = None
     metrics: MetricsSummary | None = None
     baseline: BaselineSummary | None = None
     lite: LiteRecord | None = None
-    """The LiteRT models; None where none are asked for."""
+    """The LiteRT models; None if the configuration asks for none."""
     hub: HubRecord | None = None
-    """The modules for TensorFlow Hub; None where none are asked for."""
+    """The modules for TensorFlow Hub; None if the configuration asks for none."""
     blessed: bool | None = None
-    """None where the run did not come to a judgement."""
+    """Whether the candidate passed evaluation; None if the run did not evaluate one."""
     reasons: list[str] = []
     pushed_version: int | None = None
     pushed_path: str | None = None
     timings: dict[str, float] = {}
-    """Stage -> seconds."""
+    """Stage -> its duration in seconds."""
     cached: list[str] = []
-    """Stages whose earlier result was taken over."""
+    """Stages whose results were taken from the cache."""
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary in a run's folder.
+    """Reads the summary in a run's folder.
 
     Raises:
-        WorkspaceError: There is none, or it is damaged.
+        WorkspaceError: The folder has no summary, or a damaged one.
     """
     path = folder / SUMMARY_FILE
     try:
