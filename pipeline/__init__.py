@@ -1,1 +1,1 @@
-"""The pipeline: its configuration, its stages, its runs and what is shown of them."""
+"""The pipeline: its configuration, its stages, its runs and their reports."""

@@ -1,6 +1,6 @@
-"""The configuration: sections composed, files and overrides merged, mistakes named.
+"""The configuration: composes the sections, merges files and overrides, and reports errors.
 
-Each section is defined beside the code that uses it. A YAML file holds differences from the defaults only.
+Each section is defined beside the code that uses it. A YAML file holds only the differences from the defaults.
 """
 
 import difflib
@@ -93,7 +93,7 @@ class Config(Section):
 
     @property
     def labels(self) -> LabelMap:
-        """The label map, which `resolve` has filled in."""
+        """The label map, which `resolve` fills in."""
         if self.data.label_map is None:
             raise ConfigError("data.label_map is not resolved; call pipeline.config.resolve first")
         return self.data.label_map
@@ -102,10 +102,10 @@ class Config(Section):
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     """Reads a YAML file of differences from the defaults, then applies `section.key=value` overrides.
 
-    A key under its former name is read, and a warning logged.
+    A key under its former name is accepted, and a warning is logged.
 
     Raises:
-        ConfigError: The file cannot be read, or a key or value is wrong; says which, where, and what is allowed.
+        ConfigError: The file cannot be read, or a key or value is invalid; states which, where, and what is allowed.
     """
     overrides = list(overrides)
     try:
@@ -115,18 +115,17 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> Config:
 
 
 def load_section(path: Path | None, overrides: Iterable[str], section: type[_Section]) -> _Section:
-    """Reads one section of what `load_config` reads, for a command that needs no other.
+    """Reads one section of the configuration, for a command that needs no other.
 
-    What is missing or wrong in the other sections does not count, but a section or key that does not exist is a
-    mistake anywhere.
+    Missing or invalid values in the other sections are ignored, but an unknown section or key is an error anywhere.
 
     Args:
         path: A YAML file of differences from the defaults.
         overrides: `section.key=value`.
-        section: The class of one of the sections of `Config`.
+        section: The class of one section of `Config`.
 
     Raises:
-        ConfigError: The file cannot be read, or a key anywhere, or a value of this section, is wrong.
+        ConfigError: The file cannot be read, a key is unknown, or a value of this section is invalid.
     """
     name = next(name for name, field in Config.model_fields.items() if field.annotation is section)
     overrides = list(overrides)
@@ -141,9 +140,9 @@ def load_section(path: Path | None, overrides: Iterable[str], section: type[_Sec
 
 
 def resolve(config: Config, files: FileSystem) -> Config:
-    """Fills in what the dataset decides: the layout's name and the label map.
+    """Fills in the values that depend on the dataset: the layout's name and the label map.
 
-    Both then travel with the configuration, so that every stage on every runner works with the same ones.
+    Both are then part of the configuration, so that every stage on every runner uses the same ones.
     """
     folder = example_folder(config.data, files)
     layout = open_layout(config.data.layout, folder, files, config.data.group_pattern)
@@ -160,7 +159,7 @@ def config_hash(config: Config) -> str:
 
 
 def _values(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
-    """The values of a file, with the overrides in their places, all by their current names."""
+    """The values of a file with the overrides applied, all under their current names."""
     values, renamed = with_current_names(Config, _read_yaml(path) if path else {})
     for override in overrides:
         renamed |= _apply(values, override)
@@ -187,7 +186,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _apply(values: dict[str, Any], override: str) -> dict[str, str]:
-    """Puts an override in its place; former key -> current key where it goes by a former name."""
+    """Applies an override; returns former key -> current key if it uses a former name."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override}: must look like section.key=value")
@@ -206,7 +205,7 @@ def _apply(values: dict[str, Any], override: str) -> dict[str, str]:
 
 
 def _refusal(items: Iterable[Any], path: Path | None, overrides: Iterable[str]) -> ConfigError:
-    """The error that names each of pydantic's errors in a line, with where the value comes from."""
+    """The error that lists each of pydantic's errors in one line, with the source of the value."""
     if path is None:
         return ConfigError("\n".join(_explain("the command line", item) for item in items))
     overridden = [current_path(Config, override.partition("=")[0].split(".")) for override in overrides]
@@ -214,7 +213,7 @@ def _refusal(items: Iterable[Any], path: Path | None, overrides: Iterable[str]) 
 
 
 def _blame(file: str, item: Any, overridden: Iterable[tuple[str, ...]]) -> str:
-    """Where the value of one of pydantic's errors comes from: from --set, from the file, or in part from either."""
+    """The source of the value of one of pydantic's errors: --set, the file, or both in part."""
     place = tuple(map(str, item["loc"]))
     if any(place[: len(key)] == key for key in overridden):
         return "--set"

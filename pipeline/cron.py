@@ -1,6 +1,7 @@
-"""Cron expressions of the usual five fields: what they mean, when they fire, and how a Kubeflow server reads them.
+"""Cron expressions of the usual five fields: parsing, fire times, and conversion for a Kubeflow server.
 
-CronSim reads them here. What crons differ about (`L`, `#`, a step after a single number) is refused before.
+CronSim interprets them here. Syntax on which cron implementations differ (`L`, `#`, a step after a single number) is
+rejected before.
 """
 
 import re
@@ -43,7 +44,7 @@ def parse_cron(expression: str) -> list[str]:
     texts[-1] = re.sub(r"\b(mon|tue|wed|thu|fri|sat|0*[1-7])-sun\b", r"\1-7", texts[-1])
     fields = []
     for position, (name, (low, high, names)) in enumerate(_FIELDS.items()):
-        # CronSim, as Debian's cron, sees whether a field is restricted by how it begins.
+        # CronSim, like Debian's cron, tells whether a field is restricted by how it begins.
         items = sorted(texts[position].split(","), key=lambda item: not item.startswith("*"))
         for item in items:
             alone = " ".join(item if other == position else "*" for other in range(len(texts)))
@@ -69,11 +70,11 @@ def parse_cron(expression: str) -> list[str]:
 
 
 def server_cron(expression: str) -> str:
-    """The six fields that a Kubeflow Pipelines server reads, at second 0.
+    """The expression in the six fields that a Kubeflow Pipelines server expects, with second 0.
 
-    It parses with robfig/cron v1.2.0 (kubeflow/pipelines `backend/src/apiserver/server/api_converter.go`), whose first
-    field is seconds and whose last is optional: it takes `0 3 * * *` without complaint and starts a run at minute 3 of
-    every hour. Days of the week are 0 to 6 there. A day that never comes makes its search for the next time loop
+    The server parses with robfig/cron v1.2.0 (kubeflow/pipelines `backend/src/apiserver/server/api_converter.go`). Its
+    first field is seconds and its last is optional: it accepts `0 3 * * *` silently and starts a run at minute 3 of
+    every hour. Days of the week are 0 to 6 there. A date that never occurs makes its search for the next time loop
     forever (`backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go`).
 
     Raises:
@@ -91,20 +92,21 @@ def server_cron(expression: str) -> str:
 
 
 class CronTrigger(BaseTrigger):
-    """Fires when the clock of a time zone shows one of the times of an expression, for APScheduler.
+    """A trigger for APScheduler that fires at the times of a cron expression in a time zone.
 
-    A time that the clock repeats counts twice. One that it leaves out comes as much later as the clock is put forward:
-    00:15 at 01:15 where 01:00 follows 23:59. CronSim does as Debian's cron does, which makes up for all such times in
-    the same minute, so it is asked here for a clock that is never changed. APScheduler's own trigger leaves them out,
-    and where both kinds of day are restricted it wants both, while cron takes either (crontab(5)).
+    When daylight saving time ends, a time that the clock repeats fires twice. When it begins, a time that the clock
+    skips fires as much later as the clock is put forward: 00:15 at 01:15 if 01:00 follows 23:59. CronSim, like Debian's
+    cron, would run all skipped times in the same minute, so here it computes with a clock that never changes.
+    APScheduler's own trigger skips them, and if both the day of the month and the day of the week are restricted, it
+    requires both to match, while cron requires either (crontab(5)).
 
     Args:
-        expression: Five fields.
+        expression: A cron expression of five fields.
         timezone: A name of the IANA database.
-        jitter_seconds: A run begins later by a random time up to this.
+        jitter_seconds: Each run is delayed by a random time up to this.
 
     Raises:
-        ConfigError: The expression is wrong.
+        ConfigError: The expression is invalid.
     """
 
     def __init__(self, expression: str, timezone: str, jitter_seconds: int = 0):
@@ -113,16 +115,16 @@ class CronTrigger(BaseTrigger):
         self._jitter = jitter_seconds
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """Called by the scheduler: the first time from now on that is after the previous one."""
+        """Called by the scheduler: returns the first time from now on that is after the previous one."""
         after = now.astimezone(UTC) - _MOMENT
         if previous_fire_time is not None:
             after = max(after, previous_fire_time.astimezone(UTC))
         found: datetime | None = None
-        # Near a change of the clock, times may come in another order than it shows them; no change exceeds a day.
+        # Near a change of the clock, the order of times may differ from the order shown; no change exceeds a day.
         for shown in CronSim(self._fields, after.astimezone(self._zone).replace(tzinfo=None) - _DAY):
             if found and shown >= found.astimezone(self._zone).replace(tzinfo=None) + _DAY:
                 break
-            # With fold 1 a time is later where the clock repeats it, and earlier where the clock leaves it out.
+            # With fold 1, a time that the clock repeats is the later one, and a time that it skips is the earlier one.
             first, second = (shown.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
             found = min((time for time in (first, max(first, second), found) if time and time > after), default=None)
         return self._apply_jitter(found.astimezone(self._zone), self._jitter, now) if found else None

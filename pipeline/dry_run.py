@@ -1,7 +1,7 @@
-"""`run --dry-run`: which stages would run and why, about how long that takes and how much disk it needs.
+"""`run --dry-run`: which stages would run and why, and an estimate of the time and disk space needed.
 
-The question is put to TFX's own cache functions, over a copy of the SQLite metadata, so that nothing is written. A
-MySQL server is asked itself: TFX then notes there the cache keys that it was asked for, and nothing else.
+It calls TFX's own cache functions on a copy of the SQLite metadata, so that nothing is written. A MySQL server is
+queried directly: TFX then records there the cache keys that were looked up, and nothing else.
 """
 
 import json
@@ -38,13 +38,13 @@ Outputs = dict[str, list[Artifact]]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What would become of one stage."""
+    """What a run would do with one stage."""
 
     name: str
     runs: bool
     why: str
     seconds: float | None
-    """How long it took last time; None if it never ran."""
+    """Duration of its last execution; None if it never ran."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
     config: Config
     stages: tuple[StagePlan, ...]
     data_bytes: int
-    """Size of the dataset."""
+    """Size of the dataset in bytes."""
 
     def show(self, console: Console) -> None:
         """Prints configuration, stages and estimates."""
@@ -97,7 +97,7 @@ def _data_bytes(config: DataConfig) -> int:
 
 @contextmanager
 def _metadata(config: Config, workspace: Workspace) -> Iterator[metadata_store_pb2.ConnectionConfig]:
-    """A copy of the SQLite metadata, or the MySQL server itself."""
+    """The connection to a copy of the SQLite metadata, or to the MySQL server itself."""
     if config.metadata.backend == "mysql":
         connection = metadata_config(workspace, config.metadata)
         open_store(connection)
@@ -144,7 +144,7 @@ class _Planner:
         return StagePlan(name, True, _why(last, properties), seconds)
 
     def _inputs(self, node: pipeline_pb2.PipelineNode) -> tuple[Outputs, str]:
-        """Input artifacts from cached stages, or the name of the first stage above that will run."""
+        """Input artifacts from cached stages, or the name of the first upstream stage that will run."""
         inputs: Outputs = {}
         for key, spec in node.inputs.inputs.items():
             for channel in spec.channels:
@@ -155,7 +155,7 @@ class _Planner:
         return inputs, ""
 
     def _properties(self, node: pipeline_pb2.PipelineNode) -> dict[str, Any]:
-        """Execution properties as the launcher would see them, the driver's included."""
+        """Execution properties as the launcher would see them, including the driver's."""
         parameters = inputs_utils.resolve_parameters_with_schema(node_parameters=node.parameters)
         properties = data_types_utils.build_parsed_value_dict(parameters)
         driver = runner_utils.extract_custom_driver_spec(self._deployment, node.node_info.id)
@@ -194,7 +194,7 @@ def _why(last: StageRecord | None, properties: Mapping[str, Any]) -> str:
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Dotted paths at which two trees differ; strings that hold JSON objects are looked into."""
+    """Dotted paths at which two trees differ; strings that hold JSON objects are parsed and compared too."""
     before, after = _unpacked(before), _unpacked(after)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {*before, *after}:

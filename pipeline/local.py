@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine with TFX's LocalDagRunner, and says which stage it is at."""
+"""Runs the pipeline on this machine with TFX's LocalDagRunner, and reports the current stage."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class StageRange:
-    """Which stages of the pipeline run: from one to another, both included; None is the first or the last."""
+    """The range of stages to run, both ends included; None stands for the first or the last stage."""
 
     first: str | None = None
     last: str | None = None
@@ -37,22 +37,22 @@ def local_paths(config: Config, workspace: Workspace) -> PipelinePaths:
 
 
 def compile_pipeline(config: Config, workspace: Workspace, run_id: str) -> pipeline_pb2.Pipeline:
-    """TFX's intermediate form of the pipeline, under a run id of ours."""
+    """Compiles the pipeline to TFX's intermediate representation, with the given run id."""
     compiled = compiler.Compiler().compile(create_pipeline(config, local_paths(config, workspace)))
     runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     return compiled
 
 
 def stage_names(compiled: pipeline_pb2.Pipeline) -> list[str]:
-    """Ids of the stages, in the order in which they run."""
+    """Ids of the stages in execution order."""
     return [node.pipeline_node.node_info.id for node in compiled.nodes]
 
 
 def run_options(stages_to_run: StageRange, stages: Sequence[str]) -> pipeline_pb2.RunOptions | None:
-    """TFX's options for a partial run; None for a whole one.
+    """TFX's options for a partial run; None for a full run.
 
     Raises:
-        ConfigError: There is no such stage.
+        ConfigError: A stage does not exist.
     """
     for name in (stages_to_run.first, stages_to_run.last):
         if name is not None and name not in stages:
@@ -67,7 +67,7 @@ def run_options(stages_to_run: StageRange, stages: Sequence[str]) -> pipeline_pb
 
 
 class StageListener(logging.Handler):
-    """Hears from the runner's log which stage begins; the runner has no other way to tell."""
+    """Detects in the runner's log which stage begins; the runner reports it in no other way."""
 
     def __init__(self, on_stage: Callable[[str], None]):
         super().__init__(logging.INFO)
@@ -82,7 +82,7 @@ class StageListener(logging.Handler):
 def run_pipeline(
     compiled: pipeline_pb2.Pipeline, options: pipeline_pb2.RunOptions | None, on_stage: Callable[[str], None]
 ) -> None:
-    """Runs all stages, or those of the options; an error of a stage is raised as it is."""
+    """Runs all stages, or those of the options; an error of a stage is raised unchanged."""
     listener = StageListener(on_stage)
     logger = absl_logging.get_absl_logger()
     absl_logging.set_verbosity(absl_logging.INFO)

@@ -32,37 +32,37 @@ from pipeline.stages import Stage
 
 @dataclass(frozen=True)
 class PipelinePaths:
-    """Where a pipeline keeps things; local folders or URIs."""
+    """The folders in which a pipeline stores its data; local folders or URIs."""
 
     artifacts: str
     """TFX's pipeline root."""
     serving: str
     """Holds `<model name>/<version>/`."""
     checkpoints: str
-    """Holds `<pipeline name>/<training>/`; outside the artifacts, which TFX deletes when a stage fails."""
+    """Holds `<pipeline name>/<training>/`. It is outside the artifacts, which TFX deletes when a stage fails."""
     ingested: str
-    """Holds what was made of each span, `<pipeline name>/<span>/`, kept from run to run."""
+    """Holds the ingested examples of each span, `<pipeline name>/<span>/`, which are reused by later runs."""
     metadata: metadata_store_pb2.ConnectionConfig | None = None
-    """ML Metadata; None where the runner brings its own."""
+    """The connection to ML Metadata; None if the runner provides its own."""
 
 
 def create_pipeline(
     config: Config, paths: PipelinePaths, last: Callable[[Mapping[str, BaseNode]], BaseNode] | None = None
 ) -> Pipeline:
-    """Wires the stages. A stage that the configuration does not ask for is None, and so is what it would have made.
+    """Connects the stages. A stage that the configuration does not ask for is None, as are its outputs.
 
     Args:
-        config: Resolved (`pipeline.config.resolve`).
-        paths: Where to keep things.
-        last: Makes one more node of all the others, by their ids: what the runner would do itself if it were still
-            there when a run ends.
+        config: The resolved configuration (`pipeline.config.resolve`).
+        paths: The folders in which the pipeline stores its data.
+        last: Makes a final node from all other nodes, by their ids. It does what a runner that has exited before
+            the end of a run cannot do itself.
     """
     labels, serving_dir = config.labels, f"{paths.serving}/{config.push.model_name}"
     training = trainer_config(config, paths.checkpoints)
     search = TunerConfig.of(training, config.tuning) if config.tuning.trials else None
 
     served_model = ServedModel(serving_dir, labels, config.evaluation.on_label_change)
-    # The same stage whether the data are one folder or come in spans.
+    # The same stage is used whether the data are in one folder or divided into spans.
     example_gen = (
         WindowExampleGen(config.data, f"{paths.ingested}/{config.name}").with_id(Stage.EXAMPLE_GEN.value)
         if config.data.has_spans
@@ -84,7 +84,7 @@ def create_pipeline(
         on_drift=config.validation.on_drift,
     )
     transform = ImageTransform(examples, schema.outputs["schema"], config.preprocess, labels)
-    # Nothing that failed validation is trained on; Transform and ExampleValidator share no artifact.
+    # Training must not begin on data that failed validation; Transform and ExampleValidator share no artifact.
     transform.add_upstream_node(validator)
     transformed, transform_graph = transform.outputs["transformed_examples"], transform.outputs["transform_graph"]
     warm_start = (
@@ -130,16 +130,16 @@ def create_pipeline(
 
 
 def output(node: BaseNode | None, key: str) -> BaseChannel | None:
-    """What a stage makes, or None where the pipeline does without the stage."""
+    """An output of a stage, or None if the pipeline does not have the stage."""
     return node.outputs[key] if node else None
 
 
 def trainer_config(config: Config, checkpoints: str) -> TrainerConfig:
-    """What the Trainer is given, on every runner and in a job of several workers.
+    """The Trainer's configuration, the same on every runner and in a job of several workers.
 
     Args:
-        config: Resolved.
-        checkpoints: Holds a folder for each pipeline.
+        config: The resolved configuration.
+        checkpoints: Folder that holds a folder of checkpoints for each pipeline.
     """
     return TrainerConfig(
         model=config.model,

@@ -1,10 +1,11 @@
 """Retention: removes what runs left in a workspace, once it is old and nothing depends on it.
 
-Kept are the newest runs, with all that they made or took from the cache; the newest run that succeeded; and whatever
-stands behind a version in the serving directory, which holds the versions that are served, kept or pinned. Not so the
-copy of a served version that is no longer there: it may have to be forgotten, and what was compared with it stays on
-record. Of trainings that have finished each pipeline keeps the newest. An artifact is marked as deleted in ML Metadata
-before its files go, so that no later run takes it from the cache.
+The following are kept: the newest runs, with all artifacts that they made or took from the cache; the newest
+successful run; and everything from which a version in the serving directory was made, which holds the versions that
+are served, kept or pinned. A run's copy of a served version is not kept once that version is gone: it may have been
+deleted on purpose, and the results of the comparison stay on record. Each pipeline keeps the newest of its finished
+trainings. An artifact is marked as deleted in ML Metadata before its files are removed, so that no later run takes it
+from the cache.
 """
 
 import os
@@ -32,17 +33,17 @@ _USABLE = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.C
 
 @dataclass(frozen=True)
 class Superseded:
-    """What may go."""
+    """What may be removed."""
 
     runs: list[Path]
-    """Folders with the records and logs of runs."""
+    """Folders that hold the records and logs of runs."""
     artifacts: list[metadata_store_pb2.Artifact]
-    """On record as there."""
+    """Artifacts that ML Metadata records as existing."""
     folders: list[Path]
-    """Of these artifacts, of what killed runs left behind, and of trainings."""
+    """Folders of these artifacts, of outputs left behind by killed runs, and of trainings."""
 
     def remove(self, store: MetadataStore) -> None:
-        """Removes it. Should this be cut short, the next time does the rest."""
+        """Removes all of it. If this is interrupted, the next call removes the rest."""
         for artifact in self.artifacts:
             artifact.state = metadata_store_pb2.Artifact.DELETED
         if self.artifacts:
@@ -52,12 +53,12 @@ class Superseded:
 
 
 def superseded(workspace: Workspace, store: MetadataStore, config: RetentionConfig) -> Superseded:
-    """What may go now; removes nothing.
+    """Finds what may be removed now; removes nothing.
 
     Args:
-        workspace: No run is under way; the caller holds its lock.
-        store: ML Metadata of its runs.
-        config: What stays.
+        workspace: The workspace, whose lock the caller holds, so that no run is in progress.
+        store: The ML Metadata of its runs.
+        config: Which runs are kept.
 
     Raises:
         WorkspaceError: The record of a version is damaged.
@@ -81,25 +82,25 @@ def superseded(workspace: Workspace, store: MetadataStore, config: RetentionConf
 
 
 def _behind_versions(workspace: Workspace, store: MetadataStore) -> Iterator[Lineage]:
-    """The lineage of every version in the serving directory that ML Metadata knows."""
+    """The lineage of every version in the serving directory that is recorded in ML Metadata."""
     known: list[Push] = pushes(store)
     for folder in workspace.serving.glob("*"):
         for version in {version.record.first_version for version in all_published(str(folder))}:
             try:
                 push = find_push(known, version, folder.name, workspace.serving)
-            except WorkspaceError:  # Metadata that were lost since know nothing of it, and have nothing to keep.
+            except WorkspaceError:  # Metadata that were lost since do not know it.
                 continue
             yield lineage(store, push)
 
 
 def _copies_of_removed_versions(artifacts: Iterable[metadata_store_pb2.Artifact], workspace: Workspace) -> set[int]:
-    """Ids of what ServedModel and WarmStart copied from versions that are not in the serving directory any more."""
+    """Ids of the copies that ServedModel and WarmStart made of versions that are no longer in the serving directory."""
     versions = {version.version for folder in workspace.serving.glob("*") for version in all_published(str(folder))}
     return {artifact.id for artifact in artifacts if _copied_version(artifact) not in (None, *versions)}
 
 
 def _copied_version(artifact: metadata_store_pb2.Artifact) -> int | None:
-    properties = artifact.custom_properties  # To read what is not there would add it.
+    properties = artifact.custom_properties  # Reading a missing key would add it.
     if PRESENT not in properties or not properties[PRESENT].int_value:
         return None
     return int(properties[COPIED_VERSION].int_value)
@@ -112,7 +113,7 @@ def _touched(*sides: dict[str, list[int]]) -> Iterator[int]:
 
 
 def _runs(workspace: Workspace, store: MetadataStore) -> list[Path]:
-    """The folders of all runs, newest first; by their order in ML Metadata, for names come from a clock."""
+    """The folders of all runs, newest first, in the order of ML Metadata, because names depend on the clock."""
     order = {context.name: context.id for context in store.get_contexts_by_type("pipeline_run")}
     return sorted(
         run_folders(workspace.runs), key=lambda folder: (order.get(folder.name, 0), folder.name), reverse=True
@@ -120,7 +121,7 @@ def _runs(workspace: Workspace, store: MetadataStore) -> list[Path]:
 
 
 def _kept_runs(runs: list[Path], config: RetentionConfig) -> list[Path]:
-    """Of the runs, newest first: those that are new enough, and the newest that succeeded."""
+    """The runs that are kept, newest first: those that are new enough, and the newest successful one."""
     newest = [run for run in runs[: config.keep_runs] if run == runs[0] or not _is_old(run, config)]
     succeeded = next((run for run in runs if run_status(run).status == "succeeded"), None)
     return newest if succeeded is None or succeeded in newest else [*newest, succeeded]
@@ -131,7 +132,7 @@ def _is_old(folder: Path, config: RetentionConfig) -> bool:
 
 
 def _made_by(store: MetadataStore, run_ids: Iterable[str]) -> set[int]:
-    """Ids of the artifacts that runs made or took from the cache."""
+    """Ids of the artifacts that the runs made or took from the cache."""
     contexts = [store.get_context_by_type_and_name("pipeline_run", run_id) for run_id in run_ids]
     executions = [
         execution.id
@@ -145,16 +146,16 @@ def _made_by(store: MetadataStore, run_ids: Iterable[str]) -> set[int]:
 
 
 def _is_ours(artifact: metadata_store_pb2.Artifact, workspace: Workspace) -> bool:
-    """Whether an artifact is there, in this workspace; a MySQL server may know of several."""
+    """Whether an artifact exists in this workspace; a MySQL server may hold the metadata of several workspaces."""
     is_gone = artifact.state == metadata_store_pb2.Artifact.DELETED
     return not is_gone and Path(artifact.uri).is_relative_to(workspace.artifacts)
 
 
 def _left_over(workspace: Workspace, store: MetadataStore, kept: list[str]) -> Iterator[Path]:
-    """Folders that hold no artifact that is kept: `<stage>/<output>/<execution>`, and TFX's working folders.
+    """Folders that hold no kept artifact: `<stage>/<output>/<execution>`, and TFX's working folders.
 
-    An execution that metadata do not know may be on record in a database that was damaged and set aside, so what it
-    made is left alone.
+    An execution that the metadata do not know may be recorded in a damaged database that was moved away, so its
+    outputs are left alone.
     """
     root = workspace.artifacts
     needed = {root.joinpath(*Path(uri).relative_to(root).parts[:3]) for uri in kept}
@@ -165,19 +166,19 @@ def _left_over(workspace: Workspace, store: MetadataStore, kept: list[str]) -> I
 
 
 def _folders(root: Path, pattern: str) -> Iterator[Path]:
-    """Folders below `root`; what else lies there is not ours."""
+    """Folders directly below `root`; any files there are not the pipeline's."""
     return (path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
 
 
 def _superseded_trainings(checkpoints: Path, config: RetentionConfig) -> Iterator[Path]:
-    """Folders of trainings, and of searches, that nobody will go on with.
+    """Folders of trainings, and of hyperparameter searches, that will not be resumed.
 
-    Of the finished ones each pipeline keeps the newest, from which a change of section `inference` exports anew. That
-    one and the unfinished ones stay by number and age; the newest of all stays in any case.
+    Each pipeline keeps the newest of its finished trainings, from which the model is exported again after a change of
+    section `inference`. That one and the unfinished ones are kept by number and age; the newest of all is always kept.
     """
     trainings: list[Path] = []
     for folder in _folders(checkpoints, "*"):
-        # Earlier versions had no folder for each pipeline.
+        # Earlier versions of this code did not make a folder for each pipeline.
         is_training = any((folder / name).is_dir() for name in (CHECKPOINTS, TENSORBOARD))
         trainings += [folder] if is_training else _folders(folder, "*")
     kept: list[Path] = []

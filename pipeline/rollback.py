@@ -1,7 +1,8 @@
-"""What a person decides about versions: rollback, pins, and which model may be pushed again. Works beside a run.
+"""Manual decisions about versions: rollback, pins and the blocklist. They are safe while a run is in progress.
 
-The highest version is the one that is served, so an earlier one comes back as a new, higher one. The model that was
-rolled back is put on the blocklist: the pipeline, which would find it as good as before, does not push it again.
+The highest version is the one that is served, so an earlier one is published again under a new, higher number. The
+model that was rolled back is put on the blocklist: the pipeline, whose evaluation would bless it again, does not push
+it.
 """
 
 from collections.abc import Collection
@@ -15,14 +16,14 @@ from data.errors import WorkspaceError
 
 
 def choose_serving_dir(serving: str, model: str | None) -> str:
-    """The serving directory of a model; without a name, of the only one that there is.
+    """Finds the serving directory of a model; without a name, that of the only model.
 
     Args:
         serving: Folder or URI that holds `<model>/<version>/`.
-        model: Its name.
+        model: The model's name; empty for the only one.
 
     Raises:
-        WorkspaceError: Nothing is pushed under that name, or several models are and none is named.
+        WorkspaceError: No model was pushed under that name, or several models exist and none is named.
     """
     files = file_system(serving)
     names = sorted(name for name in files.list(serving) if versions(files.join(serving, name)))
@@ -40,10 +41,10 @@ def choose_serving_dir(serving: str, model: str | None) -> str:
 
 
 def find_version(serving_dir: str, version: int) -> ModelVersion:
-    """One version.
+    """Finds one version.
 
     Raises:
-        WorkspaceError: It is not there, or its record is damaged.
+        WorkspaceError: The version does not exist, or its record is damaged.
     """
     known = versions(serving_dir)
     found = next((candidate for candidate in known if candidate.version == version), None)
@@ -54,17 +55,18 @@ def find_version(serving_dir: str, version: int) -> ModelVersion:
 
 
 def roll_back(serving_dir: str, to: int | None, reason: str = "") -> ModelVersion:
-    """Publishes an earlier version once more, under a new number, and blocks the model that was served.
+    """Publishes an earlier version again under a new number, and blocks the model that was served.
 
     Args:
-        serving_dir: Of one model.
-        to: Which version comes back; None: the newest that holds another model than the served one, and none that was
-            rolled back itself.
-        reason: Why; it is told when the blocked model is not pushed, and is kept in the new version's record.
+        serving_dir: The serving directory of one model.
+        to: The version to restore; None for the newest whose model is not the served one and was not itself rolled
+            back.
+        reason: The reason for the rollback; it is reported when the blocked model is not pushed, and is kept in the new
+            version's record.
 
     Raises:
-        WorkspaceBusy: Another version came to be served meanwhile; nothing was changed.
-        WorkspaceError: There is no such version, it is what is served, or it is damaged.
+        WorkspaceBusy: Another version was published meanwhile; nothing was changed.
+        WorkspaceError: The version does not exist, is already served, or is damaged.
     """
     served = load_record(versions(serving_dir)[-1])
     target = _default_target(serving_dir, served) if to is None else find_version(serving_dir, to)
@@ -75,7 +77,7 @@ def roll_back(serving_dir: str, to: int | None, reason: str = "") -> ModelVersio
         )
     with serving_lock(serving_dir):
         require_served(serving_dir, served.version)
-        # Blocked first: if this process is killed now, no run pushes the model again before the next try.
+        # Blocked first: if this process is killed now, no run pushes the model again before the next attempt.
         block(serving_dir, fingerprint, served.version, reason)
         restored = republish(target, serving_dir, rollback_of=served.version, reason=reason)
         unblock(serving_dir, target.record.model_fingerprint)
@@ -94,30 +96,30 @@ def _default_target(serving_dir: str, served: ModelVersion) -> ModelVersion:
 
 
 def unblock_version(serving_dir: str, version: int) -> bool:
-    """Lets the model that was rolled back as a version be pushed again; whether there was one."""
+    """Removes a version's model from the blocklist; returns whether it was on it."""
     found = next((entry for entry in blocked(serving_dir).values() if entry.version == version), None)
     return found is not None and unblock(serving_dir, found.model_fingerprint)
 
 
 def restored_version(serving: Path, model: str | None, version: int) -> ModelVersion | None:
-    """A version that a rollback published; None where `version` is none, or several models have one."""
+    """Finds a version that a rollback published; None if `version` is not one, or several models have one."""
     folders = [serving / model] if model else list(serving.glob("*"))
     found = [known for folder in folders for known in published(str(folder)) if known.version == version]
     return found[0] if len(found) == 1 and found[0].record.restored_from is not None else None
 
 
 def pin_version(serving_dir: str, version: int) -> Collection[int]:
-    """Keeps a version from being removed; all versions that are pinned now."""
-    with serving_lock(serving_dir):  # Or a run might remove the version between the two.
+    """Keeps a version from being removed; returns all pinned versions."""
+    with serving_lock(serving_dir):  # So that no run removes it meanwhile.
         pin(serving_dir, find_version(serving_dir, version).version)
     return pinned(serving_dir)
 
 
 def unpin_version(serving_dir: str, version: int) -> Collection[int]:
-    """Lets a version be removed when its time has come; all versions that are pinned now.
+    """Allows a version to be removed when it is due; returns all pinned versions.
 
     Raises:
-        WorkspaceError: It was not pinned.
+        WorkspaceError: The version is not pinned.
     """
     removed, pins = unpin(serving_dir, version), pinned(serving_dir)
     if not removed:

@@ -39,7 +39,7 @@ class RunFailed(ProjectError):
 
 
 class RecordUnwritten(WorkspaceError):
-    """What a run came to cannot be written down, as on a full disk."""
+    """The record of a run cannot be written, for example because the disk is full."""
 
     transient = True
 
@@ -50,19 +50,19 @@ def run(
     """Runs the pipeline once.
 
     Args:
-        config: Resolved (`pipeline.config.resolve`).
-        workspace: The caller holds its lock.
-        stages: Which stages run.
-        verbose: Leave what libraries print on the terminal instead of leading it into the log.
-        on_stage: Told the name of each stage as it begins.
+        config: The resolved configuration (`pipeline.config.resolve`).
+        workspace: The workspace, whose lock the caller holds.
+        stages: The stages to run.
+        verbose: Whether the output of libraries stays on the terminal instead of being redirected to the log.
+        on_stage: Called with the name of each stage when it begins.
 
     Returns:
         The summary, and the run's folder.
 
     Raises:
-        ConfigError: There is no such stage.
-        MetadataError: ML Metadata cannot be opened, or is damaged; nothing has been started.
-        RunFailed: A stage failed; what it could do is recorded all the same.
+        ConfigError: A stage does not exist.
+        MetadataError: ML Metadata cannot be opened, or is damaged; no stage has been started.
+        RunFailed: A stage failed; the results up to then are recorded nevertheless.
         RecordUnwritten: The record cannot be written.
     """
     _prepare_metadata(config, workspace)
@@ -89,7 +89,7 @@ def run(
 
 @contextmanager
 def _recording(folder: Path, failure: Exception | None = None) -> Iterator[None]:
-    """Says what cannot be written, and why the run had failed before that."""
+    """Reports what cannot be written, and why the run had failed before that."""
     try:
         yield
     except OSError as error:
@@ -108,9 +108,9 @@ def _prepare_metadata(config: Config, workspace: Workspace) -> None:
 
 
 def keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
-    """Removes what is superseded, lists the runs, backs the metadata up.
+    """Removes what is superseded, updates the index of runs, and backs up the metadata.
 
-    An error of one of these goes to the log in the run's folder; it fails no run, and keeps none of the others.
+    An error in one of these steps is written to the log in the run's folder; neither the run nor the other steps fail.
     """
     with _noting(folder, "old runs were not removed"):
         store = open_store(metadata_config(workspace, config.metadata))
@@ -126,14 +126,14 @@ def keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded:
 def _noting(folder: Path, failure: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # whatever it is, what was trained and pushed stands
+    except Exception as error:  # noqa: BLE001  # whatever it is, the trained and pushed model remains valid
         with suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
             log.write(f"{failure}:\n")
             traceback.print_exception(error, file=log)
 
 
 def describe_failure(error: Exception, stages: Mapping[str, StageRecord], folder: Path) -> Failure:
-    """Where a run failed, and why; the stack trace of what is no error of the project goes to the run's log."""
+    """Where and why a run failed; the stack trace of an unexpected error is written to the run's log."""
     stage = next((stage.name for stage in stages.values() if stage.state in ("failed", "unfinished")), None)
     if isinstance(error, ProjectError):
         return Failure(stage=stage, kind=_kind(error), message=str(error))
@@ -154,7 +154,7 @@ def _unexpected(error: Exception, folder: Path) -> str:
 
 
 def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: Exception | None) -> Summary:
-    """Writes a run's summary and report, and points to its TensorBoard logs."""
+    """Writes a run's summary and report, and a link to its TensorBoard logs."""
     connection = metadata_config(workspace, config.metadata)
     stages = read_run(connection, config.name, run_id)
     failure = describe_failure(error, stages, folder) if error else None

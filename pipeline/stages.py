@@ -1,12 +1,12 @@
-"""The names of the pipeline's stages, which every reader of a run takes from here."""
+"""The names of the pipeline's stages, defined once for every reader of a run."""
 
 from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The stages in the order in which they run; the value is the stage's id in ML Metadata and on Kubeflow.
+    """The stages in execution order; the value is the stage's id in ML Metadata and on Kubeflow.
 
-    The id is the name of the component's class. Not every pipeline has every stage.
+    The id is the name of the component's class. Not every pipeline has all stages.
     """
 
     SERVED_MODEL = "ServedModel"
@@ -25,4 +25,4 @@ class Stage(StrEnum):
     HUB = "HubExporter"
     PUSHER = "ModelPusher"
     RUN_REPORTER = "RunReporter"
-    """On Kubeflow alone: the local runner writes the record of a run itself."""
+    """Exists on Kubeflow only: the local runner writes the record of a run itself."""

@@ -1,4 +1,4 @@
-"""Bearer tokens: what may stand in an HTTP header, and where a token is read from."""
+"""Bearer tokens: reads them, and checks that they are valid in an HTTP header."""
 
 import os
 import re
@@ -8,10 +8,10 @@ from data.errors import ConfigError
 
 
 def check_token(text: str, source: str) -> str:
-    """A token that can stand in a header. An HTTP library would print any other one in its error.
+    """Checks that a token is valid in an HTTP header. An HTTP library would print an invalid one in its error.
 
     Raises:
-        ConfigError: It cannot; the error names the source and never the token.
+        ConfigError: The token is invalid; the error names its source and never the token.
     """
     if not re.fullmatch(r"[!-~]+", text):
         raise ConfigError(f"{source}: holds no token; allowed: one line of visible ASCII characters without blanks")
@@ -19,7 +19,7 @@ def check_token(text: str, source: str) -> str:
 
 
 def read_token(file: Path) -> str:
-    """The token in a file."""
+    """Reads the token in a file."""
     try:
         return check_token(file.read_text(encoding="ascii", errors="replace").strip(), str(file))
     except OSError as error:
@@ -27,7 +27,7 @@ def read_token(file: Path) -> str:
 
 
 def token_in_variable(variable: str, source: str) -> str:
-    """The token in an environment variable, which `source` names in errors."""
+    """Reads the token in an environment variable, which errors call `source`."""
     token = os.environ.get(variable, "")
     if not token:
         raise ConfigError(f"{source}: this environment variable is not set, or empty")

@@ -1,4 +1,4 @@
-"""The workspace: the folder where a local pipeline keeps everything, and the lock that one run at a time holds."""
+"""The workspace: the folder in which a local pipeline stores everything, and the lock that a run holds."""
 
 import fcntl
 import os
@@ -15,25 +15,25 @@ from filelock import FileLock, Timeout
 from components.storage.atomic import annotate_errors
 from data.errors import WorkspaceBusy, WorkspaceError, is_transient
 
-#: Name of a run: when it began, in UTC, cut to milliseconds.
+#: Format of a run's name: its start time in UTC, truncated to milliseconds.
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
 #: Link to the newest run's folder, beside the folders of all runs.
 LATEST = "latest"
-#: In a run's folder: its configuration, written when it begins.
+#: File in a run's folder: its configuration, written when it begins.
 CONFIG_FILE = "config.json"
-#: Beside it: what the run came to, for people.
+#: File beside it: the report of the run.
 REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths below one folder."""
+    """The paths below the folder of a workspace."""
 
     root: Path
 
     @property
     def option(self) -> str:
-        """What names it on a command line."""
+        """The command-line option that selects this workspace."""
         return f"--workspace {shlex.quote(str(self.root))}"
 
     @property
@@ -43,7 +43,7 @@ class Workspace:
 
     @property
     def backups(self) -> Path:
-        """Copies of that database."""
+        """Folder with the backups of that database."""
         return self.root / "backups"
 
     @property
@@ -58,12 +58,12 @@ class Workspace:
 
     @property
     def checkpoints(self) -> Path:
-        """Holds `<pipeline>/<training>/`: trainings that are unfinished, and the newest finished one."""
+        """Holds `<pipeline>/<training>/`: unfinished trainings, and the newest finished one."""
         return self.root / "checkpoints"
 
     @property
     def ingested(self) -> Path:
-        """What was made of each span of the data."""
+        """Holds the ingested examples of each span of the data."""
         return self.root / "ingested"
 
     @property
@@ -84,10 +84,10 @@ class Workspace:
         return latest.resolve()
 
     def run_folder(self, run_id: str) -> Path:
-        """The folder of a run; of the newest one by the name `latest`.
+        """The folder of a run; the name `latest` stands for the newest one.
 
         Raises:
-            WorkspaceError: There is no such run.
+            WorkspaceError: The run does not exist.
         """
         if run_id == LATEST:
             return self.latest_run
@@ -99,7 +99,7 @@ class Workspace:
 
     @property
     def schedule(self) -> Path:
-        """What the schedule remembers."""
+        """The database with the state of the schedule."""
         return self.root / "schedule"
 
     @cached_property
@@ -123,16 +123,16 @@ class Workspace:
             ) from None
 
     def holder(self) -> str:
-        """Who holds the workspace now; empty if nobody does."""
+        """The process that holds the workspace's lock; empty if none does."""
         return self._lock.holder()
 
     def new_run_id(self, now: datetime) -> str:
-        """A name that sorts by the order of the runs: the time, or right after the newest where the clock went back."""
+        """A name that sorts in the order of the runs: the time, or just after the newest run if the clock went back."""
         latest = next(filter(None, (begun(folder.name) for folder in run_folders(self.runs))), None)
         return (max(now, latest + timedelta(milliseconds=1)) if latest else now).strftime(_RUN_ID)[:-3]
 
     def start_run(self, run_id: str) -> Path:
-        """Makes a run's folder and points `latest` at it."""
+        """Creates a run's folder and points `latest` at it."""
         folder = self.runs / run_id
         folder.mkdir(parents=True)
         pointer = self.runs / ".latest"
@@ -148,7 +148,7 @@ def run_folders(runs: Path) -> list[Path]:
 
 
 def begun(run_id: str) -> datetime | None:
-    """When a run began, by its name; None for a folder that is none of a run."""
+    """The start time in a run's name; None for a folder that does not belong to a run."""
     try:
         return datetime.strptime(run_id, _RUN_ID).replace(tzinfo=UTC)
     except ValueError:
@@ -156,16 +156,16 @@ def begun(run_id: str) -> datetime | None:
 
 
 class Held(Exception):
-    """Someone else holds the lock; the text says who."""
+    """Another process holds the lock; the text states which."""
 
 
 @dataclass(frozen=True)
 class OwnedLock:
     """A lock between processes whose holder is known.
 
-    It is two locks: one that decides who holds it, which nobody but those who want to hold it touches, and one on the
-    file with the holder's name, by which others see that it is held. The operating system frees both should the
-    process die.
+    It consists of two locks: one decides who holds it, and is touched only by processes that want to hold it. The other
+    is on the file with the holder's name, and shows observers that the lock is held. The operating system frees both if
+    the process dies.
     """
 
     path: Path
@@ -180,25 +180,25 @@ class OwnedLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the lock; makes its folder if absent.
+        """Holds the lock; creates its folder if it does not exist.
 
         Raises:
-            Held: Someone else holds it.
+            Held: Another process holds the lock.
             WorkspaceError: The folder cannot be written to.
-            OSError: The same, for a reason that may pass, such as a full disk.
+            OSError: The same, for a transient reason such as a full disk.
         """
         with ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 owner = stack.enter_context(self._owner.open("ab", buffering=0))
-                # Unlocked, not merely closed: a forked child may have the file open, too.
+                # Unlocked, not only closed: a forked child may have the file open, too.
                 stack.callback(fcntl.flock, owner, fcntl.LOCK_UN)
                 self._lock.acquire(timeout=0)
-                stack.callback(self._lock.release)  # The first of the two, so that who sees no holder may hold it.
+                stack.callback(self._lock.release)  # Before the other, so that who sees no holder can lock.
                 with annotate_errors(str(self._owner)):
                     owner.truncate(0)
                     owner.write(f"process {os.getpid()}".encode())
-                fcntl.flock(owner, fcntl.LOCK_EX)  # Waits for nobody but those who look, which takes them an instant.
+                fcntl.flock(owner, fcntl.LOCK_EX)  # Waits only, and briefly, for `holder`.
             except Timeout:
                 raise Held(self.holder() or "another process") from None
             except OSError as error:
@@ -208,8 +208,8 @@ class OwnedLock:
             yield
 
     def holder(self) -> str:
-        """Who holds the lock now; empty if nobody does. Writes nothing, so that whoever may read may ask, and keeps
-        nobody from holding it.
+        """The process that holds the lock now; empty if none does. Writes nothing, so read access suffices, and does not
+        keep another process from taking the lock.
         """
         try:
             descriptor = os.open(self._owner, os.O_RDONLY)
