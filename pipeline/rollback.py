@@ -20,7 +20,7 @@ def choose_serving_dir(serving: str, model: str | None) -> str:
 
     Args:
         serving: Folder or URI that holds `<model>/<version>/`.
-        model: The model's name; empty for the only one.
+        model: The model's name; None for the only one.
 
     Raises:
         WorkspaceError: No model was pushed under that name, or several models exist and none is named.

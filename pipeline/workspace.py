@@ -208,8 +208,8 @@ class OwnedLock:
             yield
 
     def holder(self) -> str:
-        """The process that holds the lock now; empty if none does. Writes nothing, so read access suffices, and does not
-        keep another process from taking the lock.
+        """The process that holds the lock now; empty if none does. Writes nothing, so read access suffices, and does
+        not keep another process from taking the lock.
         """
         try:
             descriptor = os.open(self._owner, os.O_RDONLY)

@@ -1,1 +1,1 @@
-"""The page about a run."""
+"""The HTML reports of runs."""

@@ -17,11 +17,11 @@ class Axis:
     """The horizontal axis."""
 
     start: float
-    """The value at its left end; the last place is at its right end."""
+    """The value at its left end; the last of `places` is at its right end."""
     places: Sequence[float]
-    """Of the values, ascending; at least one."""
+    """Positions of the values, in ascending order; at least one."""
     names: Sequence[str]
-    """What stands below each place, if there is room."""
+    """Labels below the places, drawn where there is room."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Line:
 
     name: str
     points: str
-    """As SVG wants them: "x,y x,y ..."."""
+    """The points in SVG's syntax: "x,y x,y ..."."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One value that stands out."""
+    """One highlighted value."""
 
     x: float
     y: float
@@ -55,48 +55,48 @@ class Chart:
     BOTTOM: ClassVar[int] = 212
 
     title: str
-    """What it shows, for those who do not see it."""
+    """Description of the chart for screen readers."""
     axis: Axis
     top: float
     """The value at `TOP`."""
     text: Callable[[float], str] = "{:g}".format
-    """Writes a value."""
+    """Formats a value."""
     lines: list[Line] = field(default_factory=list)
-    """The first one is the subject, the others are its background."""
+    """The first line is the subject, the others are its background."""
     marks: list[Mark] = field(default_factory=list)
 
     def place(self, at: float, value: float) -> tuple[float, float]:
-        """Where a value stands."""
+        """The position of a value."""
         start, end = self.axis.start, self.axis.places[-1]
         share = (at - start) / (end - start) if end > start else 0.5
         x = self.LEFT + (self.RIGHT - self.LEFT) * share
         return round(x, 1), round(self.BOTTOM + (self.TOP - self.BOTTOM) * value / self.top, 1)
 
     def draw(self, name: str, values: Sequence[float | None]) -> None:
-        """Adds a line through the values at the axis' places, past those that are not there."""
+        """Adds a line through the values at the axis' places, skipping missing ones."""
         known = [(at, value) for at, value in zip(self.axis.places, values, strict=True) if value is not None]
         self.lines.append(Line(name, " ".join("{},{}".format(*self.place(at, value)) for at, value in known)))
 
     def mark(self, at: float, value: float, text: str, *, hollow: bool = False) -> None:
-        """Makes a value stand out."""
+        """Highlights a value."""
         self.marks.append(Mark(*self.place(at, value), text, hollow))
 
     @property
     def x_ticks(self) -> list[tuple[float, str]]:
-        """(x, text); the last place always has one."""
+        """(x, text) of each tick; the last place always has one."""
         places = list(zip(self.axis.places, self.axis.names, strict=True))
         every = -(-len(places) // MOST_X_TICKS)
         return [(self.place(at, 0.0)[0], name) for at, name in places[::-1][::every][::-1]]
 
     @property
     def y_ticks(self) -> list[tuple[float, str]]:
-        """(y, text)."""
+        """(y, text) of each tick."""
         values = [self.top * part / Y_TICKS for part in range(Y_TICKS + 1)]
         return [(self.place(self.axis.start, value)[1], self.text(value)) for value in values]
 
 
 def round_top(values: Sequence[float | None]) -> float:
-    """Where a y axis ends that has room for values of at least 0, and short numbers at its ticks."""
+    """The upper end of a y axis that has room for the non-negative values, and short numbers at its ticks."""
     greatest = max((value for value in values if value is not None), default=0.0)
     if greatest <= 0:
         return 1.0

@@ -35,14 +35,14 @@ PICTURES = 8
 
 
 class Shared(NamedTuple):
-    """A test image that both runs judged, against the same label."""
+    """A test image that both runs evaluated against the same label."""
 
     ours: ImageResult
     theirs: ImageResult
 
     @property
     def change(self) -> float:
-        """In mean IoU."""
+        """The difference in mean IoU."""
         return self.ours.candidate.mean_iou - self.theirs.candidate.mean_iou
 
 
@@ -50,7 +50,7 @@ def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
     """Writes the page of a run beside another one into the folder of the first.
 
     Raises:
-        ConfigError: It is the same run.
+        ConfigError: Both are the same run.
     """
     if ours.folder == theirs.folder:
         raise ConfigError(f"{ours.summary.run_id} cannot be compared with itself; --compare names another run")
@@ -78,7 +78,7 @@ def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
 
 
 def shared_images(ours: RunRecord, theirs: RunRecord) -> list[Shared]:
-    """The images that both runs judged: of the same key, and labelled with the same pixels of the same classes."""
+    """The images that both runs evaluated: with the same key, and the same number of labelled pixels of each class."""
     if class_names(ours.summary) != class_names(theirs.summary):
         return []
     others = {result.key: result for result in image_results(theirs.stages)}
@@ -106,7 +106,7 @@ def change_interval(shared: Sequence[Shared], run: RunRecord) -> Interval | None
 
 
 def figures(ours: RunRecord, theirs: RunRecord, shared: Sequence[Shared]) -> list[Figure]:
-    """The images on which the two models differ most, by mean IoU; none where a model is gone."""
+    """The images on which the two models differ most, by mean IoU; empty if a model was deleted."""
     models = [model for model in (load_model(ours.stages), load_model(theirs.stages)) if model is not None]
     ordered = sorted((pair for pair in shared if pair.change), key=lambda pair: -abs(pair.change))
     chosen = ordered[:PICTURES]

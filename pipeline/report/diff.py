@@ -1,4 +1,4 @@
-"""What differs between the configurations of two runs."""
+"""The differences between the configurations of two runs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,26 +13,26 @@ from pipeline.workspace import CONFIG_FILE, run_folders
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that differs."""
+    """One setting that differs."""
 
     key: str
-    """As `section.key`."""
+    """The setting, as `section.key`."""
     before: str
-    """JSON; empty where there was none."""
+    """The earlier value as JSON; empty if there was none."""
     after: str
 
 
 @dataclass(frozen=True)
 class ConfigDiff:
-    """What differs from another run."""
+    """The differences from another run."""
 
     run_id: str
-    """Of the other run."""
+    """Id of the other run."""
     changes: list[Change]
 
 
 def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The settings that differ, in alphabetical order; those that were renamed since by their current names."""
+    """The settings that differ, in alphabetical order; settings that were renamed have their current names."""
     old, new = (dict(_settings(with_current_names(Config, tree)[0])) for tree in (before, after))
     return [
         Change(key, old.get(key, ""), new.get(key, ""))
@@ -42,7 +42,7 @@ def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
 
 
 def since_previous(folder: Path, config: Mapping[str, Any]) -> ConfigDiff | None:
-    """Holds a run's configuration against that of the run before it in the workspace; None if it is the first one."""
+    """Compares a run's configuration with that of the previous run in the workspace; None for the first run."""
     for run in run_folders(folder.parent):
         before = _recorded(run) if run.name < folder.name else None
         if before is not None:
@@ -51,7 +51,7 @@ def since_previous(folder: Path, config: Mapping[str, Any]) -> ConfigDiff | None
 
 
 def _recorded(run: Path) -> dict[str, Any] | None:
-    """A run's configuration; None if it was killed before it wrote one, or somebody damaged the file since."""
+    """A run's configuration; None if it was killed before it wrote one, or if the file was damaged since."""
     try:
         found = json.loads((run / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):

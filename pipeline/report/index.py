@@ -1,4 +1,4 @@
-"""`runs/index.html`: all runs of a workspace, and how they developed."""
+"""`runs/index.html`: all runs of a workspace, and the trends of their scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,31 +23,31 @@ class Row:
 
     run_id: str
     summary: Summary | None
-    """None where it was killed, or goes on."""
+    """The run's summary; None if the run was killed, or is still in progress."""
     verdict: Verdict
     link: str
-    """Of its report, relative to the index; empty where it has none."""
+    """Link to its report, relative to the index; empty if it has none."""
 
     @property
     def mean_iou(self) -> float | None:
-        """On the test split; None where no model was judged."""
+        """Mean IoU on the test split; None if no model was evaluated."""
         return self.summary.metrics.mean_iou if self.summary and self.summary.metrics else None
 
     @property
     def training_seconds(self) -> float | None:
-        """None where nothing was trained: training failed to begin, or its result was taken from the cache."""
+        """Duration of training; None if training failed to begin, or its result was taken from the cache."""
         if self.summary is None or Stage.TRAINER in self.summary.cached:
             return None
         return self.summary.timings.get(Stage.TRAINER)
 
     @property
     def images(self) -> int | None:
-        """Of all splits."""
+        """Number of images in all splits."""
         return sum(self.summary.data.images.values()) if self.summary and self.summary.data else None
 
     @property
     def began(self) -> str:
-        """When, as a run's name tells it."""
+        """Start time of the run, according to its name."""
         time = begun(self.run_id)
         return f"{time:%m-%d %H:%M}" if time else self.run_id
 
@@ -77,7 +77,7 @@ def _row(folder: Path) -> Row:
 
 
 def trends(rows: Sequence[Row]) -> list[Chart]:
-    """How runs developed, the oldest first; without what no run has."""
+    """Charts of the runs' scores, from the oldest run on; values that no run has are left out."""
 
     def whole(value: float) -> str:
         return f"{value:,.0f}"

@@ -1,6 +1,6 @@
-"""The model card of a run: what was made of what, how good it is, and where it is not (Mitchell et al., 1810.03993).
+"""The model card of a run: the model, its data, its scores and its limits (Mitchell et al., arXiv:1810.03993).
 
-It is written in Markdown from the run's record, and the page is made of that text.
+It is written in Markdown from the run's record, and the HTML page is rendered from that text.
 """
 
 import os
@@ -18,17 +18,17 @@ from pipeline.report.scores import ClassScore, class_scores, interval_config, ov
 MARKDOWN_FILE = "model_card.md"
 PAGE_FILE = "model_card.html"
 
-#: Classes and slices with a score this far below the mean are named as limits.
+#: Classes and slices with a score this far below the mean are listed as limits.
 WEAK = 0.15
-#: Below so many test images the scores say little.
+#: With fewer test images than this, the scores are unreliable.
 FEW_IMAGES = 100
 
-#: What a split is for.
+#: Split -> its purpose.
 MEANING = {"train": "fits the weights", "val": "selects them", "test": "judges them"}
 
 
 def write_model_card(summary: Summary, stages: Mapping[str, StageRecord], folder: Path) -> None:
-    """Writes the card of a model that was judged into the run's folder, and into the version that was pushed."""
+    """Writes the card of an evaluated model into the run's folder, and into the version that was pushed."""
     if summary.metrics is None:
         return
     name = str(summary.config["push"]["model_name"])
@@ -67,12 +67,12 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
 
 
 def judged_images(summary: Summary) -> int:
-    """Images of the test split."""
+    """Number of images in the test split."""
     return summary.data.images.get("test", 0) if summary.data else 0
 
 
 def found_limits(summary: Summary, metrics: MetricsSummary, classes: list[ClassScore]) -> list[str]:
-    """What the scores themselves say against the model, one line each."""
+    """The limits of the model that the scores show, one line each."""
     mean = metrics.mean_iou
     judged = judged_images(summary)
     limits = [

@@ -1,6 +1,6 @@
-"""`report.html`: what a run came to, for people: one file that needs nothing else.
+"""`report.html`: the results of a run as one self-contained page.
 
-A section stands in the report if the run made the artifacts that it shows.
+A section is in the report if the run made the artifacts that it shows.
 """
 
 import json
@@ -46,26 +46,26 @@ TRIALS = "trials"
 
 MOST_BAD = 100
 
-#: Above this many classes a confusion matrix cannot be read any more, above the second one not even seen.
+#: Above the first number of classes, the numbers in a confusion matrix are illegible; above the second, its colours.
 MOST_NUMBERED_CLASSES = 12
 MOST_MATRIX_CLASSES = 40
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run left."""
+    """The artifacts and records of a run."""
 
     summary: Summary
     stages: Mapping[str, StageRecord]
-    """As `pipeline.records.executions.read_run` gives them."""
+    """The stages, as `pipeline.records.executions.read_run` returns them."""
     folder: Path
-    """The run's."""
+    """The run's folder."""
     origin: Outline | None = None
-    """What stands behind the version that it pushed."""
+    """Lineage of the version that the run pushed; None if it pushed none."""
 
     @property
     def config(self) -> ReportConfig:
-        """What its report may show."""
+        """Section `report` of the run's configuration."""
         return ReportConfig.model_validate(self.summary.config["report"])
 
 
@@ -103,7 +103,7 @@ def write_report(run: RunRecord) -> Path:
 
 
 def score_values(summary: Summary, metrics: MetricsSummary) -> dict[str, Any]:
-    """What the template needs to show scores."""
+    """The variables with which the template shows scores."""
     served = summary.baseline
     return {
         "scores": overall(metrics, served),
@@ -118,11 +118,11 @@ def score_values(summary: Summary, metrics: MetricsSummary) -> dict[str, Any]:
 
 
 def read_run_record(workspace: Workspace, run_id: str | None) -> RunRecord:
-    """Reads what a run left; None is the newest one.
+    """Reads the artifacts and records of a run; None stands for the newest run.
 
     Raises:
-        WorkspaceError: Nothing has run yet, there is no such run, or it has no record.
-        MetadataError: ML Metadata cannot be opened, or are damaged.
+        WorkspaceError: Nothing has run yet, the run does not exist, or it has no record.
+        MetadataError: ML Metadata cannot be opened, or is damaged.
     """
     folder = workspace.latest_run if run_id is None else workspace.run_folder(run_id)
     summary = read_summary(folder)
@@ -135,7 +135,7 @@ def read_run_record(workspace: Workspace, run_id: str | None) -> RunRecord:
 
 
 def read_origin(store: MetadataStore, summary: Summary, workspace: Workspace) -> Outline | None:
-    """What stands behind the version that a run pushed; None if it pushed none, or metadata were lost since."""
+    """The lineage of the version that a run pushed; None if it pushed none, or if the metadata were lost since."""
     if summary.pushed_version is None:
         return None
     name = summary.config["push"]["model_name"]
@@ -146,7 +146,7 @@ def read_origin(store: MetadataStore, summary: Summary, workspace: Workspace) ->
 
 
 def read_training(stages: Mapping[str, StageRecord]) -> TrainingResult | None:
-    """What the Trainer's `model_run` artifact tells."""
+    """Reads the Trainer's `model_run` artifact."""
     folder = artifact_folder(stages, Stage.TRAINER, "model_run")
     if folder is None:
         return None
@@ -156,7 +156,7 @@ def read_training(stages: Mapping[str, StageRecord]) -> TrainingResult | None:
 
 
 def draw_training(training: TrainingResult | None, summary: Summary) -> Chart | None:
-    """The scores of a training that was evaluated at least once, over its steps."""
+    """Charts the scores of a training that was evaluated at least once, over its steps."""
     if training is None or training.best is None:
         return None
     history, best = training.history, training.best
@@ -174,20 +174,20 @@ def draw_training(training: TrainingResult | None, summary: Summary) -> Chart | 
 
 
 def quarantined(stages: Mapping[str, StageRecord]) -> list[dict[str, str]]:
-    """The first files that were set aside, with path and reason."""
+    """The first quarantined files, with path and reason."""
     folder = artifact_folder(stages, Stage.EXAMPLE_GEN, "quarantine")
     return read_bad(folder, MOST_BAD) if folder else []
 
 
 def read_splits(stages: Mapping[str, StageRecord], names: list[str]) -> list[Split]:
-    """What is known of each split."""
+    """Reads the statistics of each split."""
     if artifact_folder(stages, Stage.STATISTICS, "statistics") is None:
         return []
     return read_statistics(stages[Stage.STATISTICS].outputs["statistics"][0], names)
 
 
 def read_spans(stages: Mapping[str, StageRecord]) -> SpansView | None:
-    """What the run left of its spans; None where the data do not come in spans."""
+    """Reads the record of the run's spans; None if the data are not divided into spans."""
     folder = artifact_folder(stages, Stage.EXAMPLE_GEN, "spans")
     return view_spans(folder, artifact_folder(stages, Stage.DRIFT, "drift")) if folder else None
 

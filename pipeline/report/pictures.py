@@ -1,6 +1,6 @@
-"""Test images beside their labels, what models make of them, and where those are wrong.
+"""Figures of test images: the image, its label, the models' predictions and their errors.
 
-The evaluation's results for each image say which ones are worth a look; only these are then predicted.
+The evaluation's results for each image determine which ones are shown; only these are then predicted.
 """
 
 import math
@@ -30,11 +30,11 @@ from pipeline.records.summary import Summary
 from pipeline.report.render import drawing_uri, mask_uri, photo_uri, shrunk
 from pipeline.stages import Stage
 
-#: Longer side of a picture in a page, in pixels.
+#: Longer side of an image in a page, in pixels.
 PICTURE_SIDE = 320
 PICTURES_EACH = 4
 
-#: How an error picture tells right, wrong and void apart, by pattern as well as by colour.
+#: How an error image distinguishes correct, wrong and ignored (void) pixels, by pattern as well as by colour.
 FADE = 0.3
 STRIPES = ((196, 58, 20), (60, 10, 0))
 STRIPE, DOT = 4, 6
@@ -42,46 +42,46 @@ DOT_COLOR = (110, 110, 90)
 
 
 def class_names(summary: Summary) -> list[str]:
-    """The classes in the order of their ids."""
+    """The names of the classes in the order of their ids."""
     return [label["name"] for label in summary.config["data"]["label_map"]["classes"]]
 
 
 def class_colors(summary: Summary) -> dict[str, str]:
-    """The CSS colour that each class has in the pictures."""
+    """The CSS colour of each class in the figures."""
     names = class_names(summary)
     return {name: css_color(color) for name, color in zip(names, palette(len(names)), strict=True)}
 
 
 def css_color(color: Color) -> str:
-    """RGB as CSS wants it."""
+    """An RGB colour in CSS syntax."""
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 class Choice(NamedTuple):
-    """The images worth a look."""
+    """The images that are shown."""
 
     worst: list[ImageResult]
-    """Lowest mean IoU first."""
+    """The images with the lowest mean IoU, lowest first."""
     typical: list[ImageResult]
-    """Nearest to the median of mean IoU, lower ones first."""
+    """The images nearest to the median of mean IoU, lower ones first."""
     judged: int
     """Number of images among which these were chosen."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the pictures of a test image."""
+    """One part of the figure of a test image, such as the label."""
 
     name: str
     uri: str
     alt: str
     wipes: int | None = None
-    """Number of the tile that a slider lays bare below it."""
+    """Number of the tile that a slider reveals below it; None without a slider."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One test image."""
+    """The figure of one test image."""
 
     key: str
     """Its path in the dataset."""
@@ -91,7 +91,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a report shows."""
+    """The figures of a report."""
 
     worst: list[Figure]
     typical: list[Figure]
@@ -99,17 +99,17 @@ class Gallery:
 
 
 class Labelled(NamedTuple):
-    """One test image."""
+    """One test image with its label."""
 
     encoded: bytes
     image: np.ndarray
     """(height, width, 3) uint8 RGB."""
     label: np.ndarray
-    """(height, width) uint8 class ids, `IGNORE_LABEL` where void."""
+    """(height, width) uint8 class ids; `IGNORE_LABEL` marks ignored (void) pixels."""
 
 
 def make_gallery(stages: Mapping[str, StageRecord]) -> Gallery | None:
-    """The pictures of a run; None where it did not come to any, or they were deleted since."""
+    """Makes the figures of a run; None if it has no model or test images, or if they were deleted since."""
     choice = choose(image_results(stages), PICTURES_EACH)
     examples = read_labelled(stages, {result.key for result in (*choice.worst, *choice.typical)})
     segmenter = load_model(stages) if examples else None
@@ -123,7 +123,7 @@ def make_gallery(stages: Mapping[str, StageRecord]) -> Gallery | None:
 
 
 def choose(results: Sequence[ImageResult], each: int) -> Choice:
-    """The `each` images with the lowest mean IoU and, among the others, the `each` most typical ones."""
+    """Chooses the `each` images with the lowest mean IoU and, among the others, the `each` most typical ones."""
 
     def score(result: ImageResult) -> float:
         return result.candidate.mean_iou
@@ -136,18 +136,17 @@ def choose(results: Sequence[ImageResult], each: int) -> Choice:
 
 
 def image_results(stages: Mapping[str, StageRecord]) -> list[ImageResult]:
-    """What a run's evaluation says of each image; nothing where it holds none."""
+    """The results of a run's evaluation for each image; empty if it holds none."""
     evaluation = artifact_folder(stages, Stage.EVALUATOR, "evaluation")
-    with suppress(WorkspaceError):  # made by an earlier version, which said nothing of single images
+    with suppress(WorkspaceError):  # made by an earlier version, which recorded no results for single images
         return read_images(evaluation) if evaluation else []
     return []
 
 
 def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
-    """The model of a run.
+    """Loads the model of a run.
 
-    Only one that InfraCheck has let through is loaded: it has answered in a process of its own, so it will not bring
-    this one down.
+    Only a model that passed InfraCheck is loaded: it has answered in a separate process, so it will not crash this one.
     """
     blessings = stages[Stage.INFRA_CHECK].outputs.get("blessing", []) if Stage.INFRA_CHECK in stages else []
     serves = any(blessing.get_int_custom_property(INFRA_BLESSED) for blessing in blessings)
@@ -156,7 +155,7 @@ def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
 
 
 def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> dict[str, Labelled]:
-    """Those of a run's test images that are asked for, by key, as long as they are there."""
+    """Reads the requested test images of a run, by key, as far as they still exist."""
     found: dict[str, Labelled] = {}
     if artifact_folder(stages, Stage.EXAMPLE_GEN, "examples") is None:
         return found
@@ -176,7 +175,7 @@ def _bytes(example: Any, name: str) -> bytes:
 
 
 def input_tiles(key: str, labelled: Labelled) -> list[Tile]:
-    """Image and label."""
+    """The tiles of image and label."""
     return [
         Tile("image", photo_uri(labelled.image, PICTURE_SIDE), f"Test image {key}"),
         Tile("label", mask_uri(labelled.label, PICTURE_SIDE), f"Label of {key}, classes in colours"),
@@ -184,7 +183,7 @@ def input_tiles(key: str, labelled: Labelled) -> list[Tile]:
 
 
 def prediction_tile(name: str, key: str, prediction: np.ndarray, wipes: int | None = None) -> Tile:
-    """A model's prediction, and over which other tile it is wiped."""
+    """The tile of a model's prediction, and the number of the tile that a slider reveals below it."""
     return Tile(name, mask_uri(prediction, PICTURE_SIDE), f"{name.capitalize()} for {key}, classes in colours", wipes)
 
 
@@ -210,7 +209,7 @@ def _figure(result: ImageResult, labelled: Labelled, segmenter: Segmenter) -> Fi
 
 
 def costliest(score: ImageScore, names: Sequence[str]) -> str:
-    """The confusion that costs an image the most pixels, in words; empty where there is none."""
+    """The most frequent confusion in an image, in words; empty if there is none."""
     wrong = score.cells[score.cells[:, 0] != score.cells[:, 1]]
     if not len(wrong):
         return ""
@@ -219,15 +218,15 @@ def costliest(score: ImageScore, names: Sequence[str]) -> str:
 
 
 def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Where a prediction is right (the image, faded to gray), wrong (striped) and not judged (dotted).
+    """Draws where a prediction is correct (the image, faded to gray), wrong (striped) and not evaluated (dotted).
 
     Args:
         image: (height, width, 3) uint8 RGB.
-        label: (height, width) uint8 class ids, `IGNORE_LABEL` where void.
+        label: (height, width) uint8 class ids; `IGNORE_LABEL` marks ignored (void) pixels.
         prediction: (height, width) uint8 class ids.
 
     Returns:
-        uint8 RGB, the longer side at most `PICTURE_SIDE` pixels: patterns are drawn when it has its size.
+        uint8 RGB, the longer side at most `PICTURE_SIDE` pixels; the patterns are drawn at the final size.
     """
     nearest = Image.Resampling.NEAREST
     arrays = (image, label, prediction)

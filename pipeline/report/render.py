@@ -1,8 +1,8 @@
-"""HTML pages that stand alone: one file, made from a template and pictures within it, that fetches nothing.
+"""Self-contained HTML pages: one file, made from a template with embedded images, that fetches nothing.
 
-A page runs no script but those of ours that its policy names by their hash.
+A page runs only the project's own scripts, which its Content-Security-Policy lists by their hashes.
 
-A text that is read as Markdown, too, is made from a Markdown template first, and the page from that.
+A text that is also published as Markdown is first rendered from a Markdown template, and the page from that text.
 """
 
 import base64
@@ -38,12 +38,12 @@ class Script:
 
     text: Markup
     source: str
-    """What lets it, and no other, run: for the page's Content-Security-Policy."""
+    """The source expression that allows only this script in the page's Content-Security-Policy."""
 
 
 @cache
 def script(name: str) -> Script:
-    """A script of `pipeline/templates`."""
+    """Reads a script of `pipeline/templates`."""
     text = (_FOLDER / name).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return Script(Markup(text), f"'sha256-{digest}'")  # noqa: S704  # our own file
@@ -51,12 +51,12 @@ def script(name: str) -> Script:
 
 _TEMPLATES.globals["script"] = script
 
-#: Characters that mean something anywhere in a line of Markdown, and those that do so at its beginning.
+#: Characters that are special anywhere in a line of Markdown, and those that are special at its beginning.
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|&~]|^(?=[#+=-])")
 
 
 def escape_markdown(value: Any) -> str:
-    """A value as text in Markdown, in one line."""
+    """Escapes a value as plain text in Markdown, in one line."""
     return _MARKDOWN.sub(lambda match: f"\\{match[0]}", " ".join(str(value).split()))
 
 
@@ -76,7 +76,7 @@ def render_markdown(template: str, **values: Any) -> str:
 
 
 def markdown_page(text: str, title: str) -> str:
-    """Markdown (CommonMark with tables, no HTML in it) as a page."""
+    """Renders Markdown (CommonMark with tables, without HTML) as a page."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     return render("markdown.html", title=title, body=Markup(body))  # noqa: S704  # its only tags are the renderer's
 
@@ -87,7 +87,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def shrunk(image: Image.Image, max_side: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """The image, its longer side at most `max_side` pixels."""
+    """The image, scaled down so that its longer side is at most `max_side` pixels."""
     small = image.copy()
     small.thumbnail((max_side, max_side), resample)
     return small
@@ -100,7 +100,7 @@ def photo_uri(image: np.ndarray, max_side: int) -> str:
 
 def mask_uri(mask: np.ndarray, max_side: int) -> str:
     """(height, width) uint8 class ids in the colours of `data.masks.palette` as a `data:` URI, as large: PNG."""
-    small = shrunk(Image.fromarray(mask), max_side, Image.Resampling.NEAREST)  # mixed ids would be other classes
+    small = shrunk(Image.fromarray(mask), max_side, Image.Resampling.NEAREST)  # interpolated ids would be other classes
     return drawing_uri(colorize(np.asarray(small), palette(256)))
 
 

@@ -1,4 +1,4 @@
-"""The scores of a run as a page shows them: beside those of another model, where there is one."""
+"""The scores of a run as a page shows them, beside those of another model if there is one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.records.summary import BaselineSummary, MetricsSummary, Summary
 MOST_CONFUSIONS = 8
 MOST_SLICES = 30
 
-#: Field of `ScoreSummary` -> what it is called.
+#: Field of `ScoreSummary` -> its name in the page.
 NAMES = {
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
@@ -27,7 +27,7 @@ Judged = MetricsSummary | BaselineSummary
 
 @dataclass(frozen=True)
 class Pair:
-    """One score of two models; None where there is nothing to take it from, or no other model."""
+    """One score of two models; None if it is undefined, or if there is no other model."""
 
     name: str
     ours: float | None
@@ -36,29 +36,29 @@ class Pair:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class on the test split."""
+    """The score of one class on the test split."""
 
     name: str
     iou: float | None
     share: float | None
-    """Of the labelled pixels, in [0, 1]; None for a class that only the model compared with has."""
+    """Share of the labelled pixels, in [0, 1]; None for a class that only the other model has."""
     other: float | None = None
-    """IoU of the model compared with."""
+    """IoU of the other model."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pixels of one class taken for another."""
+    """Pixels of one class that were predicted as another."""
 
     label: str
     prediction: str
     share: float
-    """Of the label's pixels, in [0, 1]."""
+    """Share of the pixels with that label, in [0, 1]."""
     pixels: int
 
 
 def interval_config(summary: Summary) -> IntervalConfig:
-    """How a run's confidence intervals were made."""
+    """The configuration of a run's confidence intervals."""
     return IntervalConfig.model_validate(summary.config["evaluation"].get("intervals", {}))
 
 
@@ -73,7 +73,7 @@ def _score(judged: Judged | None, score: str) -> float | None:
 
 
 def class_scores(ours: MetricsSummary, theirs: Judged | None = None) -> list[ClassScore]:
-    """The classes, lowest IoU first, those without one last; then those that only the other model has."""
+    """The classes by ascending IoU, those without one last; then the classes that only the other model has."""
     pixels = np.sum(ours.confusion_matrix, axis=1)  # (classes,)
     shares = pixels / max(pixels.sum(), 1)
     others = class_ious(theirs) if theirs else {}
@@ -86,41 +86,41 @@ def class_scores(ours: MetricsSummary, theirs: Judged | None = None) -> list[Cla
 
 
 def class_changes(ours: MetricsSummary, theirs: MetricsSummary) -> list[str]:
-    """What to say of the classes that only one of two runs has; nothing where both have the same."""
+    """Texts about the classes that only one of two runs has; empty if both have the same."""
     sides = {"this run": (ours, theirs), "the other run": (theirs, ours)}
     alone = {who: [name for name in some.iou if name not in rest.iou] for who, (some, rest) in sides.items()}
     return [f"only {who} has {', '.join(names)}" for who, names in alone.items() if names]
 
 
 def class_ious(judged: Judged) -> Mapping[str, float | None]:
-    """Class -> IoU."""
+    """The IoU of each class: class -> IoU."""
     if isinstance(judged, MetricsSummary):
         return judged.iou
     return {name: scores.iou for name, scores in judged.scores.classes.items()} if judged.scores else {}
 
 
 def lowest_slices(ours: MetricsSummary, theirs: Judged | None = None) -> list[Pair]:
-    """Mean IoU of the slices with the lowest one, lowest first."""
+    """The slices with the lowest mean IoU, lowest first."""
     others = slice_means(theirs) if theirs else {}
     ordered = sorted(ours.slices.items(), key=lambda item: 2.0 if item[1] is None else item[1])
     return [Pair(name, score, others.get(name)) for name, score in ordered[:MOST_SLICES]]
 
 
 def slice_means(judged: Judged) -> Mapping[str, float | None]:
-    """Slice -> mean IoU."""
+    """The mean IoU of each slice: slice -> mean IoU."""
     if isinstance(judged, MetricsSummary):
         return judged.slices
     return {name: scores.mean_iou for name, scores in judged.slice_scores.items()}
 
 
 def row_shares(matrix: list[list[int]]) -> np.ndarray:
-    """(classes, classes) shares of each label's pixels, in [0, 1]; zeros for a label that does not occur."""
+    """A confusion matrix as (classes, classes) shares of each label's pixels, in [0, 1]; zeros if it is absent."""
     counts = np.array(matrix, np.float64)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
 def confusions(metrics: MetricsSummary) -> list[Confusion]:
-    """The pairs that cost the most pixels, first the worst."""
+    """The pairs of classes that are confused in the most pixels, worst first."""
     counts, names = np.array(metrics.confusion_matrix), list(metrics.iou)
     shares = row_shares(metrics.confusion_matrix)
     np.fill_diagonal(counts, 0)

@@ -1,6 +1,6 @@
-"""Span against span: what each was made of, how its pictures are spread, and how far the newest one is from the rest.
+"""The spans compared: their content, the distributions of their images, and the distance of the newest to the rest.
 
-Positions are in percent of an axis, as CSS wants them.
+Positions are in percent of an axis, for CSS.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from components.spans.drift import CLASS, Column, Comparison, DriftRecord, SpanSummary, read_drift
 from components.spans.records import WindowRecord, read_window
 
-#: The newest spans that are drawn; a page with more cannot be read.
+#: How many of the newest spans are drawn; a page with more would be illegible.
 MOST_SPANS = 20
 
 
 @dataclass(frozen=True)
 class Box:
-    """How a column is spread over the images of one span."""
+    """The distribution of a column over the images of one span, as a box plot."""
 
     span: str
     least: float
     low: float
-    """A quarter of the images is below it."""
+    """The lower quartile."""
     middle: float
     high: float
-    """A quarter of the images is above it."""
+    """The upper quartile."""
     greatest: float
     text: str
     """The numbers behind the positions."""
@@ -35,14 +35,14 @@ class Plot:
 
     column: str
     start: str
-    """What stands where the axis begins."""
+    """Label at the beginning of the axis."""
     end: str
     boxes: list[Box]
 
 
 @dataclass(frozen=True)
 class Distance:
-    """One comparison of the newest span with those before it."""
+    """One comparison of the newest span with the earlier ones."""
 
     name: str
     measure: str
@@ -51,29 +51,29 @@ class Distance:
 
     @property
     def passes(self) -> bool:
-        """Whether it is too far."""
+        """Whether the distance exceeds its limit."""
         return self.value > self.threshold
 
 
 @dataclass(frozen=True)
 class SpansView:
-    """What the report shows of spans."""
+    """The spans as the report shows them."""
 
     record: WindowRecord
     drift: DriftRecord | None
-    """None where the run did not come to compare."""
+    """The record of the comparison; None if the run did not get that far."""
     shown: list[SpanSummary]
-    """Those that are drawn, oldest first."""
+    """The spans that are drawn, oldest first."""
     distances: list[Distance]
     plots: list[Plot]
 
 
 def view_spans(spans_uri: str, drift_uri: str | None) -> SpansView:
-    """Reads what a run left of its spans.
+    """Reads a run's records of its spans.
 
     Args:
-        spans_uri: Of the `Spans` artifact.
-        drift_uri: Of the `Drift` artifact; None where there is none.
+        spans_uri: URI of the `Spans` artifact.
+        drift_uri: URI of the `Drift` artifact; None if there is none.
     """
     drift = read_drift(drift_uri) if drift_uri else None
     shown = drift.spans[-MOST_SPANS:] if drift else []
@@ -92,7 +92,7 @@ def _distance(item: Comparison) -> Distance:
 
 
 def plot(column: str, spans: Sequence[SpanSummary]) -> Plot:
-    """Draws a column of at least one span; a single value stands in the middle of the axis."""
+    """Draws a column of at least one span; a single value is in the middle of the axis."""
     values = [span.columns[column] for span in spans]
     start, end = min(value.quantiles[0] for value in values), max(value.quantiles[-1] for value in values)
 

@@ -1,4 +1,4 @@
-"""What StatisticsGen found in each split, for people."""
+"""The statistics of each split by StatisticsGen, formatted for the report."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,28 +13,28 @@ from data import features
 
 _FILE = "FeatureStats.pb"
 
-#: The columns that are told of, by their digits after the point.
+#: Column that is shown -> its number of decimals.
 COLUMNS = {features.WIDTH: 0, features.HEIGHT: 0, features.BRIGHTNESS: 2, features.CONTRAST: 2}
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split."""
+    """The statistics of one split."""
 
     name: str
     images: int
     spreads: dict[str, str]
-    """Column -> its least, median and greatest value."""
+    """Column -> its minimum, median and maximum."""
     void: float
-    """Mean over the images of the share that is void, in [0, 1]."""
+    """Mean over the images of the share of pixels with the ignore label (void), in [0, 1]."""
     class_shares: dict[str, float]
     """Class -> share of the labelled pixels, in [0, 1]."""
     class_images: dict[str, int]
-    """Class -> images that have it."""
+    """Class -> number of images that contain it."""
 
 
 def read_statistics(statistics: Artifact, class_names: Sequence[str]) -> list[Split]:
-    """The splits of a statistics artifact."""
+    """Reads the splits of a statistics artifact."""
     names = artifact_utils.decode_split_names(statistics.split_names)
     return [_read_split(artifact_utils.get_split_uri([statistics], name), name, class_names) for name in names]
 

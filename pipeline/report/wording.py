@@ -1,4 +1,4 @@
-"""Words that several pages share."""
+"""Texts shared by several report pages."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ class Verdict:
 
 
 def verdict(summary: Summary | None) -> Verdict:
-    """What to read first of a run; None is one without a record."""
+    """The headline of a run; a summary of None stands for a run without a record."""
     if summary is None:
         return Verdict("open", "No record: killed, or still running")
     if summary.status == "failed":
@@ -30,7 +30,7 @@ def verdict(summary: Summary | None) -> Verdict:
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration to read: "0.13 s", "8.5 s", "4 min 44 s", "2 h 05 min"."""
+    """Formats a duration: "0.13 s", "8.5 s", "4 min 44 s", "2 h 05 min"."""
     if seconds < 60:
         return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
