@@ -1,7 +1,7 @@
-"""What the command lines have in common: options, errors, and quiet libraries.
+"""The common parts of the command lines: options, error handling, and silencing of libraries.
 
-Nothing heavy is imported here or at the top of any command, so that `--help` answers at once: TensorFlow and TFX take
-many seconds, and a command imports what it needs when it runs.
+Nothing slow is imported here or at the top of any command, so that `--help` responds immediately: TensorFlow and TFX
+take many seconds to import, so a command imports them when it runs.
 """
 
 import sys
@@ -35,7 +35,7 @@ DEFAULT_WORKSPACE = Path("workspace")
 
 
 def application(description: str) -> typer.Typer:
-    """An empty command line; `description` heads its `--help`."""
+    """An empty command line; `description` is the heading of its `--help`."""
     return typer.Typer(
         help=description,
         no_args_is_help=True,
@@ -46,10 +46,9 @@ def application(description: str) -> typer.Typer:
 
 
 def answer(app: typer.Typer) -> None:
-    """Runs the command line: errors that a person can act on end in one message, without a stack trace.
+    """Runs the command line: an error that the user can act on is printed as one message, without a stack trace.
 
-    Exit codes besides 0: 1 for an error that stays, `data.errors.TEMPORARY` for one that a later try may not meet,
-    130 when interrupted.
+    Exit codes besides 0: 1 for a lasting error, `data.errors.TEMPORARY` for a transient one, 130 when interrupted.
     """
     try:
         app()
@@ -65,7 +64,7 @@ def answer(app: typer.Typer) -> None:
 
 @contextmanager
 def quietly(verbose: bool = False) -> Iterator[None]:
-    """Hides what libraries print while they are imported and used, unless a person wants to see it."""
+    """Hides the output of libraries while they are imported and used, unless the user asks for it."""
     if verbose:
         yield
         return
@@ -74,14 +73,14 @@ def quietly(verbose: bool = False) -> Iterator[None]:
 
 
 def serving_root(serving: str | None, workspace: Path) -> str:
-    """Where the versions are: as told, or in the workspace."""
+    """The folder of the served versions: the given one, or that of the workspace."""
     from pipeline.workspace import Workspace
 
     return serving or str(Workspace(workspace.absolute()).serving)
 
 
 def metadata_section(config: Path | None, overrides: Sequence[str]) -> "MetadataConfig | None":
-    """Section `metadata` of what a command was given; None if it was given nothing."""
+    """Section `metadata` of the configuration that a command was given; None if it was given none."""
     if not config and not overrides:
         return None
     from pipeline.config import load_section

@@ -1,4 +1,4 @@
-"""`doctor`: checks of the machine and of the workspace, and the way back from damaged metadata."""
+"""`doctor`: checks of the machine and of the workspace, and restoration of damaged metadata."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def doctor(
 
 
 def restore_metadata(workspace: Workspace, metadata: MetadataConfig | None) -> None:
-    """Puts the newest good backup of the metadata in a workspace back.
+    """Restores the newest intact backup of the metadata in a workspace.
 
     Args:
-        workspace: Whose metadata are damaged or gone.
-        metadata: Where ML Metadata is kept; None: in the workspace.
+        workspace: The workspace whose metadata are damaged or lost.
+        metadata: Where ML Metadata is stored; None for the workspace.
 
     Raises:
-        ConfigError: It is kept on a server.
-        WorkspaceError: There is no such workspace, its metadata are whole, or there is no good backup.
+        ConfigError: ML Metadata is stored on a server.
+        WorkspaceError: The workspace does not exist, its metadata are intact, or there is no intact backup.
     """
     from pipeline.metadata.backup import restore
 

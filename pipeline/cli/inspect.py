@@ -1,4 +1,4 @@
-"""`inspect`: what a dataset looks like, and a configuration to start from."""
+"""`inspect`: statistics of a dataset, and a configuration to start from."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def inspect(
     from data.dataset import DataConfig
     from pipeline.config import load_section
 
-    # One folder, even where the configuration takes the data from many.
+    # One folder, even if the configuration takes the data from several.
     settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.test_set=fixed"]
     settings += [] if layout == "auto" else [f"data.layout={layout}"]
     section = load_section(config, settings, DataConfig)

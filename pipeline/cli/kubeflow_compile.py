@@ -1,6 +1,7 @@
-"""What the commands `compile` and `tfjob` of `kubeflow_runner.py` do and print.
+"""The commands `compile` and `tfjob` of `kubeflow_runner.py`.
 
-Importing this module must stay cheap: what imports TensorFlow or TFX is imported inside the functions, under `quietly`.
+Importing this module must stay fast: modules that import TensorFlow or TFX are imported inside the functions, under
+`quietly`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def resolved_config(path: Path | None, overrides: Sequence[str]) -> Config:
-    """The configuration with layout and label map; looks at the dataset only if it does not say both.
+    """The configuration with layout and label map; reads the dataset only if the configuration lacks one of them.
 
     Raises:
-        ConfigError: It would have to look, and cannot from this machine.
+        ConfigError: The dataset is needed, but cannot be read from this machine.
     """
     from pipeline.config import load_config, resolve
 
@@ -77,7 +78,7 @@ def compile_command(
     checkpoints: str,
     verbose: bool,
 ) -> None:
-    """`compile`: the pipeline as a file for a Kubeflow Pipelines server, and which places are on no volume."""
+    """`compile`: writes the pipeline for a Kubeflow Pipelines server, and reports folders that are not on a volume."""
     config = resolved_config(config_path, overrides)
     compile_to(
         out,
@@ -105,7 +106,7 @@ def tfjob_command(
     checkpoints: str,
     verbose: bool,
 ) -> None:
-    """`tfjob`: a manifest that trains on several pods."""
+    """`tfjob`: writes a manifest that trains on several pods."""
     config = resolved_config(config_path, overrides)
     with quietly(verbose):
         from pipeline.kubeflow.training_job import Places, write_training_job

@@ -1,4 +1,4 @@
-"""What the commands `submit` and `schedule` of `kubeflow_runner.py` do and print."""
+"""The commands `submit` and `schedule` of `kubeflow_runner.py`."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -37,25 +37,25 @@ CHANGING: dict[str, tuple[Callable[[Server, Place], None], str]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line says about a run or a schedule. Empty text stands for the default."""
+    """The command line's options for a run or a schedule. An empty text stands for the default."""
 
     spec: Path
     """The compiled pipeline."""
     settings: Sequence[str] = ()
-    """`parameter=value`."""
+    """Parameters of the run, as `parameter=value`."""
     experiment: str = ""
-    """By default the pipeline's name."""
+    """Name of the experiment; by default the pipeline's name."""
     name: str = ""
-    """Of the run or the schedule; by default the pipeline's name, for a run with the time."""
+    """Name of the run or the schedule; by default the pipeline's name, followed by the time in case of a run."""
     service_account: str = ""
-    """Of the run's pods; by default the one that was compiled."""
+    """Service account of the run's pods; by default the one in the compiled pipeline."""
 
     def submission(self, default_name: str = "{pipeline}") -> Submission:
-        """The compiled pipeline with its parameters, checked by the server's rules.
+        """The compiled pipeline with its parameters, checked against the server's rules.
 
         Raises:
-            SpecError: The server would refuse the pipeline.
-            ConfigError: The file or a parameter is wrong.
+            SpecError: The server would reject the pipeline.
+            ConfigError: The file or a parameter is invalid.
         """
         pipeline = CompiledPipeline.read(self.spec)
         with quietly(verbose=False):
@@ -72,7 +72,7 @@ class Request:
         )
 
     def place(self) -> Place:
-        """Experiment and name of a schedule, without need of the file if both are given."""
+        """Experiment and name of a schedule; the file is not read if both are given."""
         if self.experiment and self.name:
             return Place(self.experiment, self.name)
         try:
@@ -85,13 +85,13 @@ class Request:
 
 
 def _console() -> Console:
-    """Leaves lines whole: they hold addresses and ids to copy. A file or pipe has no width to keep to."""
+    """A console that never wraps lines, which hold addresses and ids to copy. A file or pipe has no width to fit."""
     width = None if sys.stdout.isatty() else 200
     return Console(width=width, soft_wrap=True, highlight=False, markup=False)
 
 
 def submit_command(server: Server, request: Request, patience: Patience | None) -> int:
-    """`submit`: starts a run, and with `patience` follows it. The result is the exit code."""
+    """`submit`: starts a run, and follows it if `patience` is given. Returns the exit code."""
     console = _console()
     submission = request.submission(default_name=f"{{pipeline}} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     run = start(server, submission)
@@ -113,7 +113,7 @@ def _await(server: Server, run: api.V2beta1Run, patience: Patience, console: Con
 
 
 def schedule_command(server: Server, action: str, request: Request, cron: str) -> None:
-    """`schedule`: one of the actions on a schedule, or the list of them."""
+    """`schedule`: performs one action on a schedule, or lists the schedules."""
     if bool(cron) != (action in MAKING):
         needs = "needs --cron 'minute hour day-of-month month day-of-week'" if action in MAKING else "takes no --cron"
         raise ConfigError(f"schedule {action}: {needs}; allowed with --cron: {', '.join(MAKING)}")

@@ -1,4 +1,4 @@
-"""What the command `simulate` of `kubeflow_runner.py` does and prints."""
+"""The command `simulate` of `kubeflow_runner.py`."""
 
 import signal
 import sys
@@ -17,12 +17,12 @@ from pipeline.kubeflow.simulation.driver import DEFAULT_ROOT, FAILED, simulate
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE
 
-#: Stands for the image, which no step needs here.
+#: Placeholder for the image, which a simulated step does not need.
 IMAGE = "simulated"
 
 
 def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[str], store: Path) -> None:
-    """`simulate`: a compiled pipeline, or the one of a configuration, on this machine."""
+    """`simulate`: runs a compiled pipeline, or that of a configuration, on this machine."""
     store = store.absolute()
     if spec is None:
         spec = store / ".simulation" / "pipeline.yaml"
@@ -36,7 +36,7 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
             checkpoints=str(store / "checkpoints"),
             verbose=False,
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step under way ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step in progress ends, too
     console = Console()
     run = simulate(
         spec,

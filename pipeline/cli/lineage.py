@@ -1,4 +1,4 @@
-"""`lineage`: what stands behind a version, or which versions came from a file."""
+"""`lineage`: what a version was made from, or which versions came from a file."""
 
 from pathlib import Path
 from typing import Annotated

@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from pipeline.prediction.journal import Prediction
     from pipeline.prediction.predictor import Counts, PredictJob, Predictor
 
-#: Threads that read and write, at most: each holds an image or two in memory.
+#: Maximum number of threads that read and write; each holds one or two images in memory.
 MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What a person asks for on the command line."""
+    """The options of the command line."""
 
     images: Sequence[str]
-    """Files, folders, patterns; on this machine or in an object store."""
+    """Files, folders and patterns, on this machine or in an object store."""
     out: str
     probability: bool
     max_pixels: int
     every: int
-    """Of the frames of a video, one out of so many."""
+    """Step between the frames of a video that are predicted: 1 for every frame."""
     overlay_video: bool = False
-    """Whether the overlays of a video are joined to one, too."""
+    """Whether the overlays of a video are also joined into a video."""
 
     def job(self, serving: str, model_name: str | None) -> PredictJob:
-        """What this asks of the pushed model."""
+        """The job for the pushed model."""
         from components.publishing.directory import served
         from pipeline.prediction.predictor import PredictJob
         from pipeline.rollback import choose_serving_dir
@@ -112,7 +112,7 @@ def load(job: PredictJob) -> Predictor:
 
 
 def absolute(path: str) -> str:
-    """A path that means the same in every process; URIs are left alone."""
+    """The absolute path, valid in every process; URIs are returned unchanged."""
     from components.storage.file_systems import is_local
 
     return str(Path(path).absolute()) if is_local(path) else path
@@ -121,7 +121,7 @@ def absolute(path: str) -> str:
 def predict_command(
     options: PredictOptions, serving: str, model_name: str | None, *, watch: bool, verbose: bool
 ) -> None:
-    """`predict`: masks and overlays by the pushed model."""
+    """`predict`: writes masks and overlays with the pushed model."""
     from pipeline.prediction.listing import find_images
 
     found = find_images(options.images, absolute(options.out), allow_none=watch)
@@ -149,7 +149,7 @@ def predict_on_beam_command(
     *,
     verbose: bool,
 ) -> None:
-    """`predict --beam`: the same by the workers that section `beam` of a configuration names."""
+    """`predict --beam`: the same, on the workers that section `beam` of a configuration names."""
     from pipeline.config import load_section
     from pipeline.sections.beam import BeamConfig
 
@@ -166,7 +166,7 @@ def predict_on_beam_command(
 
 
 def follow(predictor: Predictor, found: Sequence[InputImage], every: int) -> tuple[Counts, list[Prediction]]:
-    """Predicts under a progress bar; what became of all, and the first of the new predictions."""
+    """Predicts with a progress bar; returns the counts of all images, and the first of the new predictions."""
     from pipeline.prediction.predictor import MOST_LISTED, Counts, sum_counts
     from pipeline.prediction.video import count_frames, with_frames
 
@@ -182,7 +182,7 @@ def follow(predictor: Predictor, found: Sequence[InputImage], every: int) -> tup
 
 
 def show_predictions(predictions: Sequence[Prediction], console: Console) -> None:
-    """A table of a few images."""
+    """Prints a table of a few predictions."""
     from pipeline.prediction.predictor import MOST_LISTED
 
     if not 0 < len(predictions) <= MOST_LISTED:
@@ -196,7 +196,7 @@ def show_predictions(predictions: Sequence[Prediction], console: Console) -> Non
 
 
 def show_counts(counts: Counts, job: PredictJob, console: Console) -> None:
-    """Says what became of all images; raises DataError if some have no outputs."""
+    """Prints the counts of all images; raises DataError if some have no outputs."""
     console.print(
         f"{counts.done} images by version {job.model.version}, {counts.before} were done before, {counts.failed} "
         f"failed; masks, overlays and a legend are in {job.out}",
@@ -206,11 +206,11 @@ def show_counts(counts: Counts, job: PredictJob, console: Console) -> None:
 
 
 def watch_images(options: PredictOptions, look: Callable[[], PredictJob]) -> None:
-    """Predicts whatever comes, as soon as it is complete, until it is interrupted.
+    """Predicts new images as soon as they are complete, until it is interrupted.
 
     Args:
-        options: What a person asks for.
-        look: What that is, of the version that is served now.
+        options: The options of the command line.
+        look: Returns the job for the version that is served now.
     """
     from pipeline.prediction.watch import LatestVersion, arriving
 

@@ -1,4 +1,4 @@
-"""`report`: a run's report written again, a comparison of two runs, or the page of all runs."""
+"""`report`: writes a run's report again, a comparison of two runs, or the page of all runs."""
 
 from typing import Annotated
 

@@ -53,7 +53,7 @@ def run(
         planned.show(Console())
         return
     resolved.beam.require_servers()
-    # A service manager ends a run as Ctrl-C does: the lock and the lease are given free, the exit status says so.
+    # SIGTERM from a service manager has the effect of Ctrl-C: lock and lease are released, and the exit status tells.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with places.locked(), run_lease(resolved.metadata, resolved.name), quietly(verbose):
         from pipeline.local import StageRange
@@ -86,7 +86,7 @@ def demo(
 
 
 def show_summary(summary: Summary, folder: Path, console: Console) -> None:
-    """Timings, scores, verdict, and where everything is."""
+    """Prints timings, scores, the verdict, and where the outputs are."""
     table = Table("stage", "seconds", "")
     for stage, seconds in summary.timings.items():
         table.add_row(stage, f"{seconds:.1f}", "cached" if stage in summary.cached else "")

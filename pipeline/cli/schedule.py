@@ -1,4 +1,4 @@
-"""`schedule`: runs the pipeline again and again, by the clock, on new data, or both."""
+"""`schedule`: runs the pipeline repeatedly, at fixed times, on new data, or both."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pipeline.schedule.state import ScheduledRun
     from pipeline.workspace import Workspace
 
-#: What the schedule starts, in a process of its own, for each run.
+#: The command that the schedule starts as a separate process for each run.
 RUNNER = Path(__file__).resolve().parents[2] / "local_runner.py"
 
-#: Log more than anyone wants to read, the last one with the URLs that it asks. What APScheduler warns of, the schedule
-#: says in its own words.
+#: Loggers that log too much, the last one including the URLs that it requests. The schedule reports in its own words
+#: what APScheduler warns of.
 _QUIET = {"apscheduler": logging.ERROR, "watchfiles": logging.WARNING, "httpx": logging.WARNING}
 
 
@@ -85,13 +85,13 @@ def run_schedule(request: Request, config_path: Path | None, overrides: Sequence
     """Runs the schedule, or, without cron and watch, the pipeline once.
 
     Returns:
-        Exit status. Of a schedule that was stopped: 0. Of a single run: 0 where it came to its end, whether its model
-        was blessed or not; 1 where the same would fail again; TEMPORARY where it may pass, or another run was in the
-        way.
+        The exit status. For a schedule that was stopped: 0. For a single run: 0 if it completed, whether or not its
+        model was blessed; 1 after a lasting error; TEMPORARY after a transient error, or if another run was in
+        progress.
 
     Raises:
-        ConfigError: A key, the cron expression or the webhook is wrong.
-        WorkspaceBusy: Another schedule runs in this workspace.
+        ConfigError: A key, the cron expression or the webhook is invalid.
+        WorkspaceBusy: Another schedule is running in this workspace.
     """
     from pipeline.config import load_config
     from pipeline.schedule.scheduler import ENDING, Schedule, schedule_lock
@@ -101,7 +101,7 @@ def run_schedule(request: Request, config_path: Path | None, overrides: Sequence
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP is ignored, as under nohup
             signal.signal(number, signal.default_int_handler)
     config, places = load_config(config_path, overrides), Workspace(workspace.absolute())
     try:
@@ -116,7 +116,7 @@ def run_schedule(request: Request, config_path: Path | None, overrides: Sequence
 
 
 def exit_status(run: ScheduledRun) -> int:
-    """What a single run says to the cron that began it."""
+    """The exit status of a single run, for the cron job that started it."""
     if run.succeeded:
         return 0
     if run.result == "interrupted":
@@ -125,7 +125,7 @@ def exit_status(run: ScheduledRun) -> int:
 
 
 def show_status(places: Workspace, last: int, *, as_json: bool) -> None:
-    """The plan, and what the last runs came to."""
+    """Prints the plan, and the results of the last runs."""
     from pipeline.schedule.scheduler import describe, schedule_lock, schedule_state
 
     if not places.schedule.is_dir():

@@ -1,4 +1,4 @@
-"""`serve`: answers requests with the pushed model, and with every later one."""
+"""`serve`: answers requests with the newest pushed model."""
 
 import gc
 import logging
@@ -56,7 +56,7 @@ def serve(
         from pipeline.serving.service import Service
         from pipeline.serving.versions import Versions
 
-    gc.freeze()  # What was imported stays; to look through it each time a model is given free would halt requests.
+    gc.freeze()  # Else collecting a freed model would scan all imported objects, and stall requests.
     metrics = Metrics()
     load = partial(LoadedModel, name, max_pixels=limits.max_pixels)
     versions = Versions(name, directory, load, limits.retry_seconds, metrics.loaded)

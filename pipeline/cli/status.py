@@ -1,4 +1,4 @@
-"""`status`: the last runs, and what is being served."""
+"""`status`: the last runs, and the versions being served."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`rollback`, `pin`, `unpin` and `unblock`: what a person decides about versions. They import quickly."""
+"""`rollback`, `pin`, `unpin` and `unblock`: manual decisions about versions. They import quickly."""
 
 from collections.abc import Collection
 from typing import Annotated
@@ -75,6 +75,6 @@ def unpin(
 
 
 def show_pins(serving_dir: str, pins: Collection[int]) -> None:
-    """Says which versions are pinned."""
+    """Prints which versions are pinned."""
     text = ", ".join(map(str, sorted(pins))) or "none"
     Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {text}", markup=False)

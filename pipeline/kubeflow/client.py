@@ -1,14 +1,14 @@
-"""Calls to a Kubeflow Pipelines server: how long to wait, what to repeat, what went wrong.
+"""Calls to a Kubeflow Pipelines server, with timeouts, retries and readable errors.
 
-Requests go through `kfp_server_api`, the REST client that the kfp SDK generates from the server's API and is itself
-built on. The SDK's `kfp.Client` around it is left out for what it does on its own (kfp 2.16.1, `kfp/client/client.py`):
-it sets no timeout, asks an absent server five times with a stack trace each, waits for ever on a cancelled run, takes a
-login page for an empty answer, keeps settings in the home directory, and costs seconds to import.
+Requests go through `kfp_server_api`, the REST client that is generated from the server's API, and on which the kfp SDK
+is built. The SDK's `kfp.Client` around it is not used because of its side effects (kfp 2.16.1, `kfp/client/client.py`):
+it sets no timeout, tries to reach an absent server five times with a stack trace each, waits forever for a cancelled
+run, treats a login page as an empty answer, stores settings in the home directory, and takes seconds to import.
 
-ServerError             the server, or the way to it, does not do what was asked
-├── ServerUnavailable   it may do so later: not reached, no answer in time, overloaded, 5xx
-├── ServerRefused       it will not: 4xx, or an answer that is none of Kubeflow Pipelines
-└── NotFound            what was asked for is not there
+ServerError             the server or the connection to it failed
+├── ServerUnavailable   transient: not reached, no answer in time, overloaded, 5xx
+├── ServerRefused       lasting: 4xx, or an answer that is not from Kubeflow Pipelines
+└── NotFound            the requested object does not exist
 """
 
 import json
@@ -31,19 +31,19 @@ _TEMPORARY = frozenset({408, 425, 429})
 
 
 class ServerError(ProjectError):
-    """The server, or the way to it, does not do what was asked."""
+    """The server or the connection to it failed."""
 
 
 class ServerUnavailable(ServerError):
-    """The server may do it later."""
+    """The server is not available; a retry may succeed."""
 
 
 class ServerRefused(ServerError):
-    """The server will not do it."""
+    """The server refused the request; a retry does not help."""
 
 
 class NotFound(ServerError):
-    """What was asked for is not on the server."""
+    """The requested object does not exist on the server."""
 
 
 def connect(
@@ -55,7 +55,7 @@ def connect(
     ca_file: Path | None = None,
     timeout: float = 30.0,
 ) -> "Server":
-    """The server at `host`. Without `token_file` or `in_cluster`, the token is that of the environment, if any."""
+    """Connects to the server at `host`. Without `token_file` or `in_cluster`, the environment's token is used."""
     if in_cluster and token_file:
         raise ConfigError("--in-cluster and --token-file both say where the token is; allowed: one of them")
     file = SERVICE_ACCOUNT_TOKEN if in_cluster else token_file
@@ -64,7 +64,7 @@ def connect(
 
 
 class _ApiClient(api.ApiClient):
-    """The generated client, with time-outs, repeated attempts where those are safe, and errors in words."""
+    """The generated client, with timeouts, retries of safe requests, and readable errors."""
 
     def __init__(self, connection: Connection) -> None:
         configuration = api.Configuration(host=connection.host.rstrip("/"))
@@ -120,7 +120,7 @@ class _ApiClient(api.ApiClient):
 
 
 def _raise_answer(status: int, text: str) -> NoReturn:
-    """Raises what an answer other than 2xx means."""
+    """Raises the error for an answer other than 2xx."""
     if status == 401 or 300 <= status < 400:
         raise ServerRefused(
             f"{text}\nthe server wants to know who asks: put a token into {TOKEN_VARIABLE}, or give --token-file "
@@ -141,7 +141,7 @@ def _refresher(file: Path) -> Callable[[api.Configuration], None]:
 
 
 def _message(error: api.ApiException) -> str:
-    """What the server says: the sentence meant for users, where there is one, else the whole."""
+    """The server's message: the sentence for users, if there is one, else the whole answer."""
     try:
         body = json.loads(error.body or "")
     except ValueError:
@@ -159,7 +159,7 @@ def _message(error: api.ApiException) -> str:
 
 
 def _raise_transport(error: urllib3.exceptions.HTTPError, request: str, timeout: float) -> NoReturn:
-    """Raises what it means that there was no answer."""
+    """Raises the error for a request without an answer."""
     if isinstance(error, urllib3.exceptions.LocationValueError):
         raise ServerRefused(f"{request}: the address cannot be used: {error}") from None
     if isinstance(error, urllib3.exceptions.SSLError):
@@ -194,7 +194,7 @@ class Server:
         return found[0].experiment_id if found else None
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment of that name, which is made if there is none."""
+        """Id of the experiment of that name, which is created if it does not exist."""
         found = self.find_experiment(name)
         if found:
             return found
@@ -202,15 +202,15 @@ class Server:
         return self._experiments.experiment_service_create_experiment(experiment).experiment_id
 
     def create_run(self, run: api.V2beta1Run) -> api.V2beta1Run:
-        """Starts a run. Sent once: if no answer comes, the run may have started all the same."""
+        """Starts a run. It is not retried: without an answer, the run may have started nevertheless."""
         return self._runs.run_service_create_run(run)
 
     def get_run(self, run_id: str) -> api.V2beta1Run:
-        """A run as it stands."""
+        """The current state of a run."""
         return self._runs.run_service_get_run(run_id)
 
     def create_recurring_run(self, recurring_run: api.V2beta1RecurringRun) -> api.V2beta1RecurringRun:
-        """Makes a recurring run. Sent once."""
+        """Creates a recurring run. It is not retried."""
         return self._recurring_runs.recurring_run_service_create_recurring_run(recurring_run)
 
     def recurring_runs(self, experiment_id: str | None, name: str | None) -> list[api.V2beta1RecurringRun]:
@@ -236,18 +236,18 @@ class Server:
         self._recurring_runs.recurring_run_service_enable_recurring_run(recurring_run_id)
 
     def disable(self, recurring_run_id: str) -> None:
-        """Stops a recurring run from starting more; what runs goes on."""
+        """Stops a recurring run from starting more runs; active runs continue."""
         self._recurring_runs.recurring_run_service_disable_recurring_run(recurring_run_id)
 
     def delete(self, recurring_run_id: str) -> None:
-        """Deletes a recurring run, if it is still there; its runs stay."""
+        """Deletes a recurring run if it still exists; its runs are kept."""
         try:
             self._recurring_runs.recurring_run_service_delete_recurring_run(recurring_run_id)
         except NotFound:
             return
 
     def _named(self, name: str) -> str:
-        """The filter for things of that name. The server decodes it once more than the URL (kubeflow/pipelines
+        """The filter for objects of that name. The server decodes it a second time after the URL (kubeflow/pipelines
         `backend/src/apiserver/server/list_request_util.go`, `parseAPIFilter`), hence the quoting.
         """
         predicate = api.V2beta1Predicate(

@@ -1,7 +1,7 @@
 """Compiles the pipeline for open-source Kubeflow Pipelines v2.
 
-TFX's compiler aims at Vertex AI. Each function below changes its output in one respect, and says which rule of the
-server it is for; "KFP" is kubeflow/pipelines 2.17.0, "TFX" is tfx 1.21.0.
+TFX's compiler targets Vertex AI. Each function below changes its output in one respect, and states the server's rule
+that requires it; "KFP" is kubeflow/pipelines 2.17.0, "TFX" is tfx 1.21.0.
 """
 
 import copy
@@ -47,18 +47,19 @@ Spec = dict[str, Any]
 def compile_pipeline(
     config: Config, *, image: str, pipeline_root: str, serving: str, checkpoints: str
 ) -> CompiledPipeline:
-    """The spec and the platform document of a pipeline.
+    """Compiles the spec and the platform document of a pipeline.
 
     Args:
-        config: Resolved (`pipeline.config.resolve`).
-        image: Of every step.
-        pipeline_root: Where artifacts go: gs://, s3:// or minio://.
+        config: The resolved configuration (`pipeline.config.resolve`).
+        image: Container image of every step.
+        pipeline_root: Where artifacts are stored: gs://, s3:// or minio://.
         serving: Serving directory: gs://, s3:// or an absolute folder on a mounted volume.
-        checkpoints: Of trainings under way: an absolute folder; on a mounted volume it outlives the pod.
+        checkpoints: Absolute folder for the checkpoints of trainings in progress; on a mounted volume they outlive the
+            pod.
 
     Raises:
-        ConfigError: A place cannot be reached from a container, a stage is unknown, or the strategy needs several pods.
-        SpecError: The server would refuse the result.
+        ConfigError: A path cannot be reached from a container, a stage is unknown, or the strategy needs several pods.
+        SpecError: The server would reject the result.
     """
     check_places(config, serving, checkpoints)
     check_strategy(config)
@@ -97,8 +98,8 @@ def check_strategy(config: Config) -> None:
 
 
 def _compiled_by_tfx(pipeline: Pipeline, image: str) -> Spec:
-    """TFX's output as it is. The server takes schema 2.1.0 alone (KFP backend/src/apiserver/template/v2_template.go,
-    `NewV2SpecTemplate`), TFX writes 2.0.0 unless told otherwise.
+    """TFX's unchanged output. The server accepts only schema 2.1.0 (KFP backend/src/apiserver/template/v2_template.go,
+    `NewV2SpecTemplate`), while TFX writes 2.0.0 by default.
     """
     settings = KubeflowV2DagRunnerConfig(
         default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
@@ -109,7 +110,7 @@ def _compiled_by_tfx(pipeline: Pipeline, image: str) -> Spec:
 
 
 def tasks_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The tasks of the whole pipeline, by name."""
+    """The tasks of the pipeline, by name."""
     tasks: dict[str, Any] = spec["root"]["dag"]["tasks"]
     return tasks
 
@@ -138,8 +139,8 @@ def node_of(task: str) -> str:
 
 
 def use_set_up_file_of_image(spec: Spec) -> None:
-    """The path of this machine's setup.py, which Beam's workers get, means nothing in a container: there it lies in
-    the working directory. It would also make the cache key (KFP backend/src/v2/cacheutils/cache.go,
+    """The local path of setup.py, which Beam's workers are given, is wrong in a container: there the file is in the
+    working directory. The path would also make the cache key (KFP backend/src/v2/cacheutils/cache.go,
     `GenerateCacheKey`: arguments) depend on where the pipeline was compiled.
     """
     here = f"--setup_file={ROOT / 'setup.py'}"
@@ -149,7 +150,7 @@ def use_set_up_file_of_image(spec: Spec) -> None:
 
 
 def state_keys(node: BaseNode) -> list[str]:
-    """The execution properties that a node's `StateDriver` fills in: the optional ones that have no value yet."""
+    """The execution properties that a node's `StateDriver` sets: the optional ones that have no value yet."""
     if not isinstance(node, BaseComponent) or not issubclass(node.driver_class, StateDriver):
         return []
     return [
@@ -160,11 +161,11 @@ def state_keys(node: BaseNode) -> list[str]:
 
 
 def add_state_steps(spec: Spec, nodes: Mapping[str, BaseNode]) -> None:
-    """Nothing on the server runs a driver of TFX's, so a step before the node looks the state up.
+    """The server does not run TFX's drivers, so an extra step before the node looks the state up.
 
     The server's driver only resolves inputs and looks for a cached result (KFP backend/src/v2/driver/container.go,
-    `Container`), and TFX's hook `lifecycle.preCacheCheck` is never read. What the step finds becomes an input of the
-    node, and so a part of its cache key (`GenerateCacheKey`); the step itself is never cached.
+    `Container`), and TFX's hook `lifecycle.preCacheCheck` is never read. The result of the extra step becomes an input
+    of the node, and thus part of its cache key (`GenerateCacheKey`); the extra step itself is never cached.
     """
     for name, node in nodes.items():
         if keys := state_keys(node):
@@ -202,18 +203,18 @@ def _add_state_step(spec: Spec, node: str, keys: list[str], driver: str) -> None
 
 
 def push_each_time(spec: Spec) -> None:
-    """What a step did outside the pipeline is no part of its cache key (KFP backend/src/v2/cacheutils/cache.go): a
-    version that was removed by hand would not come back. So the ModelPusher looks each time; what is served already it
-    does not push again.
+    """A step's effects outside the pipeline are not part of its cache key (KFP backend/src/v2/cacheutils/cache.go): a
+    version that was removed manually would not be pushed again. So the ModelPusher is never cached; it does not push
+    again a model that is already served.
     """
     tasks_of(spec)[Stage.PUSHER]["cachingOptions"] = {}
 
 
 def add_run_parameters(spec: Spec, values: Mapping[str, parameters.Value], hash_of_config: str) -> None:
-    """Inputs of the whole pipeline, with defaults, handed to the steps that they concern.
+    """Adds inputs of the whole pipeline, with defaults, and passes them to the steps that they affect.
 
     TFX drops the default of a RuntimeParameter (compiler_utils.py, `build_parameter_type_spec`), and cannot put one
-    inside a JSON property; the server refuses a run that gives no value for an input without a default (KFP
+    inside a JSON property; the server rejects a run without a value for an input without a default (KFP
     backend/src/apiserver/template/v2_template.go, `validatePipelineJobInputs`).
     """
     inputs = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
@@ -241,14 +242,14 @@ def _hand_to_steps(spec: Spec, parameter: parameters.Parameter) -> None:
 
 
 def name_nodes(spec: Spec) -> None:
-    """Tells the entry point which node it runs: the server hands a step its inputs and outputs, not its name."""
+    """Passes the node's name to the entry point: the server gives a step its inputs and outputs, but not its name."""
     for task in tasks_of(spec):
         container_of(spec, task)["args"] += ["--node", node_of(task)]
 
 
 def renew_inputs_specs(spec: Spec) -> None:
     """Input artifacts arrive without a type (KFP backend/src/v2/metadata/client.go, `GetOutputArtifactsByExecutionId`),
-    and numbers as doubles: the steps read both from this argument, which must name the inputs added since, too.
+    and numbers as doubles: the steps read both types from this argument, which must include the added inputs, too.
     """
     for task in tasks_of(spec):
         args = container_of(spec, task)["args"]
@@ -256,9 +257,9 @@ def renew_inputs_specs(spec: Spec) -> None:
 
 
 def apply_stages(spec: Spec, config: Config) -> dict[str, Any]:
-    """Resources, variables and retries go into the spec; the platform document, with the rest, is returned.
+    """Writes resources, variables and retries into the spec; returns the platform document with the other settings.
 
-    TFX's own `platform_config` knows floating-point numbers only, and is ignored on a FileBasedExampleGen (TFX
+    TFX's own `platform_config` supports only floating-point numbers, and is ignored on a FileBasedExampleGen (TFX
     step_builder.py, `_build_file_based_example_gen_spec`).
     """
     settings: dict[str, dict[str, Any]] = {}
@@ -272,6 +273,6 @@ def apply_stages(spec: Spec, config: Config) -> dict[str, Any]:
 
 
 def _stage_of_task(config: Config, task: str) -> StageConfig:
-    """A step that looks up a state sees what its node sees, but computes nothing."""
+    """The settings of a task. A step that looks up a state has its node's volumes, but no resources for computation."""
     stage = config.kubeflow.stage(node_of(task))
     return stage.model_copy(update={"accelerator": ""}) if task.endswith(STATE_SUFFIX) else stage

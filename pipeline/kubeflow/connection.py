@@ -1,6 +1,6 @@
-"""Where a Kubeflow Pipelines server is, and the token that says who asks.
+"""The connection to a Kubeflow Pipelines server, with the token that authenticates the user.
 
-A token is never printed: not in an error, a representation or an address.
+A token is never printed: neither in an error, nor in a representation, nor in a URL.
 """
 
 from dataclasses import dataclass, field
@@ -12,30 +12,30 @@ from pipeline.tokens import check_token, read_token
 
 TOKEN_VARIABLE = "DEEPLAB_KFP_TOKEN"  # noqa: S105 - the name of the variable, not its value
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
-"""Where Kubernetes puts the token that it makes for a pod whose volumes project one for audience
-pipelines.kubeflow.org; the kfp SDK looks there too."""
+"""Where a pod's projected volume holds the service account token for the audience pipelines.kubeflow.org; the kfp
+SDK uses the same path."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a server is and how to talk to it."""
+    """The address of a server, and the settings of its requests."""
 
     host: str
     """Base URL, with the path of a proxy if there is one, such as https://kubeflow.example/pipeline."""
     token: str = field(default="", repr=False)
-    """Sent as bearer token; empty sends none."""
+    """Bearer token of the requests; empty for none."""
     token_file: Path | None = None
-    """Holds the token, and is read anew for each request, so that a renewed one is used."""
+    """File that holds the token; it is read for each request, so that a renewed token is used."""
     namespace: str = ""
-    """Of the user, where the server serves several; empty otherwise."""
+    """Namespace of the user on a server for several users; empty otherwise."""
     ca_file: Path | None = None
-    """PEM file of the authority that signed the server's certificate, if it is none that is known everywhere."""
+    """PEM file of the authority that signed the server's certificate, if it is not a commonly trusted one."""
     timeout: float = 30.0
     """Seconds to wait for one answer."""
     attempts: int = 3
-    """How often a request that may safely be repeated is sent."""
+    """Maximum number of attempts at a request that can safely be repeated."""
     pause: float = 1.0
-    """Seconds before the second attempt; they double."""
+    """Seconds before the second attempt; the time doubles for each further one."""
 
     def __post_init__(self) -> None:
         _check_host(self.host)

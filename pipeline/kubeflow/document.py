@@ -11,12 +11,12 @@ from data.errors import ConfigError
 
 @dataclass(frozen=True)
 class CompiledPipeline:
-    """What a Kubeflow Pipelines server is given."""
+    """The documents that are submitted to a Kubeflow Pipelines server."""
 
     spec: dict[str, Any]
     """PipelineSpec, schema 2.1.0, in protobuf's JSON form."""
     platforms: dict[str, Any] = field(default_factory=dict)
-    """PlatformSpec: `platforms.kubernetes.deploymentSpec.executors.<label>`; empty if no stage needs anything."""
+    """PlatformSpec: `platforms.kubernetes.deploymentSpec.executors.<label>`; empty if no stage has such settings."""
 
     def write(self, path: Path) -> None:
         """Writes one YAML document, or two."""
@@ -28,7 +28,7 @@ class CompiledPipeline:
         """Reads what `write` wrote.
 
         Raises:
-            ConfigError: There is no such file, or it is no pipeline.
+            ConfigError: The file does not exist, or is not a compiled pipeline.
         """
         try:
             documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))

@@ -1,13 +1,13 @@
-"""What every container of a Kubeflow pipeline runs: one component of this pipeline, under KFP's launcher.
+"""The entry point of every container of a Kubeflow pipeline: runs one component under KFP's launcher.
 
     python -m pipeline.kubeflow.entrypoint --node NODE {--executor_class_path CLASS | --state-of DRIVER}
         --json_serialized_invocation_args JSON --json_serialized_inputs_spec_args JSON [BEAM OPTION]...
 
 The first form runs an executor; its flags are those that TFX's compiler writes. The second runs a driver
-(`components.drivers`), for which Kubeflow has no place of its own: its findings become output parameters, on which
-the cache key of the component's own step then depends.
+(`components.drivers`), for which Kubeflow has no equivalent: its results become output parameters, on which the cache
+key of the component's own step then depends.
 
-TFX's entry point does not do: Kubeflow hands over input artifacts without their type, adds an output of a type that
+TFX's entry point is not sufficient: Kubeflow passes input artifacts without their type, adds an output of a type that
 TFX does not know, and expects files in the folders that its launcher mirrors.
 """
 
@@ -30,7 +30,7 @@ from pipeline.kubeflow.mounts import ROOT_VARIABLE, Mounts
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The flags, and what is left of the arguments: the options of Beam."""
+    """The flags, and the remaining arguments, which are options of Beam."""
     parser = argparse.ArgumentParser("python -m pipeline.kubeflow.entrypoint", allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--executor_class_path", help="import path of the executor")
@@ -44,10 +44,10 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
 def execution_properties(
     node: str, given: pipeline_spec_pb2.ExecutorInput, spec: pipeline_spec_pb2.ComponentInputsSpec
 ) -> dict[str, Any]:
-    """The component's execution properties, with the parameters of the run in them.
+    """The component's execution properties, with the run's parameters applied.
 
     Raises:
-        ConfigError: One of them holds a `minio://` URI.
+        ConfigError: One of them contains a `minio://` URI.
     """
     values = executor_io.parameter_values(given, spec)
     of_run = {name: value for name, value in values.items() if name.startswith(parameters.PREFIX)}
@@ -63,7 +63,7 @@ def execution_properties(
 
 
 def make_executor(path: str, node: str, beam_args: list[str], folder: Path) -> base_executor.BaseExecutor:
-    """Constructs an executor that keeps temporary files in a folder."""
+    """Constructs an executor that stores temporary files in a folder."""
     executor_class = import_utils.import_class_by_path(path)
     context = {"tmp_dir": str(folder / "tmp"), "unique_id": node, "stateful_working_dir": str(folder / "state")}
     if issubclass(executor_class, base_beam_executor.BaseBeamExecutor):
@@ -72,7 +72,7 @@ def make_executor(path: str, node: str, beam_args: list[str], folder: Path) -> b
 
 
 def run_executor(arguments: argparse.Namespace, beam_args: list[str], mounts: Mounts) -> None:
-    """Runs a component on what the launcher downloaded, and tells what it is to upload."""
+    """Runs a component on the inputs that the launcher downloaded, and reports the outputs that it has to upload."""
     given = executor_io.parse_executor_input(arguments.json_serialized_invocation_args)
     spec = executor_io.parse_inputs_spec(arguments.json_serialized_inputs_spec_args)
     properties = execution_properties(arguments.node, given, spec)
@@ -97,7 +97,7 @@ def run_state(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one step; returns the exit status. Errors that a person can act on end in one message."""
+    """Runs one step; returns the exit status. An error that the user can act on is printed as one message."""
     arguments, beam_args = parse_arguments(argv)
     try:
         if arguments.state_of:

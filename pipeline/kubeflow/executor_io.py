@@ -1,8 +1,8 @@
-"""What a step is told by the launcher of Kubeflow Pipelines, and what it tells back, as TFX's objects.
+"""Converts a step's inputs and outputs between Kubeflow Pipelines' launcher and TFX's objects.
 
-The launcher hands over an `ExecutorInput` and reads an `ExecutorOutput`, both as JSON. Between two steps ML Metadata
-keeps an artifact's URI and its properties; its type gets lost, every number is a double, and mappings and lists come
-back wrapped.
+The launcher passes an `ExecutorInput` and reads an `ExecutorOutput`, both as JSON. Between two steps, ML Metadata
+keeps an artifact's URI and its properties; its type is lost, every number is a double, and mappings and lists are
+returned wrapped.
 
 Sources: kubeflow/pipelines 2.17, backend/src/v2: component/launcher_v2.go (`uploadOutputArtifacts`,
 `mergeRuntimeArtifacts`, `collectOutputParameters`), driver/driver.go (`provisionOutputs`), metadata/client.go
@@ -47,7 +47,7 @@ _AnyMessage = TypeVar("_AnyMessage", bound=Message)
 
 
 class OutputError(ProjectError):
-    """A step did not write what and where it was told to."""
+    """A step did not write its outputs as specified."""
 
 
 def _parse(text: str, message: _AnyMessage, flag: str) -> _AnyMessage:
@@ -58,14 +58,14 @@ def _parse(text: str, message: _AnyMessage, flag: str) -> _AnyMessage:
 
 
 def parse_executor_input(text: str) -> pipeline_spec_pb2.ExecutorInput:
-    """What the launcher puts in place of `{{$}}`, without the outputs that are none of the component's."""
+    """Parses the launcher's replacement for `{{$}}`, without outputs that do not belong to the component."""
     parsed = _parse(text, pipeline_spec_pb2.ExecutorInput(), "--json_serialized_invocation_args")
     parsed.outputs.artifacts.pop(EXECUTOR_LOGS, None)
     return parsed
 
 
 def parse_inputs_spec(text: str) -> pipeline_spec_pb2.ComponentInputsSpec:
-    """The types of a component's inputs, as TFX's compiler writes them into the arguments."""
+    """Parses the types of a component's inputs, which TFX's compiler writes into the arguments."""
     return _parse(text, pipeline_spec_pb2.ComponentInputsSpec(), "--json_serialized_inputs_spec_args")
 
 
@@ -75,14 +75,14 @@ def input_types(spec: pipeline_spec_pb2.ComponentInputsSpec) -> Types:
 
 
 def output_types(given: pipeline_spec_pb2.ExecutorInput) -> Types:
-    """The type of each output artifact, which the launcher does tell."""
+    """The type of each output artifact, which the launcher passes on."""
     return {name: listed.artifacts[0].type for name, listed in given.outputs.artifacts.items()}
 
 
 def parameter_values(
     given: pipeline_spec_pb2.ExecutorInput, spec: pipeline_spec_pb2.ComponentInputsSpec
 ) -> dict[str, Any]:
-    """The input parameters, with integers as int: JSON knows doubles only."""
+    """The input parameters, with integers as int: JSON has only doubles."""
     values = {name: json_format.MessageToDict(value) for name, value in given.inputs.parameter_values.items()}
     integer = pipeline_spec_pb2.ParameterType.NUMBER_INTEGER
     integers = {name for name, parameter in spec.parameters.items() if parameter.parameter_type == integer}
@@ -97,14 +97,14 @@ def _class_path(schema: pipeline_spec_pb2.ArtifactTypeSchema, name: str) -> str:
 
 
 def _unwrap(value: struct_pb2.Value) -> None:
-    """Undoes what the launcher does to a mapping and a list: {"struct": {...}}, {"list": [...]}."""
+    """Unwraps the launcher's representation of a mapping and a list: {"struct": {...}}, {"list": [...]}."""
     if len(fields := value.struct_value.fields) == 1:
         for wrapper in fields.keys() & {"struct", "list"}:
             value.CopyFrom(struct_pb2.Value.FromString(fields[wrapper].SerializeToString()))
 
 
 def read_artifacts(lists: ArtifactLists, types: Types, mounts: Mounts) -> dict[str, list[Artifact]]:
-    """TFX's artifacts, whose `uri` is the local path and whose `id` is that of ML Metadata."""
+    """The input artifacts as TFX's objects, whose `uri` is the local path and whose `id` is that of ML Metadata."""
     typed = {}
     for name, listed in lists.items():
         typed[name] = pipeline_spec_pb2.ArtifactList()
@@ -123,14 +123,14 @@ def read_artifacts(lists: ArtifactLists, types: Types, mounts: Mounts) -> dict[s
 
 
 def make_folders(outputs: Mapping[str, Sequence[Artifact]]) -> None:
-    """Makes the folder of each output artifact, as TFX's own launcher does; Kubeflow's makes only the one above."""
+    """Creates the folder of each output artifact, as TFX's launcher does; Kubeflow's creates only its parent."""
     for written in outputs.values():
         for artifact in written:
             Path(artifact.uri).mkdir(parents=True, exist_ok=True)
 
 
 def _may_be_empty(artifact: Artifact) -> bool:
-    """Whether an artifact needs no files: what was pushed lies in the serving directory, or no model is served yet."""
+    """Whether an artifact may have no files: a pushed model is in the serving directory, or no model is served yet."""
     absent = artifact.has_custom_property(PRESENT) and not is_present(artifact)
     return absent or isinstance(artifact, standard_artifacts.PushedModel)
 
@@ -140,10 +140,10 @@ def _holds_files(path: Path) -> bool:
 
 
 def check_written(outputs: Mapping[str, Sequence[Artifact]], given: ArtifactLists, mounts: Mounts) -> None:
-    """Refuses outputs that are not where the launcher uploads them from; it would pass over that in silence.
+    """Checks that the outputs are where the launcher uploads them from; it would silently ignore missing ones.
 
     Raises:
-        OutputError: An artifact was moved or has no files, or a URI was taken for a folder.
+        OutputError: An artifact was moved or has no files, or a URI was used as a folder name.
     """
     strays = [f"{scheme}:" for scheme in FOLDERS if Path(f"{scheme}:").exists()]
     if strays:
@@ -160,7 +160,7 @@ def check_written(outputs: Mapping[str, Sequence[Artifact]], given: ArtifactList
 def executor_output(
     outputs: Mapping[str, Sequence[Artifact]], given: ArtifactLists, mounts: Mounts
 ) -> pipeline_spec_pb2.ExecutorOutput:
-    """What the launcher records: each output's URI as it was given, and its properties; paths become URIs there."""
+    """The outputs for the launcher to record: the given URIs, and properties in which paths are replaced by URIs."""
     result = pipeline_spec_pb2.ExecutorOutput()
     for name, listed in given.items():
         for artifact, told in zip(outputs[name], listed.artifacts, strict=True):
@@ -174,7 +174,7 @@ def executor_output(
 
 
 def write_output(path: str, output: pipeline_spec_pb2.ExecutorOutput) -> None:
-    """Writes the file that the launcher reads once the step has ended."""
+    """Writes the file that the launcher reads after the step has ended."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json_format.MessageToJson(output))
 

@@ -1,7 +1,8 @@
-"""Where the launcher of Kubeflow Pipelines puts objects: a folder of this machine for each artifact URI.
+"""The local folders to which Kubeflow Pipelines' launcher mirrors the objects at artifact URIs.
 
 It downloads inputs to these folders before a step starts and uploads outputs from them after it has ended; a step
-that used the URI itself would need access to the object store, and most of TFX knows no `s3://` or `minio://`.
+that used the URI itself would need access to the object store, and most of TFX does not support `s3://` or
+`minio://`.
 
 Source: `LocalPathForURI` in kubeflow/pipelines 2.17, backend/src/v2/component/launcher_v2.go.
 """
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 
 from data.errors import ConfigError
 
-#: Scheme of a URI -> folder in which the launcher mirrors its buckets.
+#: Scheme of a URI -> folder in which the launcher mirrors the buckets of that scheme.
 FOLDERS = {"gs": "gcs", "s3": "s3", "minio": "minio"}
 
-#: An output that the launcher adds and writes itself; its type is none of TFX's.
+#: An output that the launcher adds and writes itself; TFX does not know its type.
 EXECUTOR_LOGS = "executor-logs"
 
-#: Environment variable: the folder that holds `gcs`, `s3` and `minio`, for a rehearsal without a cluster.
+#: Environment variable with the folder that holds `gcs`, `s3` and `minio`, for a simulation without a cluster.
 ROOT_VARIABLE = "DEEPLAB_MOUNT_ROOT"
 
 
@@ -28,10 +29,10 @@ class Mounts:
     """
 
     root: str = "/"
-    """Holds the folders of `FOLDERS`; "/" in a container."""
+    """Folder that holds the folders of `FOLDERS`; "/" in a container."""
 
     def path(self, uri: str) -> str:
-        """The local path at which a URI's content lies.
+        """The local path of a URI's content.
 
         Raises:
             ConfigError: The scheme is unknown, no bucket is named, or `..` leads out of the bucket.
@@ -47,7 +48,7 @@ class Mounts:
         return self._folder(scheme) + key
 
     def uri(self, path: str) -> str:
-        """The URI whose content lies at a local path; any other text is returned as it is."""
+        """The URI of the content at a local path; any other text is returned unchanged."""
         for scheme in FOLDERS:
             folder = self._folder(scheme)
             if path.startswith(folder):

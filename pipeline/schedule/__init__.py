@@ -1,1 +1,1 @@
-"""Retraining on this machine that can be left alone: when to run, one run at a time, what came of it, who is told."""
+"""Unattended retraining on this machine: when to run, one run at a time, the results, and notifications."""

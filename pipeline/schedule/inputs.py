@@ -1,4 +1,4 @@
-"""What a run would work on now: the configuration, and the data as they are."""
+"""The inputs of a run that would start now: the configuration and the current data."""
 
 from components.storage.file_systems import file_system
 from components.storage.fingerprint import fingerprint
@@ -10,11 +10,11 @@ from pipeline.workspace import Workspace
 
 
 def input_state(config: Config, workspace: Workspace) -> str:
-    """A text that changes when the configuration does, or the data that a run would read.
+    """A text that changes when the configuration or the data that a run would read change.
 
-    Data that a run would refuse without reading them, as where two folders are one span, are a state like any other:
-    the run says why, and none follows it until something changes. When runs begin changes no run, so section
-    `schedule` does not count.
+    Data that a run would reject without reading them, for example because two folders have the same span number, are a
+    state like any other: the run reports the error, and no further run starts until something changes. Section
+    `schedule` is excluded, because it determines when runs start and not what they do.
 
     Raises:
         IncompleteDataError: The data are being copied.
@@ -33,7 +33,7 @@ def input_state(config: Config, workspace: Workspace) -> str:
 
 def _data_state(config: DataConfig, ingested: str) -> str:
     if config.has_spans:
-        from components.spans.state import window_state  # with pyarrow, which takes memory for as long as one lives
+        from components.spans.state import window_state  # imports pyarrow, whose memory is never freed
 
         return window_state(config, ingested).model_dump_json()
     files = file_system(config.path)

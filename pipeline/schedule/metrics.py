@@ -1,4 +1,4 @@
-"""The schedule's metrics in Prometheus' text format, read from its state whenever they are asked for."""
+"""The schedule's metrics in Prometheus' text format, read from its state at each scrape."""
 
 from collections.abc import Iterable
 
@@ -11,10 +11,10 @@ from pipeline.schedule.state import KEPT, ScheduledRun, State
 
 
 class ScheduleCollector(Collector):
-    """What a state says, as metrics; a value that does not exist yet is left out.
+    """Exports the schedule's state as metrics; a value that does not exist yet is left out.
 
     Args:
-        state: The schedule's.
+        state: The state of the schedule.
         serving: The serving directory of its model.
     """
 
@@ -38,7 +38,7 @@ class ScheduleCollector(Collector):
         yield total
 
     def _gauges(self, runs: list[ScheduledRun]) -> dict[str, tuple[str, float | None]]:
-        """Name -> what it says, and the value."""
+        """Name of each gauge -> its description and value."""
         ended = [run for run in runs if run.succeeded or run.result == "failed"]
         success = next((position for position, run in enumerate(ended) if run.succeeded), None)
         last = ended[0] if ended else None
@@ -92,7 +92,7 @@ def _timestamp(run: ScheduledRun) -> float | None:
 
 
 def registry(state: State, serving: str) -> CollectorRegistry:
-    """A registry of the schedule's metrics alone."""
+    """A registry with only the schedule's metrics."""
     metrics = CollectorRegistry()
     metrics.register(ScheduleCollector(state, serving))
     return metrics

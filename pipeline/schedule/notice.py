@@ -1,4 +1,4 @@
-"""Sends events to a webhook: JSON, signed, repeated until it is accepted or given up."""
+"""Sends events to a webhook: signed JSON, retried until it is accepted or given up."""
 
 import asyncio
 import hashlib
@@ -27,47 +27,47 @@ from pipeline.sections.schedule import ScheduleConfig
 TIMESTAMP = "X-DeepLab-Timestamp"
 SIGNATURE = "X-DeepLab-Signature"
 
-#: Answers after which another try makes sense, besides 500 and above: timeout, too early, too many requests.
+#: Statuses besides 5xx after which a retry is sensible: request timeout, too early, too many requests.
 _PASSING = (408, 425, 429)
 
 logger = logging.getLogger(__name__)
 
 
 class _Undelivered(Exception):
-    """Another try may help."""
+    """The event was not delivered; a retry may help."""
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
     """`sha256=` and the hexadecimal HMAC-SHA256 of `timestamp.body` under the shared secret.
 
-    The receiver computes the same, compares in constant time, and refuses old timestamps: that stops replays.
+    The receiver computes the same, compares in constant time, and rejects old timestamps to prevent replay attacks.
     """
     return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """A receiver of events. Neither its secret nor its URL, which may hold one too, is ever logged.
+    """A receiver of events. Neither its secret nor its URL, which may contain a secret too, is ever logged.
 
     Raises:
-        ConfigError: The URL is none, or there is no secret.
+        ConfigError: The URL is invalid, or there is no secret.
     """
 
     url: str = field(repr=False)
     secret: str = field(repr=False)
     config: ScheduleConfig
     stop: threading.Event
-    """Set when the schedule stops: then what could not be delivered is given up."""
+    """Set when the schedule stops: undelivered events are then given up."""
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
             raise ConfigError("DEEPLAB_WEBHOOK_URL: must look like https://host/path")
         if not self.secret:
             raise ConfigError("DEEPLAB_WEBHOOK_SECRET is not set: it signs what is sent to DEEPLAB_WEBHOOK_URL")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # At INFO it logs the whole URL.
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # At level INFO, httpx logs the whole URL.
 
     def send(self, event: Event) -> bool:
-        """Delivers an event; whether it was accepted. Never raises for what the receiver or the network does."""
+        """Delivers an event; returns whether it was accepted. Never raises errors of the receiver or the network."""
         body = event.model_dump_json().encode()
         retrying = Retrying(
             retry=retry_if_exception_type(_Undelivered),
@@ -107,7 +107,7 @@ class Webhook:
         return answer.is_success
 
     async def _answer(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        # httpx's own limits are for each read, so that an answer which trickles in would meet none of them.
+        # httpx's own timeouts apply to each read, so a slowly trickling answer would not exceed any of them.
         async with asyncio.timeout(self.config.webhook_timeout_seconds), httpx.AsyncClient(timeout=None) as client:  # noqa: S113
             return await client.post(self.url, content=body, headers=headers)
 

@@ -1,4 +1,4 @@
-"""One run of the pipeline in a process of its own: what it leaks goes with it, and it can be stopped."""
+"""One run of the pipeline in a separate process, which can be stopped, and whose memory is freed at its end."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from data.errors import TEMPORARY
 
-#: A run gets none of these: it sends no events.
+#: Environment variables that are removed for a run, since it does not send events.
 _SECRETS = ("DEEPLAB_WEBHOOK_URL", "DEEPLAB_WEBHOOK_SECRET")
 
-#: How much of the output is searched for the error.
+#: How many bytes at the end of the output are searched for the error.
 _TAIL = 20_000
 
 
@@ -23,23 +23,23 @@ class Ending:
     """How a process ended."""
 
     status: int
-    """Its exit status; negative is the signal that killed it."""
+    """Its exit status; if negative, the signal that killed it."""
     error: str = ""
-    """Its own words, where it failed."""
+    """Its error message, if it failed."""
 
     @property
     def transient(self) -> bool:
-        """Whether another try may help: it said so, or was killed, as for want of memory."""
+        """Whether a retry may help: the exit status indicates it, or the process was killed, as when out of memory."""
         return self.status == TEMPORARY or self.status < 0
 
 
 class RunProcess:
-    """Starts a command, and can end it with all that it has started.
+    """Starts a command, and can stop it together with its child processes.
 
     Args:
         command: Program and arguments.
-        output: File for what it prints.
-        patience: Seconds that it may take to end when it is told to, before it is killed.
+        output: File for the command's output.
+        patience: Seconds that it may take to end after it was asked to, before it is killed.
     """
 
     def __init__(self, command: Sequence[str], output: Path, patience: float):
@@ -54,7 +54,7 @@ class RunProcess:
         """Runs the command to its end.
 
         Args:
-            attempt: 1 begins the output anew; what later attempts print follows it.
+            attempt: Number of the attempt; 1 truncates the output file, later ones append to it.
         """
         environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
         with self._output.open("wb" if attempt == 1 else "ab", buffering=0) as output:
@@ -64,7 +64,7 @@ class RunProcess:
             with self._lock:
                 if self._stopped:
                     return Ending(-signal.SIGTERM)
-                # A session of its own: Ctrl-C reaches the schedule alone, and a signal the run and all its children.
+                # In a new session: Ctrl-C reaches only the schedule, and a signal the run with all its children.
                 self._process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -77,7 +77,7 @@ class RunProcess:
         return Ending(status, "" if status == 0 else self._error(status, begin))
 
     def stop(self) -> None:
-        """Asks the run to end; kills it after a while. No other can be started."""
+        """Asks the run to end, and kills it after a while. No other run can be started afterwards."""
         with self._lock:
             self._stopped = True
             process = self._process
@@ -86,10 +86,10 @@ class RunProcess:
         _signal_group(process, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(self._patience)
-        _signal_group(process, signal.SIGKILL)  # What it started may have outlived it.
+        _signal_group(process, signal.SIGKILL)  # Its child processes may have outlived it.
 
     def _error(self, status: int, begin: int) -> str:
-        """What follows the last line of the output from `begin` on that begins with `error:`, or else its last line."""
+        """The output from `begin` on, after its last `error:` at the beginning of a line, or else its last line."""
         text = self._output.read_bytes()[begin:][-_TAIL:].decode(errors="replace").rstrip()
         before, found, message = ("\n" + text).rpartition("\nerror: ")
         reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"

@@ -1,4 +1,4 @@
-"""One run of the schedule: wait for one's turn, run, repeat what may pass, record what came of it, tell of it."""
+"""One run of the schedule: wait for other runs, run, retry transient errors, record the result, notify."""
 
 import logging
 import threading
@@ -45,18 +45,18 @@ class Retraining:
     state: State
     process: RunProcess
     watched: bool
-    """Whether the state is to remember what was dealt with."""
+    """Whether the state records which inputs were handled."""
     tell: Callable[[Event], None]
     stop: threading.Event
 
     def begin(self, cause: Cause) -> ScheduledRun:
-        """Puts a run on record."""
+        """Records that a run begins."""
         run = self.state.begin(cause, datetime.now(UTC))
         logger.info("run %d begins: %s", run.id, cause)
         return run
 
     def run(self, run: ScheduledRun) -> ScheduledRun:
-        """One run that has begun, from waiting to telling."""
+        """Performs a run that was begun, from waiting to notification."""
         before, inputs = self._last_ended(), None
         if self._my_turn():
             clock = time.monotonic()
@@ -78,7 +78,7 @@ class Retraining:
         return run
 
     def due(self) -> str | None:
-        """The state of what a run would work on now; None if one has dealt with it.
+        """The state of the inputs of a run that would start now; None if a run has handled them.
 
         Raises:
             IncompleteDataError: The data are being copied.
@@ -87,7 +87,7 @@ class Retraining:
         return found if found != self.state.handled else None
 
     def _pushed_unseen(self, run: ScheduledRun) -> list[int]:
-        """The versions that are news although this run did not push them, lowest first."""
+        """The versions not reported yet that other runs pushed, lowest first."""
         told = self.state.told
         pushed = pushed_versions(str(self.workspace.serving / self.config.push.model_name))
         return [version for version in pushed if told is not None and version > told and version != run.version]
@@ -95,7 +95,7 @@ class Retraining:
     def _inputs(self) -> str | None:
         if not self.watched:
             return None
-        with suppress(Exception):  # Whatever stands in the way of a look, the run itself will say.
+        with suppress(Exception):  # The run itself will report why the inputs cannot be read.
             return input_state(self.config, self.workspace)
         return None
 
@@ -103,7 +103,7 @@ class Retraining:
         return next((run for run in self.state.last(KEPT) if run.succeeded or run.result == "failed"), None)
 
     def _my_turn(self) -> bool:
-        """Waits until no other run is under way; False if that takes too long, or the schedule stops."""
+        """Waits until no other run is in progress; returns False if that takes too long, or if the schedule stops."""
         deadline = time.monotonic() + self.config.schedule.busy_wait_seconds
         told = ""
         while not self.stop.is_set():
@@ -122,7 +122,7 @@ class Retraining:
     def _other(self) -> str:
         try:
             return holder(self.workspace, self.config)
-        except ProjectError as error:  # The run itself will say so, and be repeated.
+        except ProjectError as error:  # The run itself will report the error, and be retried.
             logger.warning("%s", error)
             return ""
 
@@ -130,10 +130,10 @@ class Retraining:
         return "interrupted" if self.stop.is_set() else "skipped"
 
     def _attempts(self) -> tuple[dict[str, object], str | None]:
-        """Runs the pipeline until it succeeds or nothing is left to try.
+        """Runs the pipeline until it succeeds, fails for a lasting reason, or has no retries left.
 
         Returns:
-            What is to be recorded of it, and the state of what the last attempt worked on if that is to be remembered.
+            The record of the run, and the state of the last attempt's inputs if it is to be recorded as handled.
         """
         inputs: list[str | None] = []
 
@@ -195,9 +195,9 @@ def _measured(summary: Summary | None) -> dict[str, object]:
 
 
 def result_of(summary: Summary | None) -> Result:
-    """What a run that ended well came to.
+    """The result of a successful run.
 
-    A verdict, or a push, taken over from an earlier run is no news.
+    A verdict or a push that was taken from the cache does not count as new.
     """
     if summary is None or summary.blessed is None:
         return "unchanged"
@@ -208,13 +208,13 @@ def result_of(summary: Summary | None) -> Result:
 
 
 def with_unseen(run: ScheduledRun, versions: list[int]) -> ScheduledRun:
-    """The run, with what is news at its end because other runs pushed it.
+    """Adds to a run the versions that other runs pushed and that were not reported before its end.
 
-    Such a run outlived a schedule which was killed, or a person started it.
+    Such a run outlived a schedule that was killed, or was started manually.
 
     Args:
-        run: Ended.
-        versions: That they pushed, lowest first.
+        run: The run, which has ended.
+        versions: The versions that the other runs pushed, lowest first.
     """
     if not versions:
         return run

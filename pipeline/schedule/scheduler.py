@@ -1,4 +1,4 @@
-"""The schedule itself: APScheduler decides when, one thread runs the pipeline, another sends what is to be told."""
+"""The schedule itself: APScheduler decides when, one thread runs the pipeline, another sends notifications."""
 
 import logging
 import signal
@@ -26,13 +26,13 @@ from pipeline.schedule.state import Cause, Plan, ScheduledRun, State
 from pipeline.schedule.watch import Watcher
 from pipeline.workspace import OwnedLock, Workspace
 
-#: Seconds between two looks at the clock. APScheduler sleeps until the next run by a clock that stands still while the
+#: Seconds between two checks of the clock. APScheduler sleeps until the next run by a clock that stops while the
 #: machine is suspended.
 _TICK = 60
 
 _CRON = "cron"
 
-#: What ends a schedule beside Ctrl-C: a service manager, a terminal that is closed.
+#: Signals that stop a schedule besides Ctrl-C: from a service manager, and from a closed terminal.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 logger = logging.getLogger(__name__)
@@ -40,17 +40,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     command: list[str]
-    """Runs the pipeline once."""
+    """The command that runs the pipeline once."""
     cron: str | None = None
     watch: bool = False
     webhook_url: str | None = field(default=None, repr=False)
     webhook_secret: str = field(default="", repr=False)
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
-    """None serves no metrics; 0 takes a free port, and says which."""
+    """TCP port of the metrics; None serves no metrics; 0 chooses a free port, which is logged."""
 
 
 def schedule_state(workspace: Workspace) -> State:
@@ -59,27 +59,27 @@ def schedule_state(workspace: Workspace) -> State:
 
 
 def schedule_lock(workspace: Workspace) -> OwnedLock:
-    """Held by the one schedule of a workspace."""
+    """The lock that the only schedule of a workspace holds."""
     return OwnedLock(workspace.schedule / ".lock")
 
 
 class _Threads(BasePoolExecutor):
-    """Threads that someone else ends: the scheduler would wait for them under a lock that its jobs need."""
+    """A thread pool that the scheduler does not shut down: it would wait for it under a lock that its jobs need."""
 
     def __init__(self, pool: ThreadPoolExecutor):
         super().__init__(pool)
 
     def shutdown(self, wait: bool = True) -> None:
-        """Called by the scheduler as it ends."""
+        """Called by the scheduler when it ends; does nothing."""
 
 
 class Schedule:
     """Runs the pipeline for as long as the process lives.
 
     Args:
-        config: Unresolved: each run resolves its own.
-        workspace: The caller holds `schedule_lock`.
-        request: What is asked for.
+        config: The unresolved configuration; each run resolves it again.
+        workspace: The workspace, whose `schedule_lock` the caller holds.
+        request: The options of the command line.
 
     Raises:
         ConfigError: The webhook cannot be used.
@@ -101,7 +101,7 @@ class Schedule:
         self._missed = self._state.close_interrupted()
         if self._state.told is None:
             self._state.told = max(pushed_versions(self._serving), default=0)
-        # Each in the order in which they come, and neither waits for the other.
+        # Each of the two works in order of arrival, and neither waits for the other.
         self._threads = {"default": ThreadPoolExecutor(1, "runs"), "notices": ThreadPoolExecutor(1, "notices")}
         self._scheduler = BackgroundScheduler(
             timezone=config.schedule.timezone,
@@ -115,7 +115,7 @@ class Schedule:
         return str(self._workspace.serving / self._config.push.model_name)
 
     def run_once(self) -> ScheduledRun:
-        """One run now; events are delivered before it returns."""
+        """Performs one run now; its events are delivered before this returns."""
         retraining = self._retraining(self._send, watched=False)
         with ThreadPoolExecutor(1) as thread:
             future = thread.submit(retraining.run, retraining.begin("once"))
@@ -127,7 +127,7 @@ class Schedule:
         """Runs until the process is interrupted (SIGINT, SIGTERM, SIGHUP).
 
         Raises:
-            ConfigError: The cron expression is wrong, or the port of the metrics is taken.
+            ConfigError: The cron expression is invalid, or the port of the metrics is in use.
         """
         request = self._request
         plan = Plan(cron=request.cron, timezone=self._config.schedule.timezone, watch=request.watch)
@@ -147,7 +147,7 @@ class Schedule:
         return Retraining(self._config, self._workspace, self._state, self._process, watched, tell, self._stop)
 
     def _add_cron(self, expression: str, plan: Plan, retraining: Retraining) -> None:
-        """Plans the runs of a cron expression; those missed since the schedule last ran become one, now."""
+        """Plans the runs of a cron expression; runs missed since the schedule last ran are replaced by one run now."""
         section, before, now = self._config.schedule, self._state.plan, datetime.now(UTC)
         trigger = CronTrigger(expression, section.timezone, section.jitter_seconds)
         if before is not None and before.next_run is not None and before.next_run <= now:
@@ -159,7 +159,7 @@ class Schedule:
         cause: Cause = "missed" if self._missed else "cron"
         self._missed = False
         run = retraining.begin(cause)
-        self._remember(plan)  # Only now: a crash before leaves the old time on record, and the run is made up for.
+        self._remember(plan)  # Only now: after a crash before this, the run is made up for.
         retraining.run(run)
 
     def _on_left_out(self, event: JobSubmissionEvent) -> None:
@@ -178,7 +178,7 @@ class Schedule:
         return Watcher(self._config.data, self._config.schedule, retraining.due, on_change, self._stop)
 
     def _on_data(self, retraining: Retraining) -> None:
-        """Runs, unless a run that was under way when the data were noticed has dealt with them."""
+        """Runs, unless a run that was in progress when the data were noticed has handled them."""
         if not self._stop.is_set() and retraining.due() is not None:
             retraining.run(retraining.begin("data"))
 
@@ -198,7 +198,7 @@ class Schedule:
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
-        """Ends the run under way, and the threads, however the block ends."""
+        """Ends the run in progress and the threads, however the block ends."""
         try:
             yield
         finally:
@@ -212,7 +212,7 @@ class Schedule:
             self._threads["default"].shutdown()
             notices = self._threads["notices"]
             wait([notices.submit(lambda: None)], timeout=self._config.schedule.webhook_timeout_seconds)
-            notices.shutdown(cancel_futures=True)  # The delivery under way, if any, has its time limit, too.
+            notices.shutdown(cancel_futures=True)  # A delivery in progress has a time limit, too.
 
     @contextmanager
     def _metrics(self) -> Iterator[None]:
@@ -237,7 +237,7 @@ class Schedule:
 
 
 def describe(plan: Plan) -> str:
-    """A plan in a line."""
+    """Describes a plan in one line."""
     parts = [f"cron '{plan.cron}' in {plan.timezone}"] if plan.cron else []
     parts += ["new data"] if plan.watch else []
     parts += [f"next run {plan.next_run.isoformat(timespec='seconds')}"] if plan.next_run else []

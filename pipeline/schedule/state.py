@@ -1,6 +1,6 @@
-"""What the schedule remembers: its plan, its runs, what it has dealt with and told of. Survives a crash and a reboot.
+"""The state of the schedule: its plan, its runs, the inputs it has handled and the versions it has reported.
 
-An SQLite database in the workspace: each change is there whole or not at all.
+It is an SQLite database in the workspace, whose changes are atomic, so it survives a crash and a reboot.
 """
 
 import os
@@ -19,11 +19,11 @@ from data.section import first_problem
 from pipeline.records.summary import Failure
 
 Cause = Literal["cron", "missed", "data", "once"]
-"""Why a run began; 'missed' makes up for all those that were due while no schedule ran."""
+"""Why a run began; 'missed' makes up for all runs that were due while the schedule was not running."""
 Result = Literal["running", "pushed", "refused", "unchanged", "failed", "interrupted", "skipped"]
-"""'unchanged': nothing new to judge or to push; 'skipped': another run was under way for too long."""
+"""'unchanged': nothing new to evaluate or to push; 'skipped': another run was in progress for too long."""
 
-#: How many runs are kept.
+#: How many runs are kept on record.
 KEPT = 1000
 
 _TABLES = """
@@ -34,17 +34,17 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 
 class Plan(BaseModel):
-    """What the schedule waits for."""
+    """The plan of the schedule: what it waits for."""
 
     cron: str | None
     timezone: str
     watch: bool
     next_run: datetime | None = None
-    """None without cron."""
+    """Time of the next run; None without cron."""
 
 
 class ScheduledRun(BaseModel):
-    """One run of the schedule, its repetitions included."""
+    """One run of the schedule, including its retries."""
 
     id: int
     cause: Cause
@@ -54,21 +54,21 @@ class ScheduledRun(BaseModel):
     attempts: int = 0
     result: Result = "running"
     run_id: str | None = None
-    """Of the pipeline; None where it did not come to a run."""
+    """Id of the pipeline's run; None if no run was started."""
     version: int | None = None
-    """That was pushed: by this run, or before its end by one that the schedule did not see through."""
+    """The version that was pushed, by this run, or before its end by a run that the schedule did not follow."""
     mean_iou: float | None = None
     images: dict[str, int] = {}
-    """Per split."""
+    """Number of images in each split."""
     quarantined: int | None = None
     reasons: list[str] = []
     failure: Failure | None = None
     transient: bool = False
-    """Whether the failure was one that may pass, so that the next run may succeed on the same data."""
+    """Whether the failure was transient, so that the next run may succeed on the same data."""
 
     @property
     def succeeded(self) -> bool:
-        """Whether the pipeline ran to its end, whatever the verdict on the model."""
+        """Whether the pipeline completed, whatever the verdict on the model."""
         return self.result in ("pushed", "refused", "unchanged")
 
 
@@ -76,16 +76,16 @@ class State:
     """The schedule's database; safe to use from several threads and processes.
 
     Args:
-        path: The file; made if absent.
+        path: The file; created if it does not exist.
 
     Raises:
-        WorkspaceError: As every method does: it is damaged, or cannot be written to.
+        WorkspaceError: The file is damaged, or cannot be written to. Every method may raise this.
     """
 
     def __init__(self, path: Path):
         self._path = path
         if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
-            return  # Who may only read can look at what there is.
+            return  # A user with read access only can still read the state.
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             database.executescript(_TABLES)
@@ -105,7 +105,7 @@ class State:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._open() as database, database:
-            database.execute("BEGIN IMMEDIATE")  # Else two that read before they write could both see the same.
+            database.execute("BEGIN IMMEDIATE")  # So that no two read the same before they write.
             yield database
 
     def begin(self, cause: Cause, now: datetime) -> ScheduledRun:
@@ -118,7 +118,7 @@ class State:
         return run
 
     def end(self, run: ScheduledRun) -> None:
-        """Records what a run came to."""
+        """Records the result of a run."""
         with self._transaction() as database:
             database.execute("UPDATE runs SET entry = ? WHERE id = ?", (run.model_dump_json(), run.id))
             database.execute(
@@ -132,17 +132,17 @@ class State:
             return [ScheduledRun.model_validate_json(entry) for (entry,) in rows]
 
     def counts(self) -> Counter[str]:
-        """Result -> runs that ever had it."""
+        """Result -> number of all runs that ever had it."""
         with self._open() as database:
             return Counter(dict(database.execute("SELECT result, number FROM counts").fetchall()))
 
     def close_interrupted(self) -> bool:
-        """Records that a run which a killed schedule left behind is interrupted.
+        """Records as interrupted a run that a killed schedule left behind.
 
-        Only for who holds the schedule's lock.
+        The caller must hold the schedule's lock.
 
         Returns:
-            Whether the last run was interrupted, and so is to be made up for.
+            Whether the last run was interrupted, and so has to be made up for.
         """
         for run in self.last(1):
             if run.result == "running":
@@ -152,7 +152,7 @@ class State:
 
     @property
     def plan(self) -> Plan | None:
-        """What was last planned."""
+        """The last recorded plan."""
         value = self._fact("plan")
         return Plan.model_validate_json(value) if value else None
 
@@ -162,7 +162,7 @@ class State:
 
     @property
     def handled(self) -> str | None:
-        """Configuration and data of the last run that ended for good: by success, or because it was refused."""
+        """State of the configuration and data of the last run that succeeded, or failed for a lasting reason."""
         return self._fact("handled")
 
     @handled.setter
@@ -171,7 +171,7 @@ class State:
 
     @property
     def told(self) -> int | None:
-        """The newest pushed version that was told of; 0 is none, None a schedule without a past."""
+        """The newest pushed version that was reported; 0 if there is none, None for a new schedule."""
         value = self._fact("told")
         return int(value) if value else None
 

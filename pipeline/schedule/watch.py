@@ -1,8 +1,8 @@
 """Notices new data, and waits until they are complete.
 
-The truth is the state of what a run would work on (`pipeline.schedule.inputs`). Notifications of the file system only
-say when it is worth a look; where there are none (network drives, object stores) every `schedule.poll_seconds` is. Data
-are complete once that state has stayed the same for `schedule.debounce_seconds` and no span holds `.incomplete`.
+What counts is the state of a run's inputs (`pipeline.schedule.inputs`). File system notifications only trigger a
+check of it; without them (network drives, object stores) it is checked every `schedule.poll_seconds`. Data are
+complete once that state has stayed the same for `schedule.debounce_seconds` and no span holds `.incomplete`.
 """
 
 import logging
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 class Watcher(threading.Thread):
-    """Has each new state of the data dealt with: once, or, where that came to nothing, again and again.
+    """Starts a run for each new state of the data, and repeats it as long as the state is not handled.
 
     Args:
-        data: What is watched.
-        config: How patiently.
-        due: Gives the state of what a run would work on; None where it has been dealt with. Raises
-            IncompleteDataError while data are being copied.
-        on_change: Called with something due; returns when the run has ended.
-        stop: Ends the thread.
+        data: The data to watch.
+        config: The waiting times.
+        due: Returns the state of a run's inputs; None if it has been handled. Raises IncompleteDataError while data are
+            being copied.
+        on_change: Called with a state that is due; returns when the run has ended.
+        stop: Ends the thread when set.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class Watcher(threading.Thread):
         self._warn_at = 0.0
 
     def run(self) -> None:
-        """Until it is stopped; what stands in the way of a look is logged, and the look repeated later."""
+        """Watches until it is stopped; an error in a check is logged, and the check repeated later."""
         for _ in self._looks():
             try:
                 found = self._settled()
                 if found is not None:
                     self._on_change()
                     self._put_off(found)
-            except Exception as error:  # noqa: BLE001  # whatever it is, later looks may succeed
+            except Exception as error:  # noqa: BLE001  # whatever it is, later checks may succeed
                 if not self._stop_event.is_set():
                     self._log(error)
 
     def _settled(self) -> str | None:
-        """What is due once it stays as it is; None if nothing is."""
+        """The state that is due, once it no longer changes; None if none is due."""
         found, since = self._new(), time.monotonic()
         while found is not None and time.monotonic() - since < self._config.debounce_seconds:
             if self._stop_event.wait(min(self._config.debounce_seconds / 4, self._config.poll_seconds)):
@@ -82,13 +82,13 @@ class Watcher(threading.Thread):
         return None if found == self._tried and time.monotonic() < self._not_before else found
 
     def _put_off(self, found: str) -> None:
-        """Should the run not have dealt with what was found, as when it was skipped, the next one comes later."""
+        """Delays the next run if this one did not handle the state, for example because it was skipped."""
         again = found == self._tried
         self._pause = min(2 * self._pause, LONGEST_BACKOFF) if again else self._config.backoff_seconds
         self._tried, self._not_before = found, time.monotonic() + self._pause
 
     def _log(self, error: Exception) -> None:
-        """Says why there is no run: once, and again should it stay so for long."""
+        """Logs why there is no run: once, and again if the reason persists."""
         known = isinstance(error, ProjectError)
         obstacle = str(error) if known else f"{type(error).__name__}: {error}"
         now, patience = time.monotonic(), self._config.incomplete_warning_seconds
@@ -102,7 +102,7 @@ class Watcher(threading.Thread):
         self._obstacle, self._warn_at = obstacle, now + patience
 
     def _looks(self) -> Iterator[None]:
-        """Yields whenever something may have changed."""
+        """Yields whenever the data may have changed."""
         yield
         while not self._stop_event.is_set():
             folder = watched_folder(self._data)
@@ -120,13 +120,13 @@ class Watcher(threading.Thread):
                     yield_on_timeout=True,
                 ):
                     yield
-            except OSError as error:  # the folder is gone, or the system's limit of watches is reached
+            except OSError as error:  # the folder was deleted, or the system's limit of watches is reached
                 logger.warning("%s: no notifications of changes: %s; looking at it from time to time", folder, error)
                 self._stop_event.wait(self._config.poll_seconds)
                 yield
 
 
 def watched_folder(config: DataConfig) -> Path | None:
-    """The folder whose changes the system tells of; None if it is on an object store, or not there."""
+    """The folder whose changes the system reports; None if it is in an object store, or does not exist."""
     root = parse_pattern(config.path).root if config.has_spans else config.path
     return Path(root) if is_local(root) and Path(root).is_dir() else None

@@ -21,7 +21,7 @@ _PROTECTED = (routes.tf_serving_routes, routes.open_inference_routes, routes.met
 
 
 def create_app(service: Service) -> ASGIApp:
-    """The application of a service; every error is `{"error": "..."}`, as in both protocols."""
+    """Creates the application of a service; every error is `{"error": "..."}`, as in both protocols."""
     app = FastAPI(openapi_url=None)
     _tell_errors(app)
     for make in _PUBLIC:

@@ -1,4 +1,4 @@
-"""Why a request is refused."""
+"""Errors of requests and of the server."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,7 @@ from data.errors import ProjectError
 
 
 class RequestError(ProjectError):
-    """A request that is not answered; the text and the HTTP status go to the client.
+    """A request is rejected; the text and the HTTP status are sent to the client.
 
     TensorFlow Serving answers with the same status: 400 for INVALID_ARGUMENT, 404 for NOT_FOUND, 503 for UNAVAILABLE,
     504 for DEADLINE_EXCEEDED.
@@ -18,4 +18,4 @@ class RequestError(ProjectError):
 
 
 class ListenError(ProjectError):
-    """The server cannot listen where it was told to."""
+    """The server cannot listen on the given address."""

@@ -1,4 +1,4 @@
-"""Encoded images of a request: checked before TensorFlow sees them, by the rules of `predict`."""
+"""Encoded images of a request, which are checked by the rules of `predict` before TensorFlow decodes them."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ from pipeline.serving.errors import RequestError
 
 
 def checked_images(images: Sequence[bytes], max_pixels: int, name: str) -> list[bytes]:
-    """The images as the model decodes them.
+    """Checks images, and converts them to formats that the model decodes.
 
     Args:
-        images: Encoded: JPEG, PNG, BMP, WebP or TIFF.
-        max_pixels: Of all images together; the headers alone decide, so that a small file that unpacks to a huge
-            picture costs nothing.
-        name: Of the tensor, for errors.
+        images: Encoded images: JPEG, PNG, BMP, WebP or TIFF.
+        max_pixels: Maximum of pixels of all images together. It is checked by the headers alone, so that a small file
+            that decompresses to a huge image is not decoded.
+        name: Name of the tensor, for errors.
 
     Returns:
-        RGB and gray JPEG and PNG as they are, all others as PNG.
+        RGB and gray JPEG and PNG unchanged, all others as PNG.
 
     Raises:
-        RequestError: One is no image, is damaged, or they are too large together; says which.
+        RequestError: One is not an image or is damaged, or all together are too large; states which.
     """
     pixels, checked = 0, []
     for index, encoded in enumerate(images):
@@ -35,10 +35,10 @@ def checked_images(images: Sequence[bytes], max_pixels: int, name: str) -> list[
 
 
 def require_pixels(pixels: int, max_pixels: int, where: str) -> None:
-    """Refuses more pixels than a request may hold.
+    """Rejects more pixels than a request may contain.
 
     Raises:
-        RequestError: There are more.
+        RequestError: There are too many pixels.
     """
     if pixels > max_pixels:
         raise RequestError(f"too many pixels: {pixels} {where}; serving.max_pixels allows {max_pixels}")

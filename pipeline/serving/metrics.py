@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus, and one line a request for its log."""
+"""The server's Prometheus metrics, and its access log with one line for each request."""
 
 import logging
 import time
@@ -10,13 +10,13 @@ from pipeline.serving.versions import Versions
 
 _LOG = logging.getLogger(__name__)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-#: What machines ask all the time is not worth a line.
+#: Paths that are requested by machines all the time, and are not logged.
 _PROBES = ("/metrics", "/v2/health", "/v2/models/{name}/ready")
 _UNKNOWN_ROUTE = "unknown"
 
 
 class Metrics:
-    """The server's metrics, in a registry of their own. All names begin with `deeplab_server_`."""
+    """The server's metrics, in a separate registry. All names begin with `deeplab_server_`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,11 +37,11 @@ class Metrics:
             self.loads.labels(result)
 
     def loaded(self, succeeded: bool) -> None:
-        """Counts a load."""
+        """Counts the loading of a version, and whether it succeeded."""
         self.loads.labels("loaded" if succeeded else "failed").inc()
 
     def watch(self, versions: Versions) -> None:
-        """Adds the version that is served; 0 before the first one is loaded."""
+        """Adds a metric of the version that is served; 0 before the first one is loaded."""
         version = Gauge("deeplab_server_version", "The version being served.", registry=self.registry)
         version.set_function(lambda: versions.current.version if versions.current else 0)
 
@@ -49,7 +49,7 @@ class Metrics:
 class Observed:
     """An ASGI application whose requests are counted and logged.
 
-    Paths stand in metrics and log as the route that answered, so that no client can add to either what it likes.
+    Metrics and log contain the route that answered instead of the path, so that clients cannot add arbitrary text.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

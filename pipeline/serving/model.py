@@ -1,4 +1,4 @@
-"""One version of a model, loaded, warm, and safe to send requests to."""
+"""One version of a model that is loaded, warmed up and checks its requests."""
 
 import io
 import os
@@ -22,28 +22,28 @@ from pipeline.serving.tensors import Tensor
 
 Arrays = dict[str, np.ndarray]
 
-#: Inputs whose cost can be told before TensorFlow sees them. Signatures that take others are for the pipeline.
+#: Inputs whose cost can be determined before TensorFlow decodes them. Signatures with others are for the pipeline.
 _LIMITED = ({IMAGE_BYTES}, {PIXELS})
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a signature takes and gives."""
+    """The inputs and outputs of a signature."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
 
 class LoadedModel:
-    """A version that answers requests, from several threads at once. It has answered its warm-up requests.
+    """A loaded version that answers requests from several threads at once, and has answered its warm-up requests.
 
     Args:
-        name: Under which clients know the model.
+        name: Name by which clients address the model.
         published: The version.
-        max_pixels: Of all images of a request together.
+        max_pixels: Maximum of pixels of all images of a request together.
 
     Raises:
-        WorkspaceError: The version is no SavedModel of this project. One that is damaged raises what TensorFlow does.
+        WorkspaceError: The version is not a SavedModel of this project. A damaged one raises TensorFlow's error.
     """
 
     def __init__(self, name: str, published: ModelVersion, max_pixels: int) -> None:
@@ -66,7 +66,7 @@ class LoadedModel:
         """A signature by its name.
 
         Raises:
-            RequestError: There is none of this name.
+            RequestError: There is no signature of this name.
         """
         if name not in self.signatures:
             raise RequestError(
@@ -79,13 +79,13 @@ class LoadedModel:
 
         Args:
             signature: Name of the signature.
-            inputs: As the signature takes them; strings as object arrays of `bytes`.
+            inputs: The signature's inputs; strings as object arrays of `bytes`.
 
         Returns:
-            The outputs, strings as object arrays of `bytes`.
+            The outputs; strings as object arrays of `bytes`.
 
         Raises:
-            RequestError: An image cannot be used, or there are too many pixels.
+            RequestError: An image is unusable, or there are too many pixels.
         """
         checked = {name: self._checked(name, array) for name, array in inputs.items()}
         try:
@@ -133,7 +133,7 @@ def _tensors(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> tuple[Tensor, ..
 
 
 def _warm_up_requests(path: str) -> Iterator[tuple[str, Arrays]]:
-    """(signature, inputs) of each; a plain picture where none were published."""
+    """(signature, inputs) of each warm-up request; a blank image if none were published."""
     file = os.path.join(path, WARMUP_FILE)
     records = tf.data.TFRecordDataset(file).as_numpy_iterator() if os.path.exists(file) else ()
     count = 0

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2, as REST: bodies to arrays, arrays to bodies.
+"""The Open Inference Protocol, version 2, over REST: converts between bodies and arrays.
 
-https://github.com/kserve/open-inference-protocol. JSON holds no bytes, and the protocol does not say what takes their
-place; here elements of BYTES tensors are base64, as with `content_type: base64` elsewhere.
+https://github.com/kserve/open-inference-protocol. JSON cannot hold bytes, and the protocol does not specify how to
+encode them; here, elements of BYTES tensors are base64, as with `content_type: base64` in other servers.
 """
 
 import math
@@ -20,7 +20,7 @@ from pipeline.serving.tensors import Tensor, from_base64, require_shape, to_arra
 
 _DATATYPES = {tf.string: "BYTES", tf.uint8: "UINT8", tf.int64: "INT64", tf.float32: "FP32"}
 _SIGNATURE = "signature_name"
-#: With it, a body is JSON and then raw tensors: the protocol's extension for binary data.
+#: A header that marks a body of JSON followed by raw tensors: the protocol's extension for binary data.
 _BINARY = "Inference-Header-Content-Length"
 
 
@@ -49,10 +49,10 @@ class InferenceRequest(BaseModel):
 
 
 def require_json(headers: Mapping[str, str]) -> None:
-    """Refuses a request whose body holds more than JSON.
+    """Rejects a request whose body contains more than JSON.
 
     Raises:
-        RequestError: Its headers, whose names are compared without case, say so.
+        RequestError: The headers, whose names are case-insensitive, announce binary data.
     """
     if _BINARY in headers:
         raise RequestError(
@@ -64,7 +64,7 @@ def infer(body: bytes, model: LoadedModel) -> bytes:
     """Answers `POST /v2/models/NAME/infer`; the parameter `signature_name` chooses a signature.
 
     Raises:
-        RequestError: The request is malformed, or its content refused.
+        RequestError: The request is malformed, or its content is rejected.
     """
     try:
         request = InferenceRequest.model_validate_json(body)
@@ -84,7 +84,7 @@ def infer(body: bytes, model: LoadedModel) -> bytes:
 
 
 def _chosen(asked: list[InferenceOutput], tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    """The outputs asked for; all where none is named."""
+    """The requested outputs; all outputs if none is named."""
     known = {tensor.name: tensor for tensor in tensors}
     for output in asked:
         if output.name not in known:

@@ -1,4 +1,4 @@
-"""Bounded work: some requests are computed, some wait, further ones are refused at once."""
+"""A bounded pool: some requests are computed, some wait, and further ones are rejected at once."""
 
 import asyncio
 import threading
@@ -18,12 +18,12 @@ Result = TypeVar("Result")
 class Pool:
     """Threads that compute requests.
 
-    A request takes its place before its body is read, so that the bodies in memory are bounded, too. It gives it free
-    when its computation has ended, even if nobody waits for it any more: TensorFlow cannot be interrupted.
+    A request takes a place before its body is read, so that the bodies in memory are bounded, too. It frees the place
+    when its computation has ended, even if the client has gone: TensorFlow cannot be interrupted.
 
     Args:
-        config: How many compute, how many wait, and for how long.
-        taken: Counts the places that are taken.
+        config: How many requests are computed, how many wait, and for how long.
+        taken: Gauge of the places that are taken.
     """
 
     def __init__(self, config: ServingConfig, taken: Gauge) -> None:
@@ -36,7 +36,7 @@ class Pool:
         """Reads a body, then computes its answer in a thread.
 
         Raises:
-            RequestError: All places are taken, or it took too long.
+            RequestError: All places are taken, or the request took too long.
         """
         deadline = asyncio.get_running_loop().time() + self._config.timeout_seconds
         self._enter()

@@ -1,4 +1,4 @@
-"""The paths of the server."""
+"""The routes of the server."""
 
 import secrets
 from http import HTTPStatus
@@ -41,7 +41,7 @@ def tf_serving_routes(service: Service) -> APIRouter:
 
 
 def open_inference_routes(service: Service) -> APIRouter:
-    """The Open Inference Protocol, apart from its probes."""
+    """The Open Inference Protocol, except for its probes."""
     routes, versions = APIRouter(prefix="/v2"), service.versions
 
     @routes.get("")
@@ -70,7 +70,7 @@ def _own_version() -> str:
 
 
 def probe_routes(service: Service) -> APIRouter:
-    """Liveness and readiness, which orchestrators ask without a token."""
+    """Liveness and readiness probes, which orchestrators request without a token."""
     routes = APIRouter(prefix="/v2")
 
     @routes.head("/health/live")
@@ -108,7 +108,7 @@ def metrics_routes(service: Service) -> APIRouter:
 
 
 def page_routes(service: Service) -> APIRouter:
-    """The page where a person tries the model. It holds nothing that a token would protect."""
+    """The web page for trying the model. It contains nothing that needs protection by the token."""
     routes = APIRouter()
 
     @routes.head("/")
@@ -128,7 +128,7 @@ def page_routes(service: Service) -> APIRouter:
 
 
 def class_routes(service: Service) -> APIRouter:
-    """The classes in the order of their ids, in the colours of every picture of this project: for the page."""
+    """The classes for the page, in the order of their ids, with the project's common colours."""
     routes = APIRouter()
 
     @routes.get("/v1/models/{name}/versions/{version:int}/classes")

@@ -1,4 +1,4 @@
-"""The process: where it listens, and how it stops."""
+"""The server process: its socket, and its graceful stop."""
 
 import logging
 import math
@@ -19,24 +19,24 @@ _LOG = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections.
+    """Opens a socket that accepts connections.
 
     Raises:
-        ListenError: The address is taken, or none of this machine's.
+        ListenError: The address is in use, or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise ListenError(f"cannot listen at {host} port {port}: {error.strerror or error}") from None
-    # Connections inherit it; asyncio sets it only where a socket names its protocol, which these do not. Without it the
-    # body of an answer waits up to 40 ms for the client to acknowledge the head.
+    # Connections inherit TCP_NODELAY; asyncio sets it only for sockets with an explicit protocol, which these do not
+    # have. Without it, the body of an answer waits up to 40 ms for the client to acknowledge the head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 class _Server(uvicorn.Server):
-    """Stops at SIGTERM or SIGINT: says that it is not ready, then ends what is under way; at once at a second one."""
+    """Stops at SIGTERM or SIGINT: reports not ready, then finishes open requests; at a second signal, at once."""
 
     def __init__(self, service: Service) -> None:
         config = uvicorn.Config(
@@ -53,7 +53,7 @@ class _Server(uvicorn.Server):
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called at the signals, in the main thread."""
+        """Called in the main thread when a signal arrives."""
         _LOG.info("%s: stopping", signal.Signals(sig).name)
         if self._service.draining:
             self.should_exit = self.force_exit = True
@@ -68,7 +68,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(service: Service, at: socket.socket) -> None:
-    """Serves until a signal ends it; requests under way are finished."""
+    """Serves until a signal ends it; requests in progress are finished."""
     with _following(service):
         _Server(service).run(sockets=[at])
 

@@ -1,4 +1,4 @@
-"""What all routes share: the model, the limits, who may ask, whether the server is about to stop."""
+"""The state that all routes share: the model, the limits, the token, and whether the server is about to stop."""
 
 import hmac
 from collections.abc import Callable
@@ -21,13 +21,13 @@ Compute = Callable[[bytes, LoadedModel], bytes]
 
 @dataclass
 class Service:
-    """One model, served."""
+    """One model that is being served."""
 
     versions: Versions
     config: ServingConfig
     metrics: Metrics
     token: str = ""
-    """What clients must send; empty lets everyone ask."""
+    """Bearer token that clients must send; empty for no authorization."""
     draining: bool = False
     """Whether the server is about to stop."""
     pool: Pool = field(init=False)
@@ -37,14 +37,14 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here."""
+        """Whether the server accepts requests: a version is loaded, and the server is not about to stop."""
         return self.versions.current is not None and not self.draining
 
     async def authorize(self, request: Request) -> None:
-        """Refuses requests without the token.
+        """Rejects requests without the token.
 
         Raises:
-            RequestError: It is missing or wrong.
+            RequestError: The token is missing or wrong.
         """
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(given.encode(), self.token.encode())
@@ -55,7 +55,7 @@ class Service:
         """Reads a request's body and computes its answer with the model that is served now.
 
         Raises:
-            RequestError: Nothing of that name is served, the server is busy, or the body is refused.
+            RequestError: No model of that name is served, the server is busy, or the body is rejected.
         """
         model = self.versions.model(*asked(request))
         read = partial(read_body, request, self.config.max_body_bytes)
@@ -63,15 +63,15 @@ class Service:
 
 
 def asked(request: Request) -> tuple[str, int | None]:
-    """Model and version that stand in a request's path; None is the version that is served."""
+    """Model and version in a request's path; None stands for the version that is served."""
     return request.path_params["name"], request.path_params.get("version")
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body of a request.
+    """Reads the body of a request.
 
     Raises:
-        RequestError: It is larger than allowed, and the rest of it is not read; it broke off; or it is compressed.
+        RequestError: It is larger than allowed, and the rest of it is not read; it is incomplete; or it is compressed.
     """
     if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
         raise RequestError(
@@ -92,5 +92,5 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def json_response(body: bytes, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """A response with a body that is JSON already."""
+    """A response whose body is already encoded as JSON."""
     return Response(body, status, media_type="application/json")

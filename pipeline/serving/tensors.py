@@ -1,4 +1,4 @@
-"""JSON values to the arrays that a signature takes, checked; nothing is converted silently."""
+"""Converts JSON values to the arrays that a signature takes, with checks and without implicit type conversions."""
 
 import base64
 import binascii
@@ -20,14 +20,14 @@ class Tensor:
     name: str
     dtype: tf.DType
     shape: tuple[int, ...]
-    """-1 stands for any size."""
+    """Shape of the tensor; -1 stands for any size."""
 
 
 def from_base64(text: str, name: str) -> bytes:
-    """The bytes that a base64 string stands for.
+    """Decodes a base64 string.
 
     Raises:
-        RequestError: It is none.
+        RequestError: The value is not a base64 string.
     """
     try:
         return base64.b64decode(text, validate=True)
@@ -36,17 +36,17 @@ def from_base64(text: str, name: str) -> bytes:
 
 
 def to_base64(content: bytes) -> str:
-    """Bytes as a base64 string."""
+    """Encodes bytes as a base64 string."""
     return base64.b64encode(content).decode("ascii")
 
 
 def to_array(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> np.ndarray:
-    """Nested lists as an array of a tensor's type.
+    """Converts nested lists to an array of a tensor's type.
 
     Args:
-        values: Nested lists of numbers, or one list of what `to_bytes` takes.
-        tensor: What the signature asks for.
-        to_bytes: Reads one element of a string tensor.
+        values: Nested lists of numbers, or one list of arguments for `to_bytes`.
+        tensor: The signature's tensor.
+        to_bytes: Converts one element of a string tensor to bytes.
 
     Returns:
         An array of any shape; strings as an object array of `bytes`.
@@ -58,10 +58,10 @@ def to_array(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> n
 
 
 def require_shape(array: np.ndarray, tensor: Tensor) -> None:
-    """Refuses an array that a signature does not take, and one without elements.
+    """Rejects an array whose shape a signature does not accept, or that has no elements.
 
     Raises:
-        RequestError: Says which shape it has, and which is allowed.
+        RequestError: The shape is wrong; states the actual and the allowed one.
     """
     sizes = zip(array.shape, tensor.shape, strict=False)
     if array.ndim != len(tensor.shape) or not array.size or any(allowed not in (-1, size) for size, allowed in sizes):
@@ -71,7 +71,7 @@ def require_shape(array: np.ndarray, tensor: Tensor) -> None:
 
 
 def _strings(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> np.ndarray:
-    """One list of strings: no signature that is served takes more dimensions."""
+    """Converts one list of strings: no served signature takes more dimensions."""
     if not isinstance(values, list):
         raise RequestError(f"{tensor.name}: must be a list")
     array = np.empty(len(values), object)
@@ -96,7 +96,7 @@ def _numbers(values: Any, tensor: Tensor) -> np.ndarray:
 
 
 def _hold_truth_values(values: Any, dimensions: int) -> bool:
-    """Whether nested lists hold true or false, which NumPy takes for 1 and 0 among numbers."""
+    """Whether nested lists contain true or false, which NumPy converts to 1 and 0 among numbers."""
     flat = iter([values])
     for _ in range(dimensions):
         flat = chain.from_iterable(flat)

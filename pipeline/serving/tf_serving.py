@@ -1,6 +1,6 @@
-"""TensorFlow Serving's REST API: bodies to arrays, arrays and states to bodies.
+"""TensorFlow Serving's REST API: converts bodies to arrays, and arrays and states to bodies.
 
-https://www.tensorflow.org/tfx/serving/api_rest; states and metadata are its own protos, printed as it prints them.
+https://www.tensorflow.org/tfx/serving/api_rest; states and metadata are its own protos, in its JSON format.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from pipeline.serving.tensors import from_base64, require_shape, to_array, to_ba
 from pipeline.serving.versions import VersionStatus
 
 _INSTANCES, _INPUTS, _B64 = "instances", "inputs", "b64"
-#: Outputs whose names end so are bytes, by TensorFlow Serving's convention.
+#: Outputs whose names have this suffix are bytes, by TensorFlow Serving's convention.
 _BYTES_SUFFIX = "_bytes"
 _UNKNOWN_ERROR = 2
 
@@ -27,14 +27,14 @@ def predict(body: bytes, model: LoadedModel) -> bytes:
     """Answers `POST /v1/models/NAME:predict`.
 
     Args:
-        body: JSON with `instances` (a list of rows) or `inputs` (columns), and perhaps `signature_name`.
-        model: What answers.
+        body: JSON with `instances` (a list of rows) or `inputs` (columns), and optionally `signature_name`.
+        model: The model that answers.
 
     Returns:
         JSON with `predictions` or `outputs`, in the form of the request.
 
     Raises:
-        RequestError: The request is malformed, or its content refused.
+        RequestError: The request is malformed, or its content is rejected.
     """
     document = _parsed(body)
     name = document.get("signature_name") or SERVING_SIGNATURE
@@ -61,7 +61,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 
 def _columns(instances: Any, signature: Signature) -> dict[str, Any]:
-    """Rows to columns; the name may be left out of the rows where there is but one input."""
+    """Converts rows to columns; rows may omit the name if there is only one input."""
     if not isinstance(instances, list) or not instances:
         raise RequestError(f"'{_INSTANCES}': must be a list of at least one row")
     rows = [_named(row, signature) for row in instances]
@@ -105,7 +105,7 @@ def _lists(name: str, array: np.ndarray) -> list[Any]:
 
 
 def _unnamed(outputs: Arrays) -> Any:
-    """Columns; a single one goes without its name."""
+    """The outputs as columns; a single one without its name."""
     columns = {name: _lists(name, array) for name, array in outputs.items()}
     return columns if len(columns) > 1 else columns.popitem()[1]
 

@@ -1,4 +1,4 @@
-"""Which version of a model is served: the serving directory is followed while requests go on."""
+"""Selects the version of a model that is served, and follows the serving directory while requests are answered."""
 
 import gc
 import logging
@@ -20,7 +20,7 @@ Load = Callable[[ModelVersion], LoadedModel]
 
 
 class VersionStatus(NamedTuple):
-    """What became of a version; `state` is one of ModelVersionStatus.State, `error` empty unless it failed."""
+    """The status of a version; `state` is one of ModelVersionStatus.State, `error` is empty unless it failed."""
 
     version: int
     state: str
@@ -34,18 +34,18 @@ class _Failure(NamedTuple):
 
 
 class Versions:
-    """The versions of one model, of which the highest that loads is served.
+    """The versions of one model, of which the highest one that can be loaded is served.
 
-    A version is loaded and has answered its warm-up requests before it takes the place of the one in use; requests
-    under way keep the model that they began with. One that fails is left out, and tried again later; one whose record
-    is damaged, when the record is whole again.
+    A version is loaded and has answered its warm-up requests before it replaces the one in use; requests in progress
+    keep the model with which they began. A version that fails to load is skipped, and retried later; one whose record
+    is damaged is retried when the record is intact again.
 
     Args:
-        name: The model's.
+        name: The model's name.
         directory: Its serving directory.
         load: Loads a version and warms it up.
-        retry_seconds: How long a version that failed is left alone.
-        on_load: Told whether a load succeeded.
+        retry_seconds: Time before loading a failed version is retried.
+        on_load: Called with whether a version was loaded successfully.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Versions:
 
     @property
     def current(self) -> LoadedModel | None:
-        """What is served; None until the first version is loaded."""
+        """The model that is served; None until the first version is loaded."""
         return self._current
 
     def model(self, name: str, version: int | None) -> LoadedModel:
-        """The model that a request asks for.
+        """The model for a request.
 
         Raises:
-            RequestError: Another model or version is served, or none yet: that passes, unlike the others.
+            RequestError: Another model or version is served, or none is loaded yet; only the latter is transient.
         """
         current = self._current
         if name == self.name and current is None:
@@ -81,10 +81,10 @@ class Versions:
         raise RequestError(f"Servable not found for request: {asked}; served is {there}", HTTPStatus.NOT_FOUND)
 
     def statuses_of(self, name: str, version: int | None) -> list[VersionStatus]:
-        """Every version in use, being loaded or failed, or the one asked for; the newest first.
+        """The statuses of all versions that are in use, being loaded or failed, or of a given one; the newest first.
 
         Raises:
-            RequestError: There is none.
+            RequestError: There is no such version.
         """
         known = self._statuses() if name == self.name else []
         found = [status for status in known if version in (None, status.version)]
@@ -105,16 +105,16 @@ class Versions:
         return sorted(found.values(), reverse=True)
 
     def follow(self, stop: threading.Event, poll_seconds: float) -> None:
-        """Looks at the serving directory again and again, until told to stop."""
+        """Polls the serving directory until it is stopped."""
         while not stop.is_set():
             try:
                 self.poll()
-            except Exception as error:  # noqa: BLE001 - whatever one look meets, the next may succeed.
+            except Exception as error:  # noqa: BLE001 - whatever one poll raises, the next may succeed.
                 _LOG.error("%s: %s", self._directory, error, exc_info=not isinstance(error, ProjectError))
             stop.wait(poll_seconds)
 
     def poll(self) -> None:
-        """Looks at the serving directory once, and loads the highest version unless it is in use."""
+        """Reads the serving directory once, and loads the highest version unless it is in use."""
         found = versions(self._directory)
         self._failures = {number: failure for number, failure in self._failures.items() if failure.found in found}
         for version in found:
@@ -129,7 +129,7 @@ class Versions:
                 return
 
     def _in_use(self, candidate: Version) -> bool:
-        """Also where its record was damaged since it was loaded: what is served goes on being served."""
+        """Whether a version is in use, also if its record was damaged since: a loaded version stays in service."""
         if self._current is None:
             return False
         same = candidate.version == self._current.version
@@ -145,7 +145,7 @@ class Versions:
         started = time.monotonic()
         try:
             model = self._load(candidate)
-        except Exception as error:  # noqa: BLE001 - a broken SavedModel raises nearly anything; serving goes on.
+        except Exception as error:  # noqa: BLE001 - a broken SavedModel raises nearly anything; serving continues.
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             self._leave_out(candidate, reason, time.monotonic() + self._retry_seconds)
             return False
@@ -157,4 +157,4 @@ class Versions:
             return True
         finally:
             self._loading = None
-            gc.collect()  # A SavedModel refers to itself; the replaced one would stay in memory for long.
+            gc.collect()  # A SavedModel has reference cycles; the replaced one would stay in memory for long.
