@@ -1,4 +1,5 @@
-"""The configuration sections of running a pipeline: where, how often, what is kept, what is shown.
+"""The configuration sections for running a pipeline: Beam, Kubeflow, schedule, serving, retention and reports.
 
-They stand apart from the code that uses them, so that a command line can check a configuration without importing TFX.
+They are separate from the code that uses them, so that a command line can check a configuration without importing
+TFX.
 """

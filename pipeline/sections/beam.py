@@ -10,13 +10,13 @@ from components.code_hash import ROOT
 from data.errors import ConfigError
 from data.section import Section
 
-#: Runner behind Beam's Job API, with a worker pool -> its name there, and what to start where nothing answers.
+#: Runner with a job server and a worker pool -> its name in Beam's Job API, and what to start if nothing answers.
 JOB_API = {
     "portable": ("PortableRunner", "python -m apache_beam.runners.portability.local_job_service_main --port PORT"),
     "flink": ("FlinkRunner", "Beam's job server for Flink"),
 }
 
-#: Runners that were names once, though they never ran in this project -> what `options` takes instead.
+#: Runners that used to be allowed, although they never ran in this project -> their replacement in `options`.
 FORMER = {
     "spark": "--runner=SparkRunner, --job_endpoint=HOST:PORT, --environment_type=EXTERNAL, "
     "--environment_config=HOST:PORT, --sdk_container_image=unused",
@@ -24,7 +24,7 @@ FORMER = {
     "--sdk_container_image=...",
 }
 
-#: Seconds to wait for a server that may be there.
+#: Seconds to wait for a connection to a server.
 CONNECT_TIMEOUT = 5.0
 
 Address = Field(default=None, pattern=r"^[^\s:/]+:[0-9]{1,5}$")
@@ -34,17 +34,17 @@ class BeamConfig(Section):
     """How Beam runs ExampleGen, StatisticsGen, Transform and Evaluator."""
 
     runner: Literal["direct", "multi_processing", "portable", "flink"] = "direct"
-    """'direct' works in the process of the stage, 'multi_processing' in `workers` processes of this machine,
-    'portable' and 'flink' where a job server sends the work. `options` can name any other runner of Beam."""
+    """'direct' runs in the process of the stage, 'multi_processing' in `workers` processes of this machine,
+    'portable' and 'flink' wherever a job server sends the work. `options` can select any other Beam runner."""
     workers: int = Field(default=2, ge=1)
-    """Processes of 'multi_processing', parallelism of 'flink'; the others decide for themselves."""
+    """Number of processes of 'multi_processing', or parallelism of 'flink'; other runners choose their own."""
     endpoint: str | None = Address
-    """host:port of the job server of 'portable' and 'flink'. It is never started or downloaded by a run."""
+    """host:port of the job server for 'portable' and 'flink'. A run never starts or downloads one."""
     worker_pool: str | None = Address
-    """host:port at which the workers of 'portable' and 'flink' find `local_runner.py beam-workers`."""
+    """host:port of the worker pool for 'portable' and 'flink', started by `local_runner.py beam-workers`."""
     options: tuple[str, ...] = ()
-    """Further options for Beam, such as --temp_location=gs://bucket/tmp. With --runner=... among them they are all that
-    Beam is told, and `runner` is left out."""
+    """Further Beam pipeline options, such as --temp_location=gs://bucket/tmp. With --runner=... among them, Beam is given only
+    these options, and `runner` is ignored."""
 
     @field_validator("runner", mode="before")
     @classmethod
@@ -79,10 +79,10 @@ class BeamConfig(Section):
         return [*([] if "--runner" in _names(self.options) else self._runner_arguments()), *self.options]
 
     def _runner_arguments(self) -> list[str]:
-        # Without a word on where workers get their code TFX packs its own installation into an archive before each
-        # stage. A set-up file is the cheapest such word where no worker is remote. Job servers would have Beam build
-        # an archive of it for each stage, which the workers of a pool never fetch: they bring their code along. There
-        # the name of an image is as cheap, which nobody looks at, since no image is run.
+        # Unless an option states where workers get their code, TFX packs its own installation into an archive before
+        # each stage. A set-up file is the cheapest such option if no worker is remote. With a job server, Beam would
+        # build an archive from it for each stage, which the workers of a pool never fetch, since they have the code.
+        # There the name of an image is as cheap; it is ignored, since no image is run.
         path = ROOT / "setup.py"
         set_up = [f"--setup_file={path}"] if path.exists() else []
         if self.runner == "direct":
@@ -102,7 +102,7 @@ class BeamConfig(Section):
         ]
 
     def require_servers(self) -> None:
-        """Raises ConfigError where the job server or the worker pool does not answer."""
+        """Raises ConfigError if the job server or the worker pool does not answer."""
         if self.endpoint and self.worker_pool:
             _, start = JOB_API[self.runner]
             _require("beam.endpoint", self.endpoint, start)

@@ -1,4 +1,4 @@
-"""Section `kubeflow`: what each stage gets from the cluster. Imports neither kfp nor tfx."""
+"""Section `kubeflow`: the cluster resources of each stage. This module imports neither kfp nor tfx."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
@@ -21,7 +21,7 @@ class Toleration(Section):
     """Lets a stage run on nodes with a taint, such as those with GPUs."""
 
     key: str = ""
-    """Of the taint; empty with operator "Exists" tolerates every taint."""
+    """Key of the taint; empty with operator "Exists" tolerates every taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
     """"Equal" tolerates taints with this key and this value, "Exists" those with this key and any value."""
     value: str = ""
@@ -39,12 +39,12 @@ class Toleration(Section):
 
 
 class Volume(Section):
-    """A persistent volume claim that exists on the cluster, and where a stage sees it."""
+    """An existing persistent volume claim of the cluster, and where it is mounted in a stage."""
 
     claim: Label
     """Name of the persistent volume claim."""
     path: str = Field(pattern=r"^/.")
-    """Absolute folder in the container."""
+    """Absolute mount path in the container."""
 
 
 class SecretVariable(Section):
@@ -59,30 +59,30 @@ class SecretVariable(Section):
 
 
 class StageConfig(Section):
-    """What the container of one stage gets."""
+    """The resources and settings of one stage's container."""
 
     cpu: Quantity = ""
-    """Limit of processor cores."""
+    """CPU limit."""
     memory: Quantity = ""
-    """Limit of main memory."""
+    """Memory limit."""
     accelerator: str = Field(default="", pattern=r"^([a-z0-9.-]+/[A-Za-z0-9._-]+)?$")
-    """Resource name of the accelerator: nvidia.com/gpu, amd.com/gpu, google.com/tpu, ...; empty is none."""
+    """Resource name of the accelerator: nvidia.com/gpu, amd.com/gpu, google.com/tpu, ...; empty for none."""
     accelerators: int = Field(default=1, ge=1)
-    """How many of them; training on several in one pod also needs training.strategy 'mirrored'."""
+    """Number of accelerators; training on several in one pod also needs training.strategy 'mirrored'."""
     node_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of the nodes that may run it, such as cloud.google.com/gke-accelerator: nvidia-tesla-t4."""
+    """Labels of the nodes that may run the stage, such as cloud.google.com/gke-accelerator: nvidia-tesla-t4."""
     tolerations: tuple[Toleration, ...] = ()
-    """Taints of nodes on which the stage may run all the same."""
+    """Tolerations: taints of nodes on which the stage may run nevertheless."""
     volumes: tuple[Volume, ...] = ()
-    """Persistent volume claims, and where the stage sees them."""
+    """Persistent volume claims, and where they are mounted."""
     secrets: tuple[SecretVariable, ...] = ()
     """Environment variables whose values come from secrets of the cluster."""
     env: dict[Variable, str] = Field(default_factory=dict)
-    """Environment variables that are no secrets."""
+    """Environment variables that are not secret."""
     retries: int = Field(default=0, ge=0)
-    """How often a failed stage is started again."""
+    """Maximum number of retries of a failed stage."""
     retry_seconds: int = Field(default=30, ge=0)
-    """Time before the first new start; it doubles with each, up to an hour."""
+    """Seconds before the first retry; the time doubles with each further one, up to an hour."""
 
     @model_validator(mode="after")
     def _each_claim_once(self) -> Self:
@@ -100,25 +100,25 @@ class StageConfig(Section):
 
 
 class TrainingJobConfig(Section):
-    """Training on several pods, as a job of Kubeflow's Training Operator (training.strategy 'multi_worker')."""
+    """Training on several pods, as a TFJob of Kubeflow's Training Operator (training.strategy 'multi_worker')."""
 
     workers: int = Field(default=2, ge=2)
-    """Pods that train together; each gets what stage Trainer gets."""
+    """Number of pods that train together; each has the resources and settings of stage Trainer."""
 
 
 class KubeflowConfig(Section):
     """How the pipeline runs on Kubeflow Pipelines."""
 
     service_account: str = Field(default="", pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$")
-    """Kubernetes service account of a run's pods; empty is the server's."""
+    """Kubernetes service account of a run's pods; empty for the server's default."""
     default: StageConfig = StageConfig()
-    """What a stage gets that `stages` does not say otherwise."""
+    """Settings of all stages, unless `stages` overrides them."""
     stages: dict[str, StageConfig] = Field(default_factory=dict)
-    """Stage -> what it gets; fields that are not given are those of `default`."""
+    """Stage -> its settings; omitted fields have the values of `default`."""
     training_job: TrainingJobConfig = TrainingJobConfig()
 
     def stage(self, name: str) -> StageConfig:
-        """What a stage gets: its own fields over those of `default`."""
+        """The settings of a stage: its own fields override those of `default`."""
         own = self.stages.get(name)
         if own is None:
             return self.default

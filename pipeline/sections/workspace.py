@@ -1,4 +1,4 @@
-"""What a workspace keeps: ML Metadata, earlier runs, and what their reports and model cards show."""
+"""The sections of a workspace: ML Metadata, retention of earlier runs, reports and model cards."""
 
 from typing import Literal
 
@@ -8,54 +8,55 @@ from data.section import Section
 
 
 class MetadataConfig(Section):
-    """Where the local runner keeps ML Metadata. Kubeflow brings its own.
+    """Where the local runner stores ML Metadata. Kubeflow has its own.
 
-    The password of a MySQL server is no part of the configuration: it is read from DEEPLAB_METADATA_PASSWORD.
+    The password of a MySQL server is not part of the configuration: it is read from DEEPLAB_METADATA_PASSWORD.
     """
 
     backend: Literal["sqlite", "mysql"] = "sqlite"
-    """'sqlite' is a file in the workspace, for one host; 'mysql' a server, MySQL or MariaDB, for several."""
+    """'sqlite' is a file in the workspace, for one host; 'mysql' is a MySQL or MariaDB server, for several hosts."""
     host: str = Field(default="127.0.0.1", min_length=1)
-    """The server's name or address."""
+    """Host name or address of the server."""
     port: int = Field(default=3306, ge=1, le=65535)
-    """The server's TCP port."""
+    """TCP port of the server."""
     database: str = Field(default="mlmd", pattern=r"^[A-Za-z0-9_]+$", max_length=64)
-    """The server's database; made if absent, where the user may make it."""
+    """Database on the server; created if it does not exist and the user has the permission."""
     user: str = Field(default="deeplab", min_length=1)
-    """The account on the server."""
+    """User name on the server."""
 
 
 class RetentionConfig(Section):
-    """What stays of earlier runs in the workspace of the local runner.
+    """What is kept of earlier runs in the workspace of the local runner.
 
-    What stands behind a version that is served, kept or pinned stays in any case, and so does what the next run may
-    take from the cache.
+    Everything from which a version that is served, kept or pinned was made is always kept, and so is what the next run
+    may take from the cache.
     """
 
     keep_runs: int = Field(default=20, ge=1)
-    """Runs whose records, logs and artifacts stay: the newest ones. As many trainings stay: unfinished ones and, of
-    each pipeline, the newest finished one, from which a change of section `inference` exports anew."""
+    """Number of the newest runs whose records, logs and artifacts are kept. As many trainings are kept: unfinished ones
+    and each pipeline's newest finished one, from which the model is exported again after a change of section
+    `inference`."""
     keep_days: float | None = Field(default=None, gt=0)
-    """Runs that ended longer ago go even if they are among those, but for the newest; null: at any age they stay."""
+    """Age in days after which even these runs are removed, except for the newest one; null for no limit."""
     keep_backups: int = Field(default=3, ge=1)
-    """Backups of the SQLite metadata; each run that succeeds makes one."""
+    """Number of backups of the SQLite metadata; each successful run makes one."""
 
 
 class CardConfig(Section):
-    """What the model card says that no run can find out."""
+    """Statements of the model card that cannot be derived from a run."""
 
     intended_use: str = ""
-    """What the model is for."""
+    """What the model is intended for."""
     out_of_scope: str = ""
     """What it must not be used for."""
     limits: tuple[str, ...] = ()
-    """Known weaknesses, beside those that the scores show."""
+    """Known limits, in addition to those that the scores show."""
     contact: str = ""
-    """Who answers questions about the model."""
+    """Contact for questions about the model."""
 
 
 class ReportConfig(Section):
-    """What the report of a run may show."""
+    """Contents of the report of a run."""
 
     pictures: bool = True
-    """Whether test images are in it, beside label and prediction."""
+    """Whether the report contains test images with their labels and predictions."""
