@@ -1,1 +1,1 @@
-"""The doctor: whether this machine can run the pipeline, and what to do where it cannot."""
+"""The doctor: whether this machine can run the pipeline, and what to do if it cannot."""

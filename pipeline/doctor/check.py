@@ -1,4 +1,4 @@
-"""What the doctor says of one thing."""
+"""The result of one of the doctor's checks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,4 +17,4 @@ class Check:
     detail: str
     """What was found, with the value."""
     remedy: str = ""
-    """What to do about it; empty where all is well."""
+    """What to do about it; empty if the check passed."""

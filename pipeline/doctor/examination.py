@@ -35,8 +35,8 @@ def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig |
 
     Args:
         workspace: the workspace folder, which need not exist.
-        quick: leave out the import of the stack, and judge GPUs by what is installed.
-        metadata: where ML Metadata is kept; None: in the workspace.
+        quick: skip the import of the stack, and check GPUs by the installed packages.
+        metadata: where ML Metadata is stored; None for the workspace.
     """
     probe = None if quick else probe_imports()
     return [
@@ -59,7 +59,7 @@ def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig |
 
 
 def examine(name: str, check: Callable[[Path], Check], path: Path) -> Check:
-    """A check of a file or folder, or that it is closed to this user."""
+    """Runs a check of a file or folder; the check fails if this user lacks the permission."""
     try:
         return check(path)
     except OSError as error:

@@ -1,7 +1,7 @@
 """The machine and its packages. Each check is a small function that returns one `Check`.
 
-Only the import check is slow (about 20 s, in a process of its own, so that a crash of a compiled library is a finding
-and not the end of the doctor).
+Only the import check is slow (about 20 s). It runs in a separate process, so that a crash of a compiled library is a
+finding and does not end the doctor.
 """
 
 import importlib.metadata
@@ -21,12 +21,12 @@ from pipeline.doctor.check import GIB, Check
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-#: Oldest glibc that the locked wheels load with (manylinux_2_28).
+#: Oldest glibc that supports the locked wheels (manylinux_2_28).
 MIN_GLIBC = (2, 28)
-#: Importing the stack alone takes 1.1 GiB (resident, measured); batches and Beam's shuffle come on top.
+#: Importing the stack takes 1.1 GiB (resident, measured); batches and Beam's shuffle need memory in addition.
 MEMORY_FAIL, MEMORY_WARN = 2 * GIB, 4 * GIB
 
-# tfx comes first: it completes tfx_bsl for tensorflow_data_validation, and tensorflow_model_analysis needs it too.
+# tfx is first: it completes tfx_bsl for tensorflow_data_validation, and tensorflow_model_analysis needs it too.
 _PROBE = """
 import json, sys
 import tfx.v1
@@ -41,18 +41,18 @@ _PROBE_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What importing the stack in a fresh process showed."""
+    """The result of importing the stack in a new process."""
 
     gpus: tuple[str, ...] = ()
     """Names of the GPUs that TensorFlow sees."""
     tensorflow: str = ""
-    """Version, empty after an error."""
+    """Version of TensorFlow; empty after an error."""
     error: str = ""
-    """Last lines of the traceback, or how the process ended."""
+    """Last lines of the traceback, or the exit status of the process; empty without an error."""
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
-    """The locks are made for Python 3.11; later ones need the packages of a newer system."""
+    """Python is 3.11, for which the locks are made; later versions need newer packages."""
     found = f"Python {version[0]}.{version[1]}"
     if version == (3, 11):
         return Check("Python", "ok", found)
@@ -61,7 +61,7 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
 
 
 def check_platform() -> Check:
-    """The wheels are for Linux on x86_64 with a glibc that is not too old."""
+    """The platform is Linux on x86_64 with a recent enough glibc, for which the wheels are built."""
     libc, version = platform.libc_ver()
     found = f"{platform.system()} {platform.machine()}, {libc or 'no glibc'} {version}".strip()
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
@@ -79,7 +79,7 @@ def locked_versions(lock: Path) -> dict[NormalizedName, str]:
 
 
 def check_versions(lock: Path = PROJECT / "requirements.lock") -> Check:
-    """The installed packages are those of the lock, the one set that is tested."""
+    """The installed packages are those of the lock, which is the only tested set."""
     if not lock.exists():
         return Check("Packages", "warn", f"{lock} is not there, so versions were not compared", "run from a checkout")
     installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()}
@@ -96,7 +96,7 @@ def check_versions(lock: Path = PROJECT / "requirements.lock") -> Check:
 
 
 def probe_imports() -> Probe:
-    """Imports the stack in a fresh process."""
+    """Imports the stack in a new process."""
     command = [sys.executable, "-c", _PROBE]
     quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
@@ -112,7 +112,7 @@ def probe_imports() -> Probe:
 
 
 def check_imports(probe: Probe) -> Check:
-    """TFX and its family can be imported together."""
+    """TFX and its companion packages can be imported together."""
     if not probe.error:
         return Check("Imports", "ok", f"tfx first, then its family and TensorFlow {probe.tensorflow}")
     if "signal 4" in probe.error:
@@ -123,7 +123,7 @@ def check_imports(probe: Probe) -> Check:
 
 
 def nvidia_gpus() -> list[str]:
-    """GPUs that the NVIDIA driver lists, one line each; empty where there is no driver or no GPU."""
+    """GPUs that the NVIDIA driver lists, one line each; empty if there is no driver or no GPU."""
     if not (tool := shutil.which("nvidia-smi")):
         return []
     try:
@@ -134,12 +134,12 @@ def nvidia_gpus() -> list[str]:
 
 
 def has_cuda_libraries() -> bool:
-    """Whether the CUDA build is installed: TensorFlow's wheel is the same, the libraries come beside it."""
+    """Whether the CUDA libraries are installed; TensorFlow's wheel is the same with and without them."""
     return any(canonicalize_name(found.name).startswith("nvidia-cudnn") for found in importlib.metadata.distributions())
 
 
 def check_gpus(probe: Probe | None) -> Check:
-    """TensorFlow sees the GPUs that the driver lists; without a probe, the CUDA libraries are there for them."""
+    """TensorFlow sees the GPUs that the driver lists; without a probe, the CUDA libraries for them are installed."""
     present = nvidia_gpus()
     if not present:
         return Check("GPUs", "ok", "the NVIDIA driver is absent or lists none: training runs on the CPU")
@@ -157,7 +157,7 @@ def check_gpus(probe: Probe | None) -> Check:
 
 
 def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
-    """Which vector instructions the CPU has; they decide the speed of training on it."""
+    """Reports the CPU's vector instructions, which determine the speed of training on it."""
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     flags = set(found[1].split()) if found else set()
@@ -172,7 +172,7 @@ def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
 
 
 def available_memory(meminfo: Path, cgroup: Path) -> int | None:
-    """Bytes that can be had: what the kernel says, or the container's limit where that is smaller."""
+    """Available memory in bytes: the kernel's value, or the container's limit if that is smaller."""
     if not meminfo.exists() or not (
         found := re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.MULTILINE)
     ):
@@ -182,7 +182,7 @@ def available_memory(meminfo: Path, cgroup: Path) -> int | None:
 
 
 def check_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> Check:
-    """Enough memory for the stack and a batch."""
+    """There is enough memory for the stack and a batch."""
     available = available_memory(meminfo, cgroup)
     if available is None:
         return Check("Memory", "warn", f"{meminfo} does not say", f"make sure that {MEMORY_WARN // GIB} GiB are free")

@@ -1,4 +1,4 @@
-"""The workspace: room, file system, ML Metadata, schedule. Each check is a small function that returns one `Check`."""
+"""The workspace: disk space, file system, ML Metadata, schedule. Each check is a small function returning a `Check`."""
 
 import os
 import re
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pipeline.schedule.state import Plan, ScheduledRun
     from pipeline.sections.workspace import MetadataConfig
 
-#: Artifacts hold a copy of the pictures as read and one as transformed, beside models and checkpoints.
+#: Artifacts contain a copy of the images as read and one as transformed, in addition to models and checkpoints.
 DISK_FAIL, DISK_WARN = 1 * GIB, 5 * GIB
 
-#: SQLite's locks, which ML Metadata relies on, are not dependable on these (sqlite.org/faq.html, question 5).
+#: SQLite's locks, on which ML Metadata relies, are unreliable on these (sqlite.org/faq.html, question 5).
 NETWORK_FILESYSTEMS = {
     *(
         "9p",
@@ -46,17 +46,17 @@ NETWORK_FUSE = {
 }
 
 
-#: Where the workspace is somebody else's.
+#: The remedy for a workspace that belongs to another user.
 AS_OWNER = "run this as its owner, or name another folder with --workspace"
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path, or its nearest ancestor that is there."""
+    """The path, or its nearest existing ancestor."""
     return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
 def check_disk(workspace: Path) -> Check:
-    """Room for artifacts on the workspace's disk."""
+    """There is enough space for artifacts on the workspace's disk."""
     place = nearest_existing(workspace.absolute())
     free = shutil.disk_usage(place).free
     detail = f"{free / GIB:.1f} GiB free at {place}"
@@ -67,7 +67,7 @@ def check_disk(workspace: Path) -> Check:
 
 
 def check_writable(workspace: Path) -> Check:
-    """A file can be made in the workspace, or where it would be made."""
+    """A file can be created in the workspace, or where the workspace would be created."""
     place = nearest_existing(workspace.absolute())
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -77,19 +77,19 @@ def check_writable(workspace: Path) -> Check:
 
 
 def mounts(table: Path) -> Iterator[tuple[Path, str]]:
-    """(mount point, file system type) of a table such as /proc/mounts, which writes a space in octal."""
+    """(mount point, file system type) of a table such as /proc/mounts, which encodes a space in octal."""
     for line in table.read_text().splitlines():
         _, point, kind, *_ = line.split(" ")
         yield Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)), kind
 
 
 def check_filesystem(workspace: Path, table: Path = Path("/proc/mounts")) -> Check:
-    """The workspace's metadata.sqlite lies on a local file system, whose locks work."""
+    """The workspace's metadata.sqlite is on a local file system, whose locks are reliable."""
     place = nearest_existing(workspace.absolute()).resolve()
     found = [(point, kind) for point, kind in mounts(table) if place.is_relative_to(point)] if table.exists() else []
     if not found:
         return Check("File system", "warn", f"{table} does not say", "make sure that the workspace is on a local disk")
-    # The longest mount point holds the place; of several there, the last mounted.
+    # The path is on the longest matching mount point, and if there are several mounts, on the last one.
     point, kind = max(reversed(found), key=lambda mount: len(mount[0].parts))
     if kind in NETWORK_FILESYSTEMS | NETWORK_FUSE:
         remedy = "name a workspace on a local disk with --workspace: SQLite's locks are not dependable on a network"
@@ -98,7 +98,7 @@ def check_filesystem(workspace: Path, table: Path = Path("/proc/mounts")) -> Che
 
 
 def check_metadata(database: Path) -> Check:
-    """The ML Metadata database, if there is one, is whole and is one."""
+    """The ML Metadata database, if there is one, is intact and really is ML Metadata."""
     workspace = Workspace(database.parent)
     kept = backups(workspace)
     none_yet = Check("ML Metadata", "ok", "no database yet: the first run makes it")
@@ -122,7 +122,7 @@ def check_metadata(database: Path) -> Check:
 
 
 def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
-    """The MySQL server lets ML Metadata in, which makes its tables where the database is empty."""
+    """The MySQL server accepts the connection of ML Metadata, which creates its tables if the database is empty."""
     from pipeline.metadata.store import PASSWORD, metadata_config, open_store, server_name
 
     connection = metadata_config(Workspace(workspace), config)
@@ -135,7 +135,7 @@ def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
 
 
 def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
-    """The schedule of the workspace is alive, and its last run did not fail."""
+    """The schedule of the workspace is running, and its last run did not fail."""
     from pipeline.schedule.scheduler import schedule_lock, schedule_state
 
     places = Workspace(workspace)
@@ -155,7 +155,7 @@ def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
 
 
 def _undone(plan: "Plan | None", last: "ScheduledRun | None", now: datetime) -> str:
-    """What a schedule that is gone left undone, or leaves undone now; empty if nothing."""
+    """What a schedule that is no longer running has left undone; empty if nothing."""
     if last and last.result == "running":
         return f"the schedule's process is gone, and run {last.id} was interrupted"
     if plan and plan.next_run and plan.next_run < now:

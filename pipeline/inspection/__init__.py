@@ -1,1 +1,1 @@
-"""A look at a dataset before anything is trained on it: findings, advice, a proposed configuration, a page."""
+"""Inspection of a dataset before training: findings, advice, a proposed configuration and an HTML page."""

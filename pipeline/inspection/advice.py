@@ -1,4 +1,4 @@
-"""What to do about what the inspection of a dataset found, in words with numbers."""
+"""Advice on the findings of the inspection of a dataset, as sentences with numbers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,17 +6,17 @@ from models.config import ClassBalance
 from models.training.class_weights import class_weights
 from pipeline.inspection.findings import Advice, ClassCount, Inspection
 
-#: Classes more unequal than this deserve weights in the loss.
+#: With classes more imbalanced than this, class weights in the loss are advised.
 IMBALANCE = 10.0
 
-#: A class in fewer images than this is hardly learnt.
+#: A class in fewer images than this is unlikely to be learnt.
 FEW_IMAGES = 5
 
 MOST_NAMED = 20
 
 
 def advise(found: Inspection) -> Iterator[Advice]:
-    """Everything to know or to do about a dataset."""
+    """All advice on a dataset."""
     if found.proposal:
         yield Advice("bad", "Nobody has stated the label map: the classes below are a guess, to be confirmed.")
     yield from _on_splits(found)
@@ -29,7 +29,7 @@ def advise(found: Inspection) -> Iterator[Advice]:
 
 
 def on_balance(classes: Sequence[ClassCount]) -> Advice:
-    """Which `training.class_balance` to choose, with the weights that it would give."""
+    """The advised `training.class_balance`, with the weights that it would give."""
     present = sorted((count for count in classes if count.pixels), key=lambda count: count.pixels)
     if len(present) < 2:
         return Advice("bad", "Fewer than two classes stand in the masks looked at: there is nothing to tell apart.")

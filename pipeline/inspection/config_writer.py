@@ -24,7 +24,7 @@ PROPOSED = (
 
 
 def write_config(found: Inspection, path: Path) -> None:
-    """Writes the `data` section: where the dataset is, and its label map. Settings that are no defaults are kept.
+    """Writes the `data` section: the dataset's path and its label map. Settings that differ from defaults are kept.
 
     Raises:
         ConfigError: The file exists, or cannot be written.

@@ -1,4 +1,4 @@
-"""The terminal's view of an inspected dataset."""
+"""The results of an inspection on the terminal."""
 
 from rich.console import Console
 from rich.markup import escape

@@ -1,4 +1,4 @@
-"""What a dataset looks like before anyone trains on it: listed in full, measured on a sample, shown on one page."""
+"""Inspects a dataset before training: lists all of it, measures a sample, and shows the results on one page."""
 
 import heapq
 from collections import Counter
@@ -42,20 +42,20 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One good image and its mask."""
+    """One valid image and its mask."""
 
     sample: Sample
     split: str
     size: tuple[int, int]
     """(height, width)"""
     pixels: np.ndarray
-    """(256,) int64: number of pixels of each class id; the last is void."""
+    """(256,) int64: number of pixels of each class id; the last is the ignore label (void)."""
     hashes: np.ndarray
     """(2,) uint64: difference hash and perceptual hash."""
 
 
 class _Listing:
-    """Counts what a layout lists while it streams by."""
+    """Counts the samples of a layout while they are streamed."""
 
     def __init__(self, layout: Layout, config: DataConfig, plan: SplitPlan):
         self._layout, self._config, self._plan = layout, config, plan
@@ -65,7 +65,7 @@ class _Listing:
         self.num_bad = 0
 
     def samples(self) -> Iterator[tuple[Sample, str]]:
-        """Each sample and the split that the pipeline puts it in."""
+        """Yields each sample and the split to which the pipeline assigns it."""
         for official in self._plan.official or (None,):
             for entry in self._layout.samples(official):
                 if isinstance(entry, BadEntry):
@@ -77,7 +77,7 @@ class _Listing:
                 yield entry, split
 
     def set_aside(self, entry: BadEntry) -> None:
-        """Counts something bad, and keeps the first."""
+        """Counts a bad file, and keeps the first ones."""
         self.num_bad += 1
         if len(self.bad) < MOST_BAD:
             self.bad.append(entry)
@@ -86,17 +86,17 @@ class _Listing:
 def inspect_dataset(
     config: DataConfig, files: FileSystem, *, limit: int, out: Path, progress: Progress | None = None
 ) -> Inspection:
-    """Looks at a dataset, and writes a page about it that stands alone.
+    """Inspects a dataset, and writes a self-contained page about it.
 
     Args:
-        config: Where it is; the layout may be 'auto' and the label map None.
-        files: Opens its files.
+        config: The dataset's configuration; the layout may be 'auto' and the label map None.
+        files: The file system that opens its files.
         limit: Number of images whose pixels are read: the same ones every time. All images are listed.
         out: The HTML file to write.
         progress: Called with the number of images read so far and in all.
 
     Raises:
-        DataError: There is no dataset, or no usable image in it.
+        DataError: There is no dataset, or it contains no usable image.
         WorkspaceError: The page cannot be written.
     """
     layout = open_layout(config.layout, config.path, files, config.group_pattern)
@@ -117,7 +117,7 @@ def inspect_dataset(
 
 
 def _chance(pair: tuple[Sample, str]) -> bytes:
-    """A pseudo-random rank that depends on the image's key alone, not on the order of listing."""
+    """A pseudo-random rank that depends only on the image's key, not on the order of listing."""
     return blake2b(pair[0].key.encode(), digest_size=8).digest()
 
 
@@ -147,7 +147,7 @@ def _looks(
 
 
 def _read(sample: Sample, labels: LabelMap, config: DataConfig, files: FileSystem) -> tuple[np.ndarray, np.ndarray]:
-    """(height, width, 3) uint8 image and (height, width) uint8 class ids."""
+    """Reads a (height, width, 3) uint8 image and (height, width) uint8 class ids."""
     _, image = read_image(read_bytes(sample.image, files, "image"), config.max_pixels)
     return image, read_mask(sample.mask, labels, image.shape[:2], files)
 
@@ -222,7 +222,7 @@ def _origin(split: str, plan: SplitPlan, config: DataConfig) -> str:
 
 
 def _near_duplicates(looks: Sequence[_Look]) -> list[Duplicate]:
-    """Pairs across splits, the closest first."""
+    """Pairs of near-duplicates in different splits, the closest first."""
     by_split = {name: [look for look in looks if look.split == name] for name in SPLITS}
     pairs = [
         pair

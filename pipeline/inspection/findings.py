@@ -1,4 +1,4 @@
-"""What the inspection of a dataset finds."""
+"""The findings of the inspection of a dataset."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ from pipeline.inspection.proposal import Proposal
 
 @dataclass(frozen=True)
 class SplitCount:
-    """One split as the pipeline will use it."""
+    """One split, as the pipeline will use it."""
 
     name: str
     listed: int
@@ -25,12 +25,12 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """One class in the masks looked at."""
+    """One class in the inspected masks."""
 
     name: str
     pixels: int
     share: float
-    """Of the pixels that are not void, in [0, 1]."""
+    """Share of the pixels without the ignore label (void), in [0, 1]."""
     images: int
     color: tuple[int, int, int]
 
@@ -44,12 +44,12 @@ class Duplicate:
     first_split: str
     second_split: str
     bits: int
-    """Differing bits of 128."""
+    """Number of differing bits of the 128 bits of the hashes."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Something to know or to do."""
+    """One piece of advice."""
 
     tone: Literal["good", "warn", "bad"]
     text: str
@@ -57,27 +57,27 @@ class Advice:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found."""
+    """The findings of an inspection."""
 
     config: DataConfig
     layout: str
     splits: tuple[SplitCount, ...]
     sources: tuple[tuple[str, int], ...]
     widths: tuple[int, int, int]
-    """Smallest, median and largest, in pixels, as of the heights."""
+    """Minimum, median and maximum width in pixels; the heights have the same form."""
     heights: tuple[int, int, int]
     labels: LabelMap
     classes: tuple[ClassCount, ...]
     void: float
-    """Share of the pixels looked at, in [0, 1]."""
+    """Share of the inspected pixels with the ignore label (void), in [0, 1]."""
     bad: tuple[BadEntry, ...]
-    """The first of them, a hundred at most."""
+    """The first bad entries, at most a hundred."""
     num_bad: int
     duplicates: tuple[Duplicate, ...]
-    """The closest of them, a hundred at most."""
+    """The closest near-duplicates, at most a hundred."""
     num_duplicates: int
     proposal: Proposal | None
-    """What a person must confirm before the dataset can be used; None if the label map is stated."""
+    """The label map that the user must confirm before the dataset can be used; None if the label map is stated."""
     advice: tuple[Advice, ...] = ()
 
     @property
@@ -87,16 +87,16 @@ class Inspection:
 
     @property
     def looked_at(self) -> int:
-        """Number of images whose pixels were read and found good."""
+        """Number of images whose pixels were read and are valid."""
         return sum(split.looked_at for split in self.splits)
 
     def require_label_map(self, *, written: bool) -> None:
-        """Refuses a label map that nobody has confirmed.
+        """Rejects a label map that the user has not confirmed.
 
-        Writing it to a configuration confirms a proposal, but not one for binary masks, where even void is a guess.
+        Writing a proposal to a configuration confirms it, except for binary masks, whose ignore label is a guess, too.
 
         Raises:
-            DataError: With the proposed label map.
+            DataError: The label map is not confirmed; contains the proposed one.
         """
         if self.proposal is not None and (self.proposal.binary or not written):
             raise DataError(self.proposal.text)

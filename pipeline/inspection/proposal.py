@@ -1,4 +1,4 @@
-"""A label map proposed from what stands in the masks, for a person to correct and confirm."""
+"""Proposes a label map from the contents of the masks, which the user corrects and confirms."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,28 +17,28 @@ from data.layouts.base import Layout, Mask, MaskFile, PanopticFile, Sample, Shap
 from data.masks import SPREAD
 
 Code = int | str | Color
-"""What stands for a class in somebody's masks: a label value, a class name of a shape, or an RGB colour."""
+"""The code of a class in the masks: a label value, a class name of a shape, or an RGB colour."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 BINARY: tuple[frozenset[Code], ...] = (frozenset({0, 255}), frozenset({0, 1}), frozenset({BLACK, WHITE}))
-"""Codes of masks that know two things, of which nobody but their author can say whether one is void."""
+"""Codes of binary masks; only their author knows whether one of the two is the ignore label (void)."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A label map that nobody has stated."""
+    """A proposed label map, which the configuration does not state."""
 
     label_map: LabelMap
     masks: Mapping[Code, int]
-    """Number of masks in which each code stands."""
+    """Number of masks that contain each code."""
     binary: bool
-    """Whether the masks hold two codes at most, so that even void is a guess."""
+    """Whether the masks contain at most two codes, so that even the ignore label (void) is a guess."""
     place: str
     """The dataset and its layout, for messages."""
 
     @property
     def text(self) -> str:
-        """What was found, what is proposed, and what a person has to do."""
+        """The text that states the codes found, the proposal, and what the user has to do."""
         found = ", ".join(str(code) for code in _in_order(self.masks))
         return (
             f"label map to confirm: the masks of {self.place} hold {'only ' * self.binary}{found}, and no label map "
@@ -57,15 +57,15 @@ class Proposal:
 
 
 def propose(samples: Iterable[Sample], layout: Layout, config: DataConfig) -> Proposal | None:
-    """Looks for what a person has to say about a dataset whose configuration has no label map.
+    """Proposes a label map for a dataset whose configuration does not state one.
 
-    A layout's own label map needs no confirmation, unless the masks are binary: then they are hardly that layout's.
+    A layout's own label map needs no confirmation, unless the masks are binary: then they hardly belong to that layout.
 
     Returns:
         None if the layout states the label map.
 
     Raises:
-        DataError: No mask can be read, or they hold too many codes to be label masks.
+        DataError: No mask can be read, or they contain too many codes to be label masks.
     """
     stated = layout.label_map()
     masks: Counter[Code] = Counter()
@@ -91,7 +91,7 @@ def codes_of(mask: Mask, files: FileSystem, max_pixels: int) -> set[Code]:
     """The distinct codes of one mask.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The mask cannot be read.
     """
     if isinstance(mask, Shapes):
         return _named(*(shape.label for shape in mask.shapes), mask.background)
@@ -112,7 +112,7 @@ def codes_of(mask: Mask, files: FileSystem, max_pixels: int) -> set[Code]:
 
 
 def label_map_yaml(label_map: LabelMap, masks: Mapping[Code, int]) -> str:
-    """A label map as YAML, one class a line, with the number of masks that hold its codes as a comment."""
+    """A label map as YAML, one class per line, with the number of masks that contain its codes as a comment."""
     lines = ["label_map:", "  classes:"]
     for label in label_map.classes:
         parts = [f"name: {scalar_yaml(label.name)}"]
@@ -128,12 +128,12 @@ def label_map_yaml(label_map: LabelMap, masks: Mapping[Code, int]) -> str:
 
 
 def scalar_yaml(text: str) -> str:
-    """A string as YAML on one line, whatever stands in it."""
+    """Any string as YAML on one line."""
     return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=2**20).strip()
 
 
 def _readable_codes(mask: Mask | None, files: FileSystem, max_pixels: int) -> set[Code]:
-    """The codes of a mask; none if it cannot be read, which whoever reads the pair reports with the reason."""
+    """The codes of a mask; empty if it cannot be read, which is reported with the reason when the pair is read."""
     try:
         return set() if mask is None else codes_of(mask, files, max_pixels)
     except DataError:
@@ -141,7 +141,7 @@ def _readable_codes(mask: Mask | None, files: FileSystem, max_pixels: int) -> se
 
 
 def _named(*codes: Code | None) -> set[Code]:
-    """The codes without None, which is void."""
+    """The codes without None, which stands for the ignore label (void)."""
     return {code for code in codes if code is not None}
 
 
@@ -150,7 +150,7 @@ def _is_binary(masks: Mapping[Code, int]) -> bool:
 
 
 def _is_doubtful(masks: Mapping[Code, int], stated: LabelMap) -> bool:
-    """Whether binary masks seem to be of something else than the label map that the layout states."""
+    """Whether binary masks do not seem to match the label map that the layout states."""
     return 255 in masks or (1 in masks and stated.num_classes > 2)
 
 
@@ -160,7 +160,7 @@ def _binary_map(masks: Mapping[Code, int]) -> LabelMap:
 
 
 def _map_of(masks: Mapping[Code, int]) -> LabelMap:
-    """A class for each code but 255, which by convention is void."""
+    """A class for each code except 255, which by convention is the ignore label (void)."""
     classes = [_label(code, _name(code)) for code in _in_order(masks) if code != IGNORE_LABEL]
     return LabelMap(classes=tuple(classes), ignore_values=(IGNORE_LABEL,) if IGNORE_LABEL in masks else ())
 
@@ -177,5 +177,5 @@ def _name(code: Code) -> str:
 
 
 def _in_order(codes: Iterable[Code]) -> list[Code]:
-    """Values, then names, then colours, each in their own order."""
+    """Values, then names, then colours, each sorted."""
     return sorted(codes, key=lambda code: (str(type(code)), code))

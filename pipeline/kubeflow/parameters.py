@@ -1,4 +1,4 @@
-"""Run parameters: what a person may set anew for each run of a compiled pipeline.
+"""Run parameters: values that can be set for each run of a compiled pipeline.
 
 A parameter is an input of the whole pipeline with a default. The steps that it concerns get it as an extra input
 `parameter_<name>`, and the entry point writes its value to where it stands in the step's execution properties.
@@ -19,54 +19,54 @@ if TYPE_CHECKING:
 
 PREFIX = "parameter_"
 
-#: In place of a constant of this value the server puts the run's id (KFP backend/src/v2/driver/resolve.go).
+#: The server replaces a constant of this value by the run's id (KFP backend/src/v2/driver/resolve.go).
 RUN_ID = "{{$.pipeline_job_uuid}}"
 
-#: The parameter that no step reads: it says in a run's record which configuration was compiled.
+#: A parameter that no step reads: it identifies in a run's record the configuration that was compiled.
 CONFIG_HASH = "config_hash"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter stands in a step's execution properties."""
+    """The location of a parameter in a step's execution properties."""
 
     node: str
     property: str
     path: tuple[str | int, ...] = ()
-    """Keys into the property's JSON; empty if the property is the value itself."""
+    """Keys in the property's JSON; empty if the property itself is the value."""
     parent: bool = False
-    """Whether the parameter is the folder in which the present value lies: the last part of that stays."""
+    """Whether the parameter is the parent folder of the present value, whose last path component is kept."""
 
 
 Value = str | int | float
 
 
 def _span(text: Value) -> Value | None:
-    """Number or date of a span; empty is none."""
+    """Number or date of a span; empty for none."""
     return int(text) if str(text).isdecimal() else text or None
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One value that a run may set."""
+    """One value that can be set for a run."""
 
     name: str
     key: str
-    """Of the configuration; "serving" is the serving directory, which the runner is given."""
+    """Key of the configuration; "serving" stands for the serving directory, an option of the runner."""
     type: Literal["STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE"]
     places: tuple[Place, ...]
     convert: Callable[[Value], Value | None] = str
-    """Makes the configuration's value of what Kubeflow hands over: a string or, for every number, a double."""
+    """Converts Kubeflow's value, which is a string, or a double for every number, to the configuration's value."""
 
     def places_in(self, node: str) -> list[Place]:
-        """Where it stands in a step's execution properties."""
-        # This step is given the whole configuration, and so every value of it that a run sets.
+        """Its locations in a step's execution properties."""
+        # This step has the whole configuration, and so every value of it that a run sets.
         whole = [Place(Stage.RUN_REPORTER, "config", tuple(self.key.split(".")))] if "." in self.key else []
         return [place for place in (*self.places, *whole) if place.node == node]
 
     @property
     def description(self) -> str:
-        """What people read beside it in Kubeflow's user interface."""
+        """Its description in Kubeflow's user interface."""
         return "Serving directory" if self.key == "serving" else f"Configuration key {self.key}"
 
 
@@ -106,12 +106,12 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 
 def of_pipeline(config: Config) -> list[Parameter]:
-    """The parameters of a pipeline: `span` only where its data come in spans."""
+    """The parameters of a pipeline: `span` only if its data are divided into spans."""
     return [p for p in PARAMETERS if p.name != "span" or config.data.has_spans]
 
 
 def defaults(config: Config, serving: str) -> dict[str, Value]:
-    """Name -> value at compile time, in the form in which Kubeflow takes it."""
+    """Name -> value at compile time, in Kubeflow's form."""
     return {p.name: serving if p.key == "serving" else _default(config, p.key) for p in of_pipeline(config)}
 
 
@@ -125,16 +125,16 @@ def _default(config: Config, key: str) -> Value:
 
 
 def of_node(node: str) -> list[Parameter]:
-    """The parameters that a step gets."""
+    """The parameters that a step is given."""
     return [p for p in PARAMETERS if p.places_in(node)]
 
 
 def apply(node: str, exec_properties: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
-    """Execution properties with the values of a run in them, and without the extra inputs.
+    """Applies the values of a run to execution properties, and removes the extra inputs.
 
     Args:
         node: Id of the step.
-        exec_properties: As compiled; the extra inputs may be among them.
+        exec_properties: The compiled execution properties, possibly with the extra inputs.
         values: Name of a parameter -> its value, with or without `PREFIX`.
     """
     given = {name.removeprefix(PREFIX): value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Where a compiled pipeline reads and writes. Its steps share no folder with the machine that compiles."""
+"""The paths that a compiled pipeline reads and writes. Its steps share no folder with the machine that compiles."""
 
 import json
 import re
@@ -16,13 +16,13 @@ class Place(NamedTuple):
     """A folder or file that the configuration names."""
 
     stage: str
-    """That reads it."""
+    """The stage that reads it."""
     key: str
     where: str
 
 
 def read_places(config: Config) -> Iterator[Place]:
-    """What the stages read beside artifacts."""
+    """The files and folders that the stages read in addition to artifacts."""
     yield Place(Stage.EXAMPLE_GEN, "data.path", config.data.path)
     if config.data.test_set not in ("fixed", "window"):
         yield Place(Stage.EXAMPLE_GEN, "data.test_set", config.data.test_set)
@@ -32,7 +32,7 @@ def read_places(config: Config) -> Iterator[Place]:
 
 
 def on_this_machine(config: Config) -> list[str]:
-    """Overrides that make relative places absolute: a step's working directory is not the one of this command."""
+    """Overrides that make relative paths absolute: a step's working directory is not that of this command."""
     return [
         f"{place.key}={json.dumps(str(Path(place.where).absolute()))}"
         for place in read_places(config)
@@ -41,7 +41,7 @@ def on_this_machine(config: Config) -> list[str]:
 
 
 def check_places(config: Config, serving: str, checkpoints: str) -> None:
-    """Raises ConfigError for a place that a step cannot use: a container shares no folder with this machine."""
+    """Raises ConfigError for a path that a step cannot use, because a container shares no folder with this machine."""
     named = [(place.key, place.where) for place in read_places(config)]
     for name, place in (*named, ("the serving directory", serving)):
         if not re.match(r"(/|gs://.|s3://.)", place):
@@ -57,7 +57,7 @@ def check_places(config: Config, serving: str, checkpoints: str) -> None:
 
 
 def places_on_no_volume(config: Config, serving: str, checkpoints: str) -> list[str]:
-    """What a step would look for, or leave, in its own pod alone, as sentences; empty if volumes hold it all."""
+    """The paths that would be read or written only inside a step's pod, as sentences; empty if all are on volumes."""
     places = (
         *((*place, "it must be in the image") for place in read_places(config)),
         (Stage.PUSHER, "the serving directory", serving, "the pushed model is gone with the pod"),

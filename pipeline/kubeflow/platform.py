@@ -1,6 +1,6 @@
-"""What section `kubeflow` says of each stage, as resources, retries and Kubernetes settings of its container.
+"""Converts each stage's settings in section `kubeflow` to resources, retries and Kubernetes settings.
 
-Everything is built as the protobuf messages that the server reads, so that no field can be misspelt.
+All are built as the protobuf messages that the server reads, so that no field can be misspelt.
 
 Sources: kubeflow/pipelines 2.17.0: backend/src/v2/driver/driver.go (`initPodSpecPatch`: resources, env),
 backend/src/v2/driver/k8s.go (`extendPodSpecPatch`: volumes, secrets, node selector, tolerations),
@@ -44,7 +44,7 @@ def container_settings(stage: StageConfig) -> dict[str, Any]:
 
 
 def retry_policy(stage: StageConfig) -> dict[str, Any]:
-    """Field `retryPolicy` of a task; empty if it is not started again."""
+    """Field `retryPolicy` of a task; empty if it is not retried."""
     if not stage.retries:
         return {}
     policy = pipeline_spec_pb2.PipelineTaskSpec.RetryPolicy(
@@ -59,7 +59,7 @@ def retry_policy(stage: StageConfig) -> dict[str, Any]:
 def kubernetes_settings(stage: StageConfig) -> dict[str, Any]:
     """An executor's entry in the platform document; empty if the stage needs none.
 
-    A secret's or claim's name stands twice: servers before 2.5 know only the field that is now deprecated.
+    The name of a secret or claim is written twice: servers before 2.5 know only the field that is now deprecated.
     """
     message = kubernetes.KubernetesExecutorConfig(
         pvc_mount=[
@@ -90,7 +90,7 @@ def _constant(value: str) -> pipeline_spec_pb2.TaskInputsSpec.InputParameterSpec
 
 
 def platform_document(executors: Mapping[str, Mapping[str, Any]], service_account: str) -> dict[str, Any]:
-    """The platform document; empty if there is nothing to say.
+    """The platform document; empty if there are no settings.
 
     The server takes the service account from the request for a run, not from this document: `config` is where
     `submit` and `schedule` find it.

@@ -1,23 +1,23 @@
 """Schedules: recurring runs of a Kubeflow Pipelines server, found by experiment and name.
 
-The server cannot change a recurring run, so a new one takes the old one's place:
+The server cannot change a recurring run, so a new one replaces the old one:
 
 1. create the new one, disabled      the old one is enabled
 2. disable the old ones              none is enabled
 3. enable the new one                the new one is enabled
 4. delete the old ones
 
-At no time are two enabled. Between 2 and 3 lies one request; a time of the schedule that falls between loses no run,
-because a recurring run counts from its creation and makes up for the latest time missed
-(kubeflow/pipelines `backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go`). For the same reason a time
-that falls between 1 and 2 gives a run of each.
+Two are never enabled at the same time. There is one request between 2 and 3; a scheduled time in between does not lose
+a run, because a recurring run counts from its creation and makes up for the latest time missed
+(kubeflow/pipelines `backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go`). For the same reason, at a
+scheduled time between 1 and 2 both start a run.
 
-When 2 or 3 fails, the new one is deleted, and only when it is known to be gone is the old one enabled again: a request
-without an answer may have been carried out. If that fails too, the error says so, and running the same command again
-ends with exactly one enabled, from whatever state: it needs nothing but what the server lists. Old ones are disabled
-whatever the list says of them, because the server changes its list last (`ChangeJobMode` of
-`backend/src/apiserver/resource/resource_manager.go`). Two people who replace the same schedule at the same moment are
-not kept apart, for the server has no lock; one more replacement tidies up.
+When 2 or 3 fails, the new one is deleted, and the old one is enabled again only when the new one is known to be
+deleted: a request without an answer may have been carried out. If that fails too, the error reports it, and running the
+same command again ends with exactly one enabled, from whatever state: it needs only the server's list. Old ones are
+disabled even if the list shows them as disabled, because the server changes its list last (`ChangeJobMode` of
+`backend/src/apiserver/resource/resource_manager.go`). The server has no lock, so two users may replace the same
+schedule at the same moment; one more replacement leaves a single one.
 """
 
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ ENABLED = api.RecurringRunMode.ENABLE
 
 
 class ScheduleError(ProjectError):
-    """A schedule is missing, is in the way, or could not be brought into the state that was asked for."""
+    """A schedule is missing, exists already, or could not be brought into the requested state."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What identifies a schedule."""
+    """The identity of a schedule: experiment and name."""
 
     experiment: str
     name: str
@@ -49,13 +49,13 @@ class Place:
 
 
 def find(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
-    """The recurring runs of a schedule, oldest first. More than one is left over from a replacement cut short."""
+    """The recurring runs of a schedule, oldest first. There are several after a replacement was interrupted."""
     experiment = server.find_experiment(place.experiment)
     return server.recurring_runs(experiment, place.name) if experiment else []
 
 
 def require(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
-    """As `find`, but there must be one."""
+    """As `find`, but raises ScheduleError if there is none."""
     found = find(server, place)
     if not found:
         raise ScheduleError(f"{place}: there is none on {server.connection.host}")
@@ -63,7 +63,7 @@ def require(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
 
 
 def create(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
-    """Makes a schedule that is not there yet, enabled."""
+    """Creates a new schedule, enabled."""
     place = Place(submission.experiment, submission.name)
     if find(server, place):
         raise ScheduleError(f"{place}: is there already; allowed: replace")
@@ -71,12 +71,12 @@ def create(server: Server, submission: Submission, cron: str) -> api.V2beta1Recu
 
 
 def replace(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
-    """Makes a schedule, enabled, in the place of what is there by its name.
+    """Creates a schedule, enabled, and replaces an existing one of the same name.
 
     Args:
-        server: Where.
-        submission: What each run is; `name` is the schedule's.
-        cron: Five fields.
+        server: The server.
+        submission: The submission of each run; `name` is the schedule's name.
+        cron: A cron expression of five fields.
     """
     place = Place(submission.experiment, submission.name)
     recurring_run = _described(server, submission, cron)
@@ -116,7 +116,7 @@ def _described(server: Server, submission: Submission, cron: str) -> api.V2beta1
 def _put_back(
     server: Server, place: Place, new: api.V2beta1RecurringRun, old: list[api.V2beta1RecurringRun], reason: str
 ) -> NoReturn:
-    """Undoes a replacement that failed, and raises."""
+    """Undoes a failed replacement, and raises the error."""
     enabled = [each for each in old if each.mode == ENABLED]
     try:
         server.delete(new.recurring_run_id)
@@ -143,15 +143,15 @@ def _delete_old(server: Server, new: api.V2beta1RecurringRun, old: list[api.V2be
 
 
 def pause(server: Server, place: Place) -> None:
-    """Disables a schedule; what runs goes on."""
+    """Disables a schedule; active runs continue."""
     for each in require(server, place):
         server.disable(each.recurring_run_id)
 
 
 def resume(server: Server, place: Place) -> None:
-    """Enables a schedule: of several, the one that is enabled or else the newest, alone.
+    """Enables a schedule. If there are several recurring runs, only the enabled one, or else the newest, is enabled.
 
-    If a time of it came while it was paused, the server starts one run at once.
+    If a scheduled time passed while it was paused, the server starts one run at once.
     """
     found = require(server, place)
     kept = [each for each in found if each.mode == ENABLED] or found
@@ -162,6 +162,6 @@ def resume(server: Server, place: Place) -> None:
 
 
 def delete(server: Server, place: Place) -> None:
-    """Deletes a schedule; its runs stay."""
+    """Deletes a schedule; its runs are kept."""
     for each in require(server, place):
         server.delete(each.recurring_run_id)

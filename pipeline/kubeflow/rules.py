@@ -1,6 +1,6 @@
-"""The rules by which an open-source Kubeflow Pipelines server takes or refuses a pipeline, checked before it sees it.
+"""The rules by which an open-source Kubeflow Pipelines server accepts or rejects a pipeline, checked in advance.
 
-One function for each rule; its docstring says where the rule stands in kubeflow/pipelines 2.17.0 (paths below
+There is one function for each rule; its docstring states where the rule is in kubeflow/pipelines 2.17.0 (paths below
 `backend/src`), or in Argo Workflows, which runs what the server compiles. Each yields what is wrong and where.
 """
 
@@ -34,15 +34,15 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 class SpecError(ProjectError):
-    """A Kubeflow Pipelines server would refuse the compiled pipeline, or could not run it."""
+    """A Kubeflow Pipelines server would reject the compiled pipeline, or could not run it."""
 
 
 def check_spec(spec: Document, platforms: Document | None = None) -> None:
     """Checks a pipeline spec and its platform document.
 
     Raises:
-        SpecError: Names every broken rule and the place; all at once, except that nothing else is looked at in what is
-            no pipeline spec.
+        SpecError: Lists every violated rule with the location; if the document is not a pipeline spec, nothing else is
+            checked.
     """
     for check in (fields_are_known, pipeline_is_complete):
         _raise_if_any(list(check(spec)))
@@ -108,8 +108,8 @@ def executors_are_containers(spec: Document) -> Iterator[str]:
 
 
 def containers_have_no_hooks(spec: Document) -> Iterator[str]:
-    """`lifecycle.preCacheCheck` is Vertex AI's: v2/driver/driver.go, `initPodSpecPatch`, reads command, args, env,
-    image and resources of a container and nothing else, so what the hook should do is left undone.
+    """`lifecycle.preCacheCheck` is for Vertex AI: v2/driver/driver.go, `initPodSpecPatch`, reads only command, args,
+    env, image and resources of a container, so the hook would not be executed.
     """
     for label, executor in executors(spec).items():
         if "lifecycle" in executor.get("container", {}):
@@ -193,8 +193,8 @@ def inputs_have_values(spec: Document) -> Iterator[str]:
 
 
 def inputs_of_the_graph_exist(spec: Document) -> Iterator[str]:
-    """An input that is one of the graph's names one that the graph has: v2/driver/resolve.go, `resolveInputParameter`
-    ("parent DAG does not have input parameter").
+    """An input that refers to one of the graph's inputs names an existing one: v2/driver/resolve.go,
+    `resolveInputParameter` ("parent DAG does not have input parameter").
     """
     for dag, component, members in dags(spec):
         for kind, field in (("parameters", "componentInputParameter"), ("artifacts", "componentInputArtifact")):
@@ -206,8 +206,8 @@ def inputs_of_the_graph_exist(spec: Document) -> Iterator[str]:
 
 
 def constants_are_constants(spec: Document) -> Iterator[str]:
-    """`runtimeValue.runtimeParameter` is of schema 2.0: v2/driver/resolve.go, `resolveInputParameter` ("param runtime
-    value spec of type ... not implemented").
+    """`runtimeValue.runtimeParameter` belongs to schema 2.0: v2/driver/resolve.go, `resolveInputParameter` ("param
+    runtime value spec of type ... not implemented").
     """
     for path, task in tasks(spec):
         for key, source in task.get("inputs", {}).get("parameters", {}).items():
@@ -256,8 +256,8 @@ def _title(artifact_type: Document) -> str:
 
 
 def root_is_in_a_bucket(spec: Document) -> Iterator[str]:
-    """Artifacts are in a bucket of gs, s3 or minio: v2/objectstore/config.go, `ParseBucketPathToConfig`. No root at
-    all is the server's own.
+    """Artifacts are in a bucket of gs, s3 or minio: v2/objectstore/config.go, `ParseBucketPathToConfig`. Without a
+    root, the server uses its own.
     """
     root = spec.get("defaultPipelineRoot")
     if root is not None and not _ROOT.fullmatch(root):
@@ -265,7 +265,7 @@ def root_is_in_a_bucket(spec: Document) -> Iterator[str]:
 
 
 def predecessors(members: Document) -> dict[str, set[str]]:
-    """Task of a graph -> the tasks that must have succeeded before: those named, and those whose outputs it reads."""
+    """Task of a graph -> the tasks that must succeed before it: those named, and those whose outputs it reads."""
     return {
         name: {*task.get("dependentTasks", []), *(producer for _, _, producer, _ in _produced_inputs(task))}
         for name, task in members.items()
@@ -306,8 +306,8 @@ SPEC_RULES = (
 
 
 def platform_settings_have_an_executor(spec: Document, platforms: Document) -> Iterator[str]:
-    """Settings for Kubernetes are found by the executor's label, and a wrong label is passed over in silence:
-    v2/compiler/visitor.go, `dfs`. Unknown fields are refused: v2/compiler/argocompiler/spec_patch.go,
+    """Settings for Kubernetes are found by the executor's label, and a wrong label is silently ignored:
+    v2/compiler/visitor.go, `dfs`. Unknown fields are rejected: v2/compiler/argocompiler/spec_patch.go,
     `AddKubernetesSpec`.
     """
     kubernetes = platforms.get("platforms", {}).get("kubernetes", {})

@@ -1,7 +1,7 @@
-"""RunReporter: the last step on Kubeflow, which writes what `local_runner.py run` leaves in a run's folder.
+"""RunReporter: the last step on Kubeflow, which writes the record that `local_runner.py run` writes for a run.
 
-The local runner writes it itself, of failed runs too; on Kubeflow the runner is gone once the run is submitted. Times
-of stages and what came from the cache are left to Kubeflow's own pages, which alone know them.
+The local runner writes the record itself, also of failed runs; on Kubeflow, the runner exits once the run is submitted.
+Durations of stages and cached stages are shown only by Kubeflow's own pages.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from pipeline.report.page import RunRecord, write_report
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE
 
-#: (stage, output) -> type of what the record is made of; not every pipeline has every stage.
+#: (stage, output) -> type of the artifacts that the record is made from; not every pipeline has all stages.
 READ: Mapping[tuple[str, str], type[Artifact]] = {
     (Stage.SERVED_MODEL, "model"): standard_artifacts.Model,
     (Stage.EXAMPLE_GEN, "examples"): standard_artifacts.Examples,
@@ -53,7 +53,7 @@ def _input(stage: str, output: str) -> str:
 
 
 class Executor(base_executor.BaseExecutor):
-    """Writes record, report and model card."""
+    """Writes the record, the report and the model card of a run."""
 
     def Do(
         self,
@@ -74,7 +74,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 def stage_records(inputs: Mapping[str, list[Artifact]]) -> dict[str, StageRecord]:
-    """Stage -> what is known of it: its outputs."""
+    """Stage -> its record, which holds only its outputs."""
     outputs: dict[str, dict[str, list[Artifact]]] = {}
     for stage, output in READ:
         if found := inputs.get(_input(stage, output)):
@@ -85,7 +85,7 @@ def stage_records(inputs: Mapping[str, list[Artifact]]) -> dict[str, StageRecord
 
 
 def show(file: Path, artifact: Path) -> None:
-    """Kubeflow's pages show an artifact whose URI is that of the file, not of a folder."""
+    """Makes Kubeflow's pages show a file: the artifact's URI must be that of the file, not of its folder."""
     artifact.rmdir()
     artifact.write_bytes(file.read_bytes())
 
@@ -103,10 +103,10 @@ class RunReporterSpec(ComponentSpec):
 
 
 class RunReporter(base_component.BaseComponent):
-    """See the module.
+    """Component that writes the record, report and model card of a run on Kubeflow.
 
     Args of the constructor:
-        config: The whole configuration.
+    config: The whole configuration.
         nodes: The pipeline's other nodes, by id.
     """
 

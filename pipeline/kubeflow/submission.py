@@ -1,4 +1,4 @@
-"""What a run is made of: a compiled pipeline and a value for each of its parameters."""
+"""The submission of a run: a compiled pipeline and a value for each of its parameters."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -32,20 +32,20 @@ _CONVERTERS: dict[str, Callable[[str], Any]] = {
 
 @dataclass(frozen=True)
 class Submission:
-    """A pipeline as a run or a recurring run gets it."""
+    """A pipeline as it is submitted for a run or a recurring run."""
 
     pipeline: CompiledPipeline
     experiment: str
     name: str
-    """Of the run or recurring run, as people see it."""
+    """Display name of the run or recurring run."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """A value for every parameter of the pipeline."""
     service_account: str = ""
-    """Kubernetes service account of the run's pods; empty is the server's."""
+    """Kubernetes service account of the run's pods; empty for the server's default."""
 
     @property
     def document(self) -> dict[str, Any]:
-        """Both documents in one, which the server splits again (`pipelineSpecStructToYamlString` of
+        """Both documents combined in one, which the server splits again (`pipelineSpecStructToYamlString` of
         kubeflow/pipelines `backend/src/apiserver/server/api_util.go`).
         """
         if not self.pipeline.platforms:
@@ -54,8 +54,8 @@ class Submission:
 
     @property
     def pipeline_root(self) -> str | None:
-        """Where artifacts go. The server reads it from the run alone, never from the spec's `defaultPipelineRoot`
-        (`rootDAG` of kubeflow/pipelines `backend/src/v2/driver/root_dag.go`).
+        """Where artifacts are stored. The server reads it only from the run, never from the spec's
+        `defaultPipelineRoot` (`rootDAG` of kubeflow/pipelines `backend/src/v2/driver/root_dag.go`).
         """
         root: str | None = self.pipeline.spec.get("defaultPipelineRoot")
         return root
@@ -75,12 +75,12 @@ def pipeline_name(pipeline: CompiledPipeline) -> str:
 
 
 def run_parameters(pipeline: CompiledPipeline, overrides: Sequence[str]) -> dict[str, Any]:
-    """A value for every parameter: the default, or what `name=value` says.
+    """A value for every parameter: its default, or the value of `name=value`.
 
-    The server fills in defaults for runs, but a recurring run had better not depend on that: each value is passed.
+    The server fills in defaults for runs, but a recurring run should not depend on that, so all values are passed.
 
     Raises:
-        ConfigError: A parameter is unknown, has no value, or one of another type.
+        ConfigError: A parameter is unknown, has no value, or has a value of another type.
     """
     declared = pipeline.spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     values = {name: definition["defaultValue"] for name, definition in declared.items() if "defaultValue" in definition}
@@ -100,7 +100,7 @@ def run_parameters(pipeline: CompiledPipeline, overrides: Sequence[str]) -> dict
 def _converted(override: str, kind: str, text: str) -> Any:
     try:
         value = _CONVERTERS[kind](text)
-        json.dumps(value, allow_nan=False)  # the server speaks JSON, which has no infinities
+        json.dumps(value, allow_nan=False)  # the values are sent as JSON, which has no infinities
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"--set {override}: {text!r} is not of type {kind}") from None
     return value

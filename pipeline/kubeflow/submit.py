@@ -1,4 +1,4 @@
-"""One run on a Kubeflow Pipelines server: start it, follow it to its end."""
+"""Starts one run on a Kubeflow Pipelines server, and follows it to its end."""
 
 import math
 import time
@@ -16,19 +16,19 @@ ENDED = frozenset({_State.SUCCEEDED, _State.SKIPPED, _State.FAILED, _State.CANCE
 
 
 class RunUnfinished(ProjectError):
-    """The time to wait is over, and the run goes on."""
+    """The waiting time is over, and the run continues."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How a run is followed. Times are in seconds."""
+    """How long and how often a run is polled. Times are in seconds."""
 
     limit: float | None = None
-    """The longest wait for its end; None is for ever."""
+    """The longest wait for its end; None for no limit."""
     poll: float = 10.0
-    """Between two looks."""
+    """Interval between two polls."""
     outage: float = 600.0
-    """How long the server may be away, as during an upgrade: the run does not depend on it."""
+    """How long the server may be unavailable, as during an upgrade, which does not affect the run."""
 
 
 def start(server: Server, submission: Submission) -> api.V2beta1Run:
@@ -57,14 +57,14 @@ def follow(
     """Waits for the end of a run.
 
     Args:
-        server: Where it runs.
-        run_id: As `start` gave it.
-        patience: How long, and how often to look.
+        server: The server on which it runs.
+        run_id: The id that `start` returned.
+        patience: How long and how often to poll.
         show: Called with each new state.
 
     Raises:
-        RunUnfinished: It goes on after `patience.limit`.
-        ServerError: The server is away for longer than `patience.outage`, or refuses to answer.
+        RunUnfinished: The run has not ended after `patience.limit`.
+        ServerError: The server is unavailable for longer than `patience.outage`, or refuses the request.
     """
     seen = time.monotonic()
     deadline = math.inf if patience.limit is None else seen + patience.limit
@@ -88,7 +88,7 @@ def follow(
 
 
 def _look(server: Server, run_id: str, until: float) -> api.V2beta1Run | None:
-    """The run as it stands; None if the server is away, which it may be `until` a time."""
+    """The current state of the run; None if the server is unavailable, which is tolerated `until` a time."""
     try:
         return server.get_run(run_id)
     except ServerUnavailable:
@@ -98,7 +98,7 @@ def _look(server: Server, run_id: str, until: float) -> api.V2beta1Run | None:
 
 
 def failures(run: api.V2beta1Run) -> list[str]:
-    """Why a run failed: the run's own error, then each failed task's."""
+    """Why a run failed: the error of the run, then that of each failed task."""
     lines = [run.error.message] if run.error and run.error.message else []
     tasks = (run.run_details.task_details if run.run_details else None) or []
     for task in tasks:

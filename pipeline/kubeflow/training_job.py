@@ -1,13 +1,14 @@
 """Training on several pods: a TFJob of Kubeflow's Training Operator (kubeflow.org/v1).
 
-A step of Kubeflow Pipelines is one pod, so this is no step of the pipeline. A person runs the pipeline as far as
+A step of Kubeflow Pipelines is one pod, so this is not a step of the pipeline. The user runs the pipeline up to
 Transform, starts the job on the transformed examples, and finds the model on the volume that the pods share. The
-manifest is checked against the operator's schema; it has never run on a cluster, and says so itself. Each pod runs
+manifest is checked against the operator's schema; it has never run on a cluster, which the manifest states. Each pod
+runs
 
     python -m pipeline.kubeflow.training_job --examples DIR --model DIR --config JSON
 
-which calls the pipeline's own training function (`components.training.trainer.run_fn`) with what TFX's Trainer would
-hand over. Which worker it is it learns from TF_CONFIG, which the operator sets.
+which calls the pipeline's own training function (`components.training.trainer.run_fn`) with the arguments that TFX's
+Trainer would pass. The operator sets TF_CONFIG, from which a pod learns which worker it is.
 
 Source: kubeflow/training-operator 1.8, pkg/apis/kubeflow.org/v1/tensorflow_types.go and common_types.go.
 """
@@ -35,7 +36,7 @@ from pipeline.stages import Stage
 NEVER_RUN = "Rendered and checked against the schema of the Training Operator; never run on a cluster."
 COMMAND = ("python", "-m", "pipeline.kubeflow.training_job")
 
-#: The container's name by which the operator finds it (`TFJobDefaultContainerName`).
+#: The name by which the operator finds the container (`TFJobDefaultContainerName`).
 CONTAINER = "tensorflow"
 
 
@@ -46,28 +47,28 @@ class Places:
     examples: str
     """Transform's transformed examples."""
     model: str
-    """Where the trained model goes."""
+    """Where the trained model is written."""
     checkpoints: str
-    """Of trainings under way."""
+    """The checkpoints of trainings in progress."""
 
 
 def write_training_job(config: Config, image: str, places: Places, path: Path) -> None:
-    """Writes the manifest, headed by what it has been through."""
+    """Writes the manifest, with a comment at its top that states how far it has been tested."""
     manifest = yaml.safe_dump(training_job(config, image, places), sort_keys=False)
     path.write_text(f"# {NEVER_RUN}\n{manifest}", encoding="utf-8")
 
 
 def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
-    """The manifest.
+    """The manifest of the TFJob.
 
     Args:
-        config: Resolved; its strategy is 'multi_worker'.
-        image: The one image of all steps.
-        places: Where the pods read and write.
+        config: The resolved configuration, whose strategy is 'multi_worker'.
+        image: The container image of all steps.
+        places: The folders that the pods read and write.
 
     Raises:
-        ConfigError: The strategy is another one, training is to start from the served model, or the pods do not share
-            a place.
+        ConfigError: The strategy is a different one, training should start from the served model, or the pods do not
+            share one of the folders.
     """
     if config.training.strategy != "multi_worker":
         raise ConfigError(
@@ -149,11 +150,11 @@ def _pod(config: Config, image: str, places: Places) -> dict[str, Any]:
 
 
 def training_arguments(examples: str, model: str, custom_config: str) -> FnArgs:
-    """What TFX's Trainer hands to the training function.
+    """The arguments that TFX's Trainer passes to the training function.
 
     Args:
-        examples: Folder of Transform's transformed examples, one folder for each split in it.
-        model: Folder of a Model artifact; the curves go to `run` in it.
+        examples: Folder of Transform's transformed examples, with one folder for each split.
+        model: Folder of a Model artifact; the training curves are written to its subfolder `run`.
         custom_config: JSON of a `components.training.trainer.TrainerConfig`.
     """
     train, val, _ = SPLITS

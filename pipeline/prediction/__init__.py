@@ -1,1 +1,1 @@
-"""`predict`: masks and overlays for somebody's images, by the model that is being served."""
+"""`predict`: masks and overlays for given images, by the model that is being served."""

@@ -1,7 +1,7 @@
 """`predict --beam`: the same outputs, made by the workers of an Apache Beam pipeline. See `docs/prediction.md`.
 
-What is shuffled is the description of an image (path, name, state), never an image. A shard of the journal goes to
-one worker at a time, which then knows alone what was done, how outputs are named, and what to record.
+Only the description of an image (path, name, state) is shuffled, never the image. A shard of the journal is processed
+by one worker at a time, which therefore needs no coordination to know what is done, name outputs and record results.
 """
 
 import os
@@ -23,18 +23,18 @@ COUNTS_FILE = "summary.json"
 
 NO_VIDEOS = "a video is read from one end to the other, so that there is nothing to share: predict it without --beam"
 
-#: Threads of each shard that read ahead and write behind.
+#: Number of threads of each shard that read ahead and write behind.
 THREADS = 2
 
 
 def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: Sequence[str]) -> Counts:
-    """Predicts what the arguments name, where Beam's options say.
+    """Predicts the images that the arguments name, on the workers that Beam's options select.
 
     Args:
-        arguments: As `find_images` takes them, absolute paths or URIs that every worker reaches. One that names
+        arguments: Arguments of `find_images`: absolute paths or URIs that every worker can read. One that matches
             nothing counts as an image that failed.
-        job: What is asked.
-        beam_arguments: Options of Beam.
+        job: The prediction job.
+        beam_arguments: Beam's pipeline options.
     """
     path = os.path.join(job.out, JOURNAL_FOLDER, COUNTS_FILE)
     with beam.Pipeline(argv=list(beam_arguments)) as pipeline:
@@ -55,7 +55,7 @@ def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: S
 
 
 def list_argument(argument: str, out: str) -> Iterator[InputImage]:
-    """The images of one argument; where there are none, one that says so."""
+    """The images of one argument; if there are none, a failed image that reports it."""
     found, own = False, OwnOutputs()
     try:
         for image in list_images(argument, out, own):
@@ -69,17 +69,17 @@ def list_argument(argument: str, out: str) -> Iterator[InputImage]:
 
 
 class PredictShard(beam.DoFn):
-    """(shard, images) -> the counts of each image. One model is loaded for all threads of a process."""
+    """Maps (shard, images) to the counts of each image. One model is loaded for all threads of a process."""
 
     def __init__(self, job: PredictJob) -> None:
         self._job = job
         self._shared = Shared()
 
     def setup(self) -> None:
-        """Loads the model, or takes the one that another thread has loaded."""
+        """Loads the model, or uses the one that another thread has loaded."""
         self._segmenter = self._shared.acquire(lambda: load_model(self._job.model), self._job.fingerprint)
 
     def process(self, shard: tuple[str, Iterable[InputImage]]) -> Iterator[Counts]:
-        """Predicts what was not done before; equal images, which several arguments named, once."""
+        """Predicts the images that were not done before; an image that several arguments name is predicted once."""
         images = sorted(set(shard[1]), key=lambda image: image.path)
         yield from map(Counts.of, Predictor(self._segmenter, self._job, THREADS).predict(images))

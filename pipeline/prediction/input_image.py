@@ -1,4 +1,4 @@
-"""An image: where it lies, what its outputs are called, and how it is read."""
+"""An input image: its path, the name of its outputs, and how it is read."""
 
 import os
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from components.storage.file_systems import file_system
 from data.errors import DataError
 from data.files import read_bytes
 
-#: Videos are looked for by name and pattern alone: a folder of images may hold some that nobody means.
+#: Videos are found only by name and pattern: a folder of images may contain videos that are not meant to be predicted.
 VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts")
 
 
 class FileState(BaseModel):
-    """A file as it was when it was found."""
+    """The state of a file when it was found."""
 
     model_config = ConfigDict(frozen=True)
 
     size: int
-    """In bytes."""
+    """Size in bytes."""
     modified: int
-    """In nanoseconds since 1970."""
+    """Modification time in nanoseconds since 1970."""
 
     @classmethod
     def of(cls, path: str) -> Self | None:
-        """The state of a local file now; None if it cannot be looked at."""
+        """The current state of a local file; None if it cannot be read."""
         try:
             status = os.stat(path)
         except OSError:
@@ -36,24 +36,24 @@ class FileState(BaseModel):
 
 @dataclass(frozen=True)
 class InputImage:
-    """One image, or a video, which `pipeline.prediction.video` takes apart."""
+    """One image, or a video, which `pipeline.prediction.video` splits into frames."""
 
     path: str
-    """Absolute path or URI; of a frame, that of the video, `#` and the frame's number."""
+    """Absolute path or URI; for a frame, that of the video, followed by `#` and the frame's number."""
     name: str
-    """Of its outputs, without suffix: its path below the folder that was named, or below a pattern's fixed part."""
+    """Name of its outputs without suffix: its path relative to the given folder, or to a pattern's fixed part."""
     state: FileState | None
-    """None if the file could not be looked at."""
+    """The state of the file; None if it could not be read."""
     problem: str = ""
-    """Why it cannot be read, where that is known before anybody tries."""
+    """Why it cannot be read, if that is known in advance; empty otherwise."""
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video, by its ending."""
+        """Whether it is a video, by its suffix."""
         return not self.problem and self.path.lower().endswith(VIDEO_ENDINGS)
 
     def read(self, max_bytes: int) -> bytes:
-        """The encoded image.
+        """Reads the encoded image.
 
         Raises:
             DataError: It cannot be read, or its file is larger than allowed.

@@ -1,7 +1,7 @@
-"""`predictions/`: what became of each image, a line each; by it an interrupted `predict` goes on.
+"""`predictions/`: the result of each image, one line each, from which an interrupted `predict` resumes.
 
-The lines lie in shards by a hash of the output's name, so that workers on several machines, each of which has some
-shards to itself, name outputs, see what is done and record what they do without asking each other.
+The lines are in shards by a hash of the output's name, so that workers on several machines, each of which has some
+shards to itself, name outputs, see what is done and record their results without coordination.
 """
 
 import hashlib
@@ -22,37 +22,37 @@ from pipeline.prediction.outputs import (
     PROBABILITY_ENDING,
 )
 
-#: An object store cannot append: there a shard is written anew after so many lines, and at the end.
+#: An object store cannot append: there, a shard is rewritten after this many lines, and at the end.
 FLUSH_AFTER = 64
 
 
 class Prediction(BaseModel):
-    """What became of one image."""
+    """The recorded result of one image."""
 
     model_config = ConfigDict(frozen=True)
 
     image: str = Field(validation_alias=AliasChoices("image", "picture"))
-    """As `InputImage.path`. Journals of earlier versions call it `picture`."""
+    """Path of the image, as `InputImage.path`. Journals of earlier versions call it `picture`."""
     state: FileState | None
-    """None if it is to be tried again in any case: it could not be read."""
+    """State of the file; None if the image could not be read, so that it is always retried."""
     model: str
-    """Fingerprint of the model that was asked."""
+    """Fingerprint of the model."""
     name: str
-    """Of its outputs: `<name>_mask.png`, `<name>_overlay.png`."""
+    """Name of its outputs: `<name>_mask.png`, `<name>_overlay.png`."""
     probability: bool = False
-    """Whether there is a `<name>_probability.png`, too."""
+    """Whether there is also a `<name>_probability.png`."""
     score: float | None = None
     """Mean over the pixels of the best class's probability."""
     fractions: dict[str, float] = {}
     """Class name -> fraction of the pixels, largest first; only classes that occur."""
     error: str = ""
-    """Why there are no outputs."""
+    """Why there are no outputs; empty if there are."""
     joined: bool = False
-    """Whether this is not an image but the overlays of a video, joined to `<name>.webm`."""
+    """Whether this is not an image but the overlays of a video, joined into `<name>.webm`."""
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """Of the files `<name><ending>` that were written."""
+        """Endings of the files `<name><ending>` that were written."""
         if self.error:
             return ()
         if self.joined:
@@ -87,18 +87,18 @@ class Journal:
         return self._shards[key]
 
     def name(self, image: InputImage) -> str:
-        """Names the outputs of an image as before; a hash of its path is added where another image has the name."""
+        """Names the outputs of an image as before; a hash of its path is appended if another image has the name."""
         return self._shard(image.name).name(image)
 
     def find(self, image: InputImage, model: str) -> Prediction | None:
-        """What this model said of the image as it is now; None if it was not asked."""
+        """The result of this model for the image in its current state; None if there is none."""
         prediction = self.last(image)
         if prediction is None or prediction.state is None:
             return None
         return prediction if (prediction.model, prediction.state) == (model, image.state) else None
 
     def last(self, image: InputImage) -> Prediction | None:
-        """What was said last of the image under its name, of whatever state and by whatever model."""
+        """The last result for the image under its name, for any state and any model."""
         return self._shard(image.name).find(image)
 
     def made(self, path: str) -> bool:
@@ -112,11 +112,11 @@ class Journal:
         return False
 
     def add(self, image: InputImage, prediction: Prediction) -> None:
-        """Writes a prediction whose outputs are complete."""
+        """Records a prediction whose outputs are complete."""
         self._shard(image.name).add(prediction)
 
     def flush(self) -> None:
-        """Writes what was not written yet."""
+        """Writes the records that were not written yet."""
         for shard in self._shards.values():
             shard.flush()
 
@@ -133,13 +133,13 @@ class _Shard:
         for line in text.split("\n"):
             self._remember_line(line)
         if is_local(path) and text and not text.endswith("\n"):
-            self._append("\n")  # A killed process left a part of a line, which the next would go on.
+            self._append("\n")  # A killed process left an incomplete line, which the next record would continue.
 
     def _remember_line(self, line: str) -> None:
         try:
             self._remember(Prediction.model_validate_json(line))
         except ValidationError:
-            return  # A part of a line; its image is done again.
+            return  # An incomplete line; its image is predicted again.
 
     def _remember(self, prediction: Prediction) -> None:
         self._predictions[prediction.image, prediction.name] = prediction

@@ -1,4 +1,4 @@
-"""Which images a person means by folders, patterns and names, on this machine or in an object store."""
+"""Finds the images that folders, patterns and names refer to, on this machine or in an object store."""
 
 import glob
 import os
@@ -17,7 +17,7 @@ from pipeline.prediction.input_image import VIDEO_ENDINGS, FileState, InputImage
 from pipeline.prediction.journal import Journal
 from pipeline.prediction.outputs import CLASSES_FILE, JOURNAL_FOLDER, LEGEND_FILE
 
-#: What is wrong with an argument that names no image.
+#: The problem of an argument that does not match any image.
 NOTHING_THERE = (
     f"no image there; a folder or pattern may hold files that end in {', '.join(IMAGE_ENDINGS)}. Videos are taken "
     "where a name or a pattern such as '*.mp4' means them, and not out of a folder. What this command wrote, and what "
@@ -26,7 +26,7 @@ NOTHING_THERE = (
 
 
 class OwnOutputs:
-    """The files that journals, each in an output folder of this command, say were made. Looks at each folder once."""
+    """The files that the journals in this command's output folders record. Reads each folder once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, bool] = {}
@@ -34,7 +34,7 @@ class OwnOutputs:
         self._journals: dict[str, Journal] = {}
 
     def learn(self, base: str, names: Iterable[str]) -> None:
-        """Spares the questions after folders below one whose whole content is known, relative to it."""
+        """Avoids checks of the folders below one whose whole content is known, relative to it."""
         explained, recorded = set(), set()
         for name in names:
             folder, file = posixpath.split(name)
@@ -46,7 +46,7 @@ class OwnOutputs:
         self._listed[base] = explained & recorded
 
     def is_output_folder(self, folder: str) -> bool:
-        """Whether a folder, a path or a URI, is one that outputs were written to."""
+        """Whether outputs were written to a folder, given as a path or a URI."""
         for base, holding in self._listed.items():
             if folder.startswith(base + "/"):
                 return folder in holding
@@ -58,24 +58,24 @@ class OwnOutputs:
         return self._folders[folder]
 
     def contains(self, base: str, relative: str) -> bool:
-        """Whether a file is one of them.
+        """Whether a file is one of the recorded outputs.
 
         Args:
-            base: Folder that a person named. It, or the nearest one above it, may be an output folder.
-            relative: The file's path below it.
+            base: Folder that the user named. It, or the nearest one above it, may be an output folder.
+            relative: The file's path relative to it.
         """
         folder = os.path.realpath(base) if is_local(base) else base
         path = posixpath.join(folder, relative)
         while not self.is_output_folder(folder):
             above = posixpath.dirname(folder)
-            if above == folder or above.endswith(":"):  # The root, or what a bucket is in.
+            if above == folder or above.endswith(":"):  # The root, or the parent of a bucket.
                 return False
             folder = above
         below = posixpath.relpath(path, folder) if is_local(path) else path.removeprefix(folder + "/")
         return below in (LEGEND_FILE, CLASSES_FILE) or self._journals.setdefault(folder, Journal(folder)).made(below)
 
     def encloses(self, base: str, relative: str) -> bool:
-        """Whether a file lies in an output folder that is below the one that a person named."""
+        """Whether a file is in an output folder that is below the folder that the user named."""
         folder = posixpath.dirname(relative)
         while folder:
             if self.is_output_folder(posixpath.join(base, folder)):
@@ -85,15 +85,15 @@ class OwnOutputs:
 
 
 def find_images(arguments: Sequence[str], out: str, *, allow_none: bool = False) -> list[InputImage]:
-    """The images that the arguments name, in their order, each once under one name.
+    """Finds the images that the arguments name, in their order, each once under one name.
 
     Args:
-        arguments: Files, folders with all that is below them, and patterns with `*`, `?`, `[...]` and `**`.
-        out: Folder of the outputs, in which no images are looked for unless an argument is in it.
-        allow_none: Whether a folder or pattern may match none yet.
+        arguments: Files, folders with everything below them, and patterns with `*`, `?`, `[...]` and `**`.
+        out: Folder of the outputs, which is not searched for images unless an argument is in it.
+        allow_none: Whether a folder or pattern may match nothing yet.
 
     Raises:
-        DataError: An argument names nothing, or all of them together only what this command wrote.
+        DataError: An argument matches nothing, or all of them match only outputs of this command.
     """
     found: dict[InputImage, None] = {}
     own = OwnOutputs()
@@ -109,17 +109,17 @@ def find_images(arguments: Sequence[str], out: str, *, allow_none: bool = False)
 
 
 def names_output(argument: str, own: OwnOutputs) -> bool:
-    """Whether an argument is a file that this command wrote: a shell puts those in the place of a pattern, too."""
+    """Whether an argument is a file that this command wrote, which the shell may have expanded from a pattern."""
     if is_local(argument):
         argument = str(Path(argument).absolute())
     return own.contains(*posixpath.split(argument))
 
 
 def list_images(argument: str, out: str, own: OwnOutputs) -> Iterator[InputImage]:
-    """What one argument names and this command did not write, streamed, in no order; see `find_images`.
+    """Yields the images of one argument that this command did not write, in arbitrary order; see `find_images`.
 
     Raises:
-        DataError: No file system is known for it.
+        DataError: No file system is known for the argument.
     """
     file = _local_file if is_local(argument) else _remote_file
     image = file(argument)
@@ -137,7 +137,7 @@ def list_images(argument: str, out: str, own: OwnOutputs) -> Iterator[InputImage
 
 
 def _fixed_part(argument: str) -> str:
-    """The folder below which an argument's images lie."""
+    """The folder that contains an argument's images."""
     if not is_local(argument):
         return split_pattern(argument.rstrip("/"))[0]
     path = str(Path(argument).absolute())
@@ -145,7 +145,7 @@ def _fixed_part(argument: str) -> str:
 
 
 def _is_below(path: str, folder: str) -> bool:
-    """Whether a path is a folder, or below it."""
+    """Whether a path is a given folder, or below it."""
     if is_local(path):
         path, folder = os.path.realpath(path), os.path.realpath(folder)
     return f"{path}/".startswith(folder.rstrip("/") + "/")
@@ -157,7 +157,7 @@ def _local_file(argument: str) -> InputImage | None:
 
 
 def _local_image(path: str, relative: str) -> InputImage:
-    """What is not a file is an image with a problem: to open a pipe would wait for whoever writes to it."""
+    """A local image. A path that is not a file becomes an image with a problem: opening a pipe would block."""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
@@ -169,7 +169,7 @@ def _local_image(path: str, relative: str) -> InputImage:
 
 
 def _image_at(path: str, relative: str, state: FileState | None) -> InputImage:
-    """An image named by its path below some folder; one with a problem if outputs cannot have that name."""
+    """An image named by its path below a folder; it has a problem if outputs cannot have that name."""
     name = posixpath.splitext(relative)[0]
     try:
         name = relative_path(name)
@@ -181,7 +181,7 @@ def _image_at(path: str, relative: str, state: FileState | None) -> InputImage:
 
 
 def _unusable(path: str, name: str, problem: str) -> InputImage:
-    """An image that nobody needs to try to read; what cannot be printed of its names is escaped."""
+    """An image that is known to be unreadable; unprintable characters in its name are escaped."""
     path, name = (UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text) for text in (path, name))
     return InputImage(path, name, None, problem)
 
@@ -192,7 +192,7 @@ def _local_below(argument: str) -> Iterator[InputImage]:
         yield from _walk(path)
         return
     base, pattern = split_pattern(path)
-    for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob it follows no links in circles.
+    for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob, it does not follow links in circles.
         if _has_ending(match.name, VIDEO_ENDINGS) and not match.is_dir():
             yield _local_image(str(match), match.relative_to(base).as_posix())
 
@@ -215,7 +215,7 @@ def _remote_file(argument: str) -> InputImage | None:
 
     try:
         FileSystems.get_filesystem(argument)
-    except ValueError as error:  # There is no such scheme, or its package is not installed.
+    except ValueError as error:  # The scheme does not exist, or its package is not installed.
         raise DataError(f"{argument}: {error}") from None
     if glob.has_magic(argument):
         return None
@@ -241,7 +241,7 @@ def _remote_state(size: int, seconds: float) -> FileState:
 
 
 def split_pattern(argument: str) -> tuple[str, str]:
-    """The folder above the first `*`, `?` or `[`, and the rest, in which a last `**` means all files."""
+    """The folder before the first `*`, `?` or `[`, and the rest, in which a final `**` matches all files."""
     parts = argument.split("/")
     fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     rest = [part if part == "**" else re.sub(r"\*+", "*", part) for part in parts[fixed:]]
@@ -249,7 +249,7 @@ def split_pattern(argument: str) -> tuple[str, str]:
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path match those of a pattern, as `pathlib` does it: `**` is any number of folders."""
+    """Whether the parts of a path match those of a pattern, as in `pathlib`: `**` matches any number of folders."""
     if not pattern or not parts:
         return not pattern and not parts
     if pattern[0] == "**":

@@ -1,7 +1,7 @@
-"""What is written: for each image an indexed mask and an overlay, for all of them a legend.
+"""The outputs: an indexed mask and an overlay for each image, and one legend.
 
-One definition for all who predict, so that the same image gives the same bytes. Each output says in its first bytes
-that it is one (`MARK`): what a killed process wrote, but did not record, can be told from a file of somebody's own.
+They are defined once, so that the same image always gives the same bytes. The first bytes of each output contain a mark
+(`MARK`) that distinguishes an output which a killed process did not record from a file of the user.
 """
 
 import io
@@ -28,32 +28,32 @@ PROBABILITY_ENDING = "_probability.png"
 OVERLAY_VIDEO_ENDING = ".webm"
 ENDINGS = (MASK_ENDING, OVERLAY_ENDING, PROBABILITY_ENDING, OVERLAY_VIDEO_ENDING)
 
-#: Holds a line for each image; a folder that has it is one of outputs.
+#: Folder of the journal, with one line for each image; a folder that contains it is an output folder.
 JOURNAL_FOLDER = "predictions"
 _ABOUT_FILE = "README.txt"
 _ABOUT = b"What became of each image: docs/prediction.md. Without these lines all is predicted anew.\n"
 
-#: Who made an image or video: the text "Software" of a PNG, the title of a WebM.
+#: The mark of an output: the text "Software" of a PNG, the title of a WebM.
 MARK = "deeplab-tfx predict"
 _MARK_WITHIN = 1024  # bytes
 
-#: Rows of an overlay that are made at once: the arithmetic takes 24 times the memory of an image's bytes.
+#: Number of rows of an overlay that are computed at once: it takes 24 times the memory of the image.
 BAND = 512
 
 
 def encode_outputs(
     pixels: np.ndarray, mask: np.ndarray, confidences: np.ndarray | None, num_classes: int
 ) -> dict[str, bytes]:
-    """The outputs for one image.
+    """Encodes the outputs for one image.
 
     Args:
         pixels: (height, width, 3) uint8 RGB.
         mask: (height, width) uint8 class ids.
         confidences: (height, width) uint8, 255 times the probability of each pixel's class; or None.
-        num_classes: Classes that get a colour.
+        num_classes: Number of classes that have a colour.
 
     Returns:
-        End of the file's name -> PNG.
+        Ending of the file's name -> PNG.
     """
     indexed = Image.fromarray(mask, "P")
     indexed.putpalette([channel for color in palette(num_classes) for channel in color])
@@ -66,7 +66,7 @@ def encode_outputs(
 
 
 def png(image: Image.Image, **options: int | PngInfo) -> bytes:
-    """An image as PNG."""
+    """Encodes an image as PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG", **options)
     return stream.getvalue()
@@ -80,9 +80,10 @@ def _marked(image: Image.Image) -> bytes:
 
 
 def is_foreign(path: str) -> bool:
-    """Whether there is a local file that this command did not write. An empty one is what a killed process leaves.
+    """Whether a local file exists that this command did not write. An empty file was left by a killed process.
 
-    In object stores nobody looks file by file, which would take as long as writing: `prepare_folder` does it once.
+    In object stores, files are not checked one by one, which would take as long as writing them: `prepare_folder`
+    checks once.
     """
     if not is_local(path):
         return False
@@ -95,27 +96,27 @@ def is_foreign(path: str) -> bool:
 
 
 def not_ours(path: str) -> str:
-    """What is said of a foreign file."""
+    """The message about a foreign file."""
     return f"{path} is there already, and predict did not write it: move it, or take another --out"
 
 
 def write_output(path: str, content: bytes) -> None:
-    """Writes one output, a path or a URI; makes its folder."""
+    """Writes one output to a path or a URI; creates its folder."""
     with create(path) as file:
         file.write(content)
 
 
 def remove_outputs(out: str, name: str, endings: Iterable[str]) -> None:
-    """Removes outputs of a name, where they are still there."""
+    """Removes the outputs of a name, if they still exist."""
     for ending in endings:
         remove(os.path.join(out, name + ending))
 
 
 def prepare_folder(out: str, names: Sequence[str]) -> None:
-    """Makes the folder of the outputs and writes what explains them.
+    """Creates the folder of the outputs and writes the files that explain them.
 
     Raises:
-        WorkspaceError: Nothing can be written there, or it would take the place of somebody's own files.
+        WorkspaceError: The folder cannot be written to, or the user's own files would be overwritten.
     """
     colors = palette(len(names))
     listing = [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(names)]
@@ -126,7 +127,7 @@ def prepare_folder(out: str, names: Sequence[str]) -> None:
     try:
         if path := _in_the_way(out, explanations):
             raise WorkspaceError(not_ours(path))
-        # First of all: by this a run that goes on, or looks for images meanwhile, knows the folder.
+        # First, because it identifies the folder when a run resumes, or searches for images meanwhile.
         write_small(os.path.join(out, JOURNAL_FOLDER, _ABOUT_FILE), _ABOUT)
         for name, content in explanations.items():
             write_output(os.path.join(out, name), content)
@@ -135,7 +136,7 @@ def prepare_folder(out: str, names: Sequence[str]) -> None:
 
 
 def _in_the_way(out: str, explanations: Iterable[str]) -> str | None:
-    """A file for which outputs must not begin here: one of the same name, or any at all in an object store."""
+    """A file because of which outputs must not be written here: of the same name, or any in an object store."""
     files = file_system(out)
     if files.exists(os.path.join(out, JOURNAL_FOLDER)):
         return None
@@ -145,12 +146,12 @@ def _in_the_way(out: str, explanations: Iterable[str]) -> str | None:
 
 
 def unwritable(out: str, error: OSError) -> WorkspaceError:
-    """The folder of the outputs cannot be written to."""
+    """The error for a folder of outputs that cannot be written to."""
     return WorkspaceError(f"{out}: the outputs cannot be written: {error.strerror or error}")
 
 
 def draw_legend(names: Sequence[str], colors: Sequence[Color]) -> Image.Image:
-    """An image of the classes: a square of the colour, the id and the name, one class a row."""
+    """Draws an image of the classes: a square of the colour, the id and the name, one class per row."""
     row, margin, letters = 24, 6, font(13)
     labels = [f"{number}  {drawable(name, letters)}" for number, name in enumerate(names)]
     width = round(max(letters.getlength(label) for label in labels))

@@ -1,4 +1,4 @@
-"""A video of the overlays, at the pace of the video that they were made from."""
+"""A video of the overlays, with the frame times of the video that they were made from."""
 
 import io
 import os
@@ -20,29 +20,29 @@ from pipeline.prediction.journal import Prediction
 from pipeline.prediction.outputs import MARK, OVERLAY_ENDING, OVERLAY_VIDEO_ENDING
 from pipeline.prediction.video import Frame, frames, library
 
-#: VP9, which browsers play, at the pace of a conversation.
+#: VP9, which browsers play, with its real-time settings.
 CODEC, SETTINGS = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0"}
 
-#: Timestamps count milliseconds, as the format does.
+#: Timestamps are in milliseconds, as in the format.
 TICK = Fraction(1, 1000)
 
 
 def joined_overlays(video: InputImage) -> InputImage:
-    """The overlays of a video as the journal knows them."""
+    """The journal's entry for the overlays of a video."""
     return InputImage(f"{video.path}#overlay", posixpath.join(video.name, "overlay"), video.state)
 
 
 def write_overlay_video(
     video: InputImage, every: int, out: str, name: str, find: Callable[[InputImage], Prediction | None]
 ) -> str | None:
-    """Joins the overlays of a video's frames; a frame without one is left out, and the one before it stays longer.
+    """Joins the overlays of a video's frames; a frame without one is left out, and the previous one is shown longer.
 
     Args:
         video: The video.
-        every: As its frames were predicted.
+        every: Step between the frames that were predicted.
         out: Folder of the outputs.
-        name: Of the file, without suffix, relative to that folder.
-        find: What was predicted of a frame.
+        name: Name of the file without suffix, relative to that folder.
+        find: Returns the prediction of a frame.
 
     Returns:
         The file that was written; None if no frame has an overlay.
@@ -68,7 +68,7 @@ def _encode(overlays: Iterable[tuple[float, np.ndarray]], size: tuple[int, ...],
         stream.pix_fmt = "yuv420p"
         tick = -1
         for seconds, pixels in overlays:
-            tick = max(tick + 1, round(seconds / TICK))  # Damaged videos have times that go back.
+            tick = max(tick + 1, round(seconds / TICK))  # Damaged videos may have decreasing times.
             frame = library().VideoFrame.from_ndarray(pixels, format="rgb24")
             frame = frame.reformat(stream.width, stream.height, stream.pix_fmt)
             frame.pts, frame.time_base = tick, TICK
@@ -79,7 +79,7 @@ def _encode(overlays: Iterable[tuple[float, np.ndarray]], size: tuple[int, ...],
 def _overlays(
     video: InputImage, every: int, out: str, find: Callable[[InputImage], Prediction | None]
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Seconds since the beginning, and an overlay, (height, width, 3) uint8."""
+    """Yields the time in seconds since the beginning, and an overlay, (height, width, 3) uint8."""
     for frame in frames(video, every):
         prediction = find(frame) if isinstance(frame, Frame) else None
         if isinstance(frame, Frame) and prediction and not prediction.error:

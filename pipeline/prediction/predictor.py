@@ -1,4 +1,4 @@
-"""From images to masks and overlays: images are read ahead and outputs written behind while the model works."""
+"""Predicts masks and overlays of images: reads images ahead and writes outputs behind while the model computes."""
 
 import errno
 import heapq
@@ -33,13 +33,13 @@ from pipeline.prediction.outputs import (
 )
 from pipeline.prediction.overlay_video import joined_overlays, write_overlay_video
 
-#: No format that is read needs more bytes a pixel; a file that has more is not read.
+#: No supported format needs more bytes per pixel; a larger file is not read.
 BYTES_A_PIXEL = 8
 
-#: A file of the outputs cannot have the name that it should: the image's trouble, not the folder's.
+#: Errors that mean an invalid output name: the problem is with the image, not with the folder.
 NAME_ERRORS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
-#: More images than these are counted, not listed.
+#: Failed images beyond this number are counted, but not listed.
 MOST_LISTED = 50
 
 Item = TypeVar("Item")
@@ -48,57 +48,57 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PredictJob:
-    """What is asked of a model. It travels to Beam's workers."""
+    """The settings of a prediction job. It is serialized for Beam's workers."""
 
     model: ModelVersion
     out: str
     """Folder of the outputs, an absolute path or a URI."""
     probability: bool
-    """Whether each pixel's probability of its class is written, too; images that were done without are done again."""
+    """Whether each pixel's probability of its class is also written; images done without it are done again."""
     max_pixels: int
     """Larger images are not decoded."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the model."""
+        """Fingerprint of the model."""
         return self.model.record.model_fingerprint
 
     def prepare(self) -> None:
-        """Makes the folder of the outputs, and writes what explains them."""
+        """Creates the folder of the outputs, and writes the files that explain them."""
         prepare_folder(self.out, self.model.record.class_names)
 
 
 class ImageResult(NamedTuple):
-    """What became of an image, and whether it did so now."""
+    """The result of an image, and whether it was made now."""
 
     prediction: Prediction
     new: bool
 
 
 class Counts(BaseModel):
-    """Counts of images, and some that failed."""
+    """Counts of images, and some of the failed ones."""
 
     model_config = ConfigDict(frozen=True)
 
     done: int = 0
-    """Images whose outputs were written."""
+    """Number of images whose outputs were written."""
     before: int = 0
-    """Images whose outputs an earlier process wrote."""
+    """Number of images whose outputs an earlier process wrote."""
     failed: int = 0
-    """Images without outputs."""
+    """Number of images without outputs."""
     failures: tuple[str, ...] = ()
-    """Which ones, and why: the first in alphabetical order, at most `MOST_LISTED`."""
+    """Failed images and the reasons: the first in alphabetical order, at most `MOST_LISTED`."""
 
     @classmethod
     def of(cls, result: ImageResult) -> Self:
-        """One image."""
+        """The counts of one image."""
         prediction, new = result
         if prediction.error:
             return cls(failed=1, failures=(f"{prediction.image}: {prediction.error}",))
         return cls(done=int(new), before=int(not new))
 
     def require_readable(self) -> None:
-        """Raises DataError if images failed; names the first ones."""
+        """Raises DataError if images failed; lists the first ones."""
         if self.failed:
             more = self.failed - len(self.failures)
             raise DataError("\n".join(self.failures) + (f"\nand {more} more" if more else ""))
@@ -118,7 +118,7 @@ def sum_counts(summands: Iterable[Counts]) -> Counts:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """An image in memory; or why it is not, or what an earlier process said of it."""
+    """An image in memory, or why it could not be read, or its result of an earlier process."""
 
     image: InputImage
     prediction: Prediction
@@ -147,12 +147,12 @@ def load_model(model: ModelVersion) -> Segmenter:
 
 
 class Predictor:
-    """A model that writes what it sees into a folder.
+    """Predicts images with a model, and writes the outputs to a folder.
 
     Args:
         segmenter: The loaded model of the job.
-        job: What is asked.
-        workers: Threads that read and write; as many images again wait on either side of the model.
+        job: The prediction job.
+        workers: Number of threads that read and write; as many images wait before and after the model.
     """
 
     def __init__(self, segmenter: Segmenter, job: PredictJob, workers: int) -> None:
@@ -163,14 +163,14 @@ class Predictor:
         self._journal = Journal(job.out)
 
     def find(self, image: InputImage) -> Prediction | None:
-        """What this model said of the image as it is now, in this or an earlier process."""
+        """The result of this model for the image in its current state, from this or an earlier process."""
         found = self._journal.find(image, self._job.fingerprint)
         return None if found and not found.error and self._job.probability > found.probability else found
 
     def predict(self, images: Iterable[InputImage]) -> Iterator[ImageResult]:
-        """Writes for each image a palette mask and an overlay, unless that was done before.
+        """Writes a palette mask and an overlay for each image, unless that was done before.
 
-        An image that cannot be used has an error instead.
+        For an unusable image, the result is an error instead.
 
         Raises:
             WorkspaceError: The outputs cannot be written.
@@ -183,10 +183,10 @@ class Predictor:
                 yield result
 
     def join_overlays(self, video: InputImage, every: int) -> None:
-        """Joins the overlays of a video's frames to one video, named as images are.
+        """Joins the overlays of a video's frames into one video, named like the outputs of images.
 
         Raises:
-            WorkspaceError: It cannot be written.
+            WorkspaceError: The video cannot be written.
         """
         joined = joined_overlays(video)
         prediction, last = self._prediction(joined).model_copy(update={"joined": True}), self._journal.last(joined)
@@ -203,7 +203,7 @@ class Predictor:
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """In the end the journal is whole, however that comes."""
+        """Makes sure that the journal is complete at the end, also after an error."""
         try:
             try:
                 yield
@@ -213,7 +213,7 @@ class Predictor:
             raise unwritable(self._job.out, error) from None
 
     def _begin(self, image: InputImage) -> _Loaded:
-        """Asks the journal, which one thread alone does."""
+        """Looks an image up in the journal, which only one thread does."""
         if found := self.find(image):
             return _Loaded(image, found, new=False)
         last = self._journal.last(image)
@@ -229,7 +229,7 @@ class Predictor:
         image, prediction = begun.image, begun.prediction
         try:
             content = image.read(BYTES_A_PIXEL * self._job.max_pixels)
-        except DataError as error:  # What cannot be read today may be readable tomorrow, without having changed.
+        except DataError as error:  # An unreadable file may become readable later without a change of its state.
             return replace(begun, prediction=prediction.model_copy(update={"error": str(error), "state": None}))
         try:
             encoded, pixels = read_image(content, self._job.max_pixels, "--max-pixels")
@@ -251,7 +251,7 @@ class Predictor:
         return _Segmented(loaded, loaded.prediction.model_copy(update=found), mask, confidences)
 
     def _ask(self, encoded: bytes) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """Class ids, probabilities in steps of 1/255 where they are wanted, and the score."""
+        """Predicts class ids, probabilities in steps of 1/255 if they are requested, and the score."""
         if self._job.probability:
             return self._segmenter.confidences(encoded)
         [(mask, score)] = self._segmenter.predict([encoded])
@@ -267,10 +267,10 @@ class Predictor:
         return loaded.image, ImageResult(prediction, loaded.new)
 
     def _save(self, name: str, outputs: dict[str, bytes], stale: tuple[str, ...]) -> str:
-        """Makes these the only outputs of one image; why that cannot be, where the name is to blame.
+        """Makes these the only outputs of one image; returns the reason if the name makes it fail.
 
-        Only what the journal knows or what has the mark is replaced, and only what the journal knows is removed: other
-        files of that name are somebody's own.
+        Only files that are recorded in the journal or have the mark are replaced, and only recorded ones are removed:
+        other files of that name belong to the user.
         """
         written: list[str] = []
         paths = {ending: os.path.join(self._job.out, name + ending) for ending in outputs}
@@ -293,7 +293,7 @@ class Predictor:
 def _ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], count: int
 ) -> Iterator[Result]:
-    """`map` in threads, in order, at most `count` results ahead of what was taken."""
+    """`map` in threads, in order, at most `count` results ahead of the consumer."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

@@ -1,4 +1,4 @@
-"""The frames of videos, as images: decoded one after the other, as they are asked for."""
+"""The frames of videos, as images: decoded one after the other, as they are requested."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
-#: FFmpeg's readers of what ends in `VIDEO_ENDINGS`. Others read play lists, which name further files and addresses.
+#: FFmpeg's demuxers for `VIDEO_ENDINGS`. Others read playlists, which refer to further files and addresses.
 FORMATS = "mov,matroska,avi,mpeg,mpegts"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame(InputImage):
-    """A frame that is decoded, but not yet converted."""
+    """A frame that has been decoded, but not yet converted."""
 
     decoded: VideoFrame
 
     def read(self, max_bytes: int) -> bytes:
-        """The frame as an RGB PNG, upright; raises DataError if it is larger than allowed, or of no known kind."""
+        """The frame as an upright RGB PNG; raises DataError if it is larger than allowed, or of an unknown format."""
         width, height = self.decoded.width, self.decoded.height
         if 3 * width * height > max_bytes:
             raise DataError(f"image too large: {width}x{height} takes more than the allowed {max_bytes} bytes")
@@ -40,15 +40,15 @@ class Frame(InputImage):
             pixels = self.decoded.to_ndarray(format="rgb24")  # (height, width, 3) uint8
         except (library().FFmpegError, ValueError) as error:
             raise DataError(f"unsupported image: its colours cannot be converted to RGB: {error}") from None
-        quarters = round(self.decoded.rotation / 90)  # Of a turn, counterclockwise, that the camera asks for.
+        quarters = round(self.decoded.rotation / 90)  # The counterclockwise rotation that the camera recorded.
         return png(Image.fromarray(np.rot90(pixels, quarters)), compress_level=1)
 
 
 def with_frames(images: Iterable[InputImage], every: int) -> Iterator[InputImage]:
-    """The images, each video replaced by every so many of its frames.
+    """The images, with each video replaced by every n-th of its frames.
 
     Raises:
-        ConfigError: There is a video, but not the library that reads it.
+        ConfigError: There is a video, but the library that reads it is not installed.
     """
     for image in images:
         if image.is_video:
@@ -58,9 +58,9 @@ def with_frames(images: Iterable[InputImage], every: int) -> Iterator[InputImage
 
 
 def frames(video: InputImage, every: int) -> Iterator[InputImage]:
-    """Every so many frames of a video, numbered from 0 in the order in which they are shown.
+    """Every n-th frame of a video, numbered from 0 in presentation order.
 
-    Each one that is damaged comes too, with that problem; and the first of those that are missing in the end.
+    Each damaged frame is included, with its problem, and so is the first one that is missing at the end.
     """
     number = 0
     try:
@@ -78,18 +78,18 @@ def frames(video: InputImage, every: int) -> Iterator[InputImage]:
 
 
 def count_frames(video: InputImage, every: int) -> int | None:
-    """How many images `frames` gives; None if the video does not say how long it is."""
+    """The number of images that `frames` yields; None if the video does not state its length."""
     try:
         with _opened(video) as container:
             declared = container.streams.video[0].frames if container.streams.video else 1
     except DataError:
-        declared = 1  # It becomes one image with a problem.
+        declared = 1  # The video becomes one image with a problem.
     return -(-declared // every) or None
 
 
 @contextmanager
 def _opened(video: InputImage) -> Iterator[InputContainer]:
-    """A video whose head has been read; whatever goes wrong with it while it is open is a DataError."""
+    """Opens a video and reads its header; any error while it is open is raised as a DataError."""
     av = library()
     try:
         with (
@@ -102,12 +102,12 @@ def _opened(video: InputImage) -> Iterator[InputContainer]:
 
 
 def _decoded(container: InputContainer) -> Iterator[VideoFrame | None]:
-    """The frames of the first video stream; None where something cannot be decoded, or the file ends too early."""
+    """The frames of the first video stream; None for one that cannot be decoded, or if the file is truncated."""
     if not container.streams.video:
         raise DataError("the file holds no video")
     stream, packets = container.streams.video[0], 0
     for packet in container.demux(stream):
-        packets += bool(packet.size)  # The last packet is empty: it gets out what the decoder holds back.
+        packets += bool(packet.size)  # The last packet is empty: it flushes the decoder.
         try:
             yield from packet.decode()
         except library().FFmpegError:
@@ -117,13 +117,13 @@ def _decoded(container: InputContainer) -> Iterator[VideoFrame | None]:
 
 
 def _is_cut_off(video: InputImage) -> bool:
-    """Whether a Matroska or WebM file ends within what it holds.
+    """Whether a Matroska or WebM file is truncated.
 
-    FFmpeg reads what is there and calls that the end; only its log tells. The file is read once more for that, without
-    a decoder, whose threads might log while they are being ended, and wait for each other for ever.
+    FFmpeg treats a truncated file as complete, and reports it only in its log. So the file is read once more without a
+    decoder, whose threads might log while they are being stopped, and deadlock.
     """
     log = library().logging
-    log.set_skip_repeated(False)  # Else the second of two such files is passed over.
+    log.set_skip_repeated(False)  # Otherwise, FFmpeg would not report the second of two such files.
     log.set_level(log.ERROR)
     try:
         with log.Capture() as messages, _opened(video) as container:
@@ -135,7 +135,7 @@ def _is_cut_off(video: InputImage) -> bool:
 
 
 def library() -> ModuleType:
-    """PyAV; raises ConfigError where it is not installed."""
+    """PyAV; raises ConfigError if it is not installed."""
     try:
         import av
     except ImportError:

@@ -1,4 +1,4 @@
-"""`predict --watch`: images as they come, by the version of the model that is served then."""
+"""`predict --watch`: predicts new images with the currently served version of the model."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from pipeline.prediction.listing import find_images
 from pipeline.prediction.predictor import ImageResult, PredictJob, Predictor
 from pipeline.prediction.video import with_frames
 
-#: Seconds between two looks at watched folders. An image counts as complete when it is the same in both.
+#: Seconds between two checks of watched folders. An image is complete when it is the same in both.
 WATCH_SECONDS = 2.0
 
 
@@ -19,9 +19,9 @@ class LatestVersion:
     """Follows a serving directory.
 
     Args:
-        look: What is asked, of the version that is served now.
+        look: Returns the job for the version that is served now.
         load: Loads that version.
-        console: Where it is said that the version changed.
+        console: Where changes of the version are reported.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class LatestVersion:
         self._tried = look()
         self._tried.prepare()
         self.predictor = load(self._tried)
-        """Of the latest version that could be loaded."""
+        """The predictor of the latest version that could be loaded."""
         self._trouble = ""
 
     def changed(self) -> bool:
-        """Looks once; whether another version is used from now on. One that cannot be loaded is left alone."""
+        """Checks once; returns whether another version is used from now on. One that cannot be loaded is skipped."""
         version: ModelVersion | None = None
         try:
             job = self._look()
@@ -46,33 +46,33 @@ class LatestVersion:
             self._tried, version = job, job.model
             self.predictor = self._load(job)
             job.prepare()
-        except Exception as error:  # noqa: BLE001 - a broken SavedModel raises nearly anything; the watch goes on.
+        except Exception as error:  # noqa: BLE001 - a broken SavedModel raises nearly anything; the watch continues.
             self._say(f"{f'version {version.version}' if version else 'a newer version'} cannot be used: {error}")
             return False
         self._say(f"version {version.version} is used from now on")
         return True
 
     def _say(self, text: str) -> None:
-        """Says a thing once, however many looks meet it."""
+        """Reports a problem once, however many checks find it."""
         if text != self._trouble:
             self._console.print(text, markup=False)
         self._trouble = text
 
 
 def arriving(latest: LatestVersion, arguments: Sequence[str], out: str, every: int) -> Iterator[ImageResult]:
-    """Predicts whatever comes, as soon as it is complete, without end.
+    """Predicts new images as soon as they are complete, without end.
 
     Args:
         latest: The version that is served.
-        arguments: Files, folders, patterns, as `find_images` takes them.
+        arguments: Files, folders and patterns, as for `find_images`.
         out: Folder of the outputs.
-        every: Of the frames of a video, one out of so many is predicted.
+        every: Step between the frames of a video that are predicted.
     """
     before: dict[str, FileState | None] = {}
     tried: dict[str, FileState | None] = {}
     while True:
         if latest.changed():
-            tried = {}  # As if the command were started again: the legend is that of the new version.
+            tried = {}  # As if the command were started again: the legend of the new version is written.
         found = find_images(arguments, out, allow_none=True)
         now = {image.path: image.state for image in found}
         complete = [

@@ -43,8 +43,8 @@ class BeamConfig(Section):
     worker_pool: str | None = Address
     """host:port of the worker pool for 'portable' and 'flink', started by `local_runner.py beam-workers`."""
     options: tuple[str, ...] = ()
-    """Further Beam pipeline options, such as --temp_location=gs://bucket/tmp. With --runner=... among them, Beam is given only
-    these options, and `runner` is ignored."""
+    """Further Beam pipeline options, such as --temp_location=gs://bucket/tmp. With --runner=... among them, Beam is
+    given only these options, and `runner` is ignored."""
 
     @field_validator("runner", mode="before")
     @classmethod

@@ -1,8 +1,8 @@
-"""What outlives a run: ids of artifacts, and the outputs of steps that may be used again. A file, not ML Metadata.
+"""The state kept between runs: ids of artifacts, and cached outputs of steps. It is a file instead of ML Metadata.
 
 Rules: v2/cacheutils/cache.go (`GenerateCacheKey`, `GenerateFingerPrint`), v2/driver/cache.go (`getFingerPrint`: volume
 claims), v2/metadata/client.go (`RecordArtifact`) and converter.go (`toMLMDArtifact`, `toRuntimeArtifact`): later steps
-get an artifact's id, URI and metadata, but not its type, nor its lists, structs and booleans in their own form.
+get an artifact's id, URI and metadata, but neither its type nor lists, structs and booleans in their original form.
 
 Not simulated: pipelines and namespaces, between which results are not shared; lineage.
 """
@@ -52,7 +52,7 @@ class Records:
         return None if found is None else Outputs(**found)
 
     def record(self, fingerprint: str | None, outputs: Outputs) -> Outputs:
-        """Gives artifacts their ids; keeps the outputs if they have a fingerprint. Returns what later steps get."""
+        """Assigns artifact ids, and stores the outputs if they have a fingerprint. Returns what later steps see."""
         recorded = Outputs(outputs.parameters, {})
         for name, artifact in outputs.artifacts.items():
             self._content["artifacts"] += 1

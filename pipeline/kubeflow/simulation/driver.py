@@ -1,9 +1,9 @@
-"""The driver: walks through the tasks, resolves what each gets, and lets the launcher run those that are due.
+"""The driver: walks through the tasks, resolves the inputs of each, and lets the launcher run those that are due.
 
 Rules: v2/driver/container.go (`Container`), root_dag.go, resolve.go (`resolveInputs`), driver.go (`provisionOutputs`),
 v2/metadata/client.go (`GetPipeline`, `GenerateOutputURI`), v2/compiler/argocompiler/dag.go and container.go: a task
 runs if all tasks before it have succeeded. Argo Workflows 4.0.5, workflow/controller/dag.go: after a failure, tasks
-that do not depend on it go on.
+that do not depend on it continue.
 
 Not simulated: tasks side by side (they run one after another, in an order that the server might choose too); waiting
 between retries; retries of the driver; pods that are lost rather than fail (Argo does not retry these); deadlines.
@@ -38,7 +38,7 @@ from pipeline.kubeflow.submission import run_parameters
 
 SUCCEEDED, CACHED, FAILED = "succeeded", "cached", "failed"
 OMITTED = "omitted"
-"""A task before it has not succeeded."""
+"""State of a task that is not run because a task before it has not succeeded."""
 
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 """Pipeline root of a server, unless the run or its configuration say otherwise: v2/config/env.go."""
@@ -74,12 +74,12 @@ _SIMULATED: Mapping[str, Any] = {
 
 
 class SimulationError(ProjectError):
-    """A pipeline holds what the simulator does not run."""
+    """A pipeline contains something that the simulator does not support."""
 
 
 @dataclass
 class Step:
-    """How a task went."""
+    """The result of a task."""
 
     name: str
     state: str = OMITTED
@@ -90,7 +90,7 @@ class Step:
 
 @dataclass
 class SimulatedRun:
-    """A run, under way or ended. `logs` holds `<task>/<attempt>.log`."""
+    """A run that is in progress or has ended. The folder `logs` holds `<task>/<attempt>.log`."""
 
     pipeline: CompiledPipeline
     parameters: Mapping[str, Any]
@@ -100,7 +100,7 @@ class SimulatedRun:
     logs: Path
     steps: list[Step] = field(default_factory=list)
     outputs: dict[str, Outputs] = field(default_factory=dict)
-    """Of the tasks that succeeded, or were taken from the cache."""
+    """Outputs of the tasks that succeeded, or were taken from the cache."""
 
     @property
     def succeeded(self) -> bool:
@@ -146,7 +146,7 @@ class SimulatedRun:
     def _executor_input(
         self, name: str, task: Mapping[str, Any], component: Mapping[str, Any], folder: Path
     ) -> ExecutorInput:
-        """What a task gets, and where its outputs go: `<pipeline root>/<pipeline>/<run>/<task>/<random>/<output>`."""
+        """A task's inputs, and its outputs' URIs: `<pipeline root>/<pipeline>/<run>/<task>/<random>/<output>`."""
         spec, values, read = self.pipeline.spec, {}, {}
         for key, source in task.get("inputs", {}).get("parameters", {}).items():
             if origin := source.get("taskOutputParameter"):
@@ -182,12 +182,12 @@ def simulate(
 
     Args:
         path: YAML file of one or two documents.
-        store: Folder in place of the object store; its `.simulation` keeps logs, ids and cached results.
+        store: Folder that replaces the object store; its `.simulation` holds logs, ids and cached results.
         settings: `parameter=value` of the run.
         on_step: Called when a step has ended.
 
     Raises:
-        ProjectError: The server or this simulator refuses the pipeline or the parameters.
+        ProjectError: The server or this simulator rejects the pipeline or the parameters.
     """
     pipeline = CompiledPipeline.read(path)
     check_spec(pipeline.spec, pipeline.platforms)
@@ -213,7 +213,7 @@ def simulate(
 
 
 def not_simulated(spec: Mapping[str, Any]) -> Iterator[str]:
-    """The places of a pipeline that hold anything but what this project's compiler writes."""
+    """The locations in a pipeline that contain fields which this project's compiler does not write."""
     yield from _others(spec, _SIMULATED)
     for label, executor in executors(spec).items():
         container = executor.get("container", {})

@@ -1,12 +1,12 @@
-"""The launcher: one attempt at a step, as a subprocess in a folder of its own.
+"""The launcher: runs one attempt at a step, as a subprocess in a separate folder.
 
 Rules: v2/component/launcher_v2.go (`executeV2`, `execute`, `compileCmdAndArgs`, `getPlaceholders`,
 `collectOutputParameters`, `uploadOutputArtifacts`, `qualifyExecutorLogsURI`), v2/driver/driver.go (`initPodSpecPatch`:
 env), v2/driver/k8s.go (secrets as variables), v2/objectstore/object_store.go (`UploadBlob`, `DownloadBlob`).
 
-Stricter than the launcher, which lets these pass although something is lost: a step fails here if its executor output
-names undeclared outputs or moves an artifact, if an output has neither files nor metadata of its own, or if it took a
-URI for a path and made a folder `minio:`.
+It is stricter than the real launcher, which ignores these errors although data are lost: a step fails here if its
+executor output names undeclared outputs or moves an artifact, if an output has neither files nor metadata of its own,
+or if it used a URI as a path and created a folder `minio:`.
 
 Not simulated: the image (a step runs in this Python environment; as in the image, the working directory shows the
 project's files); limits, accelerators, volumes, nodes, users, and every variable that KFP itself sets. The mounts and
@@ -42,7 +42,7 @@ class StepFailed(ProjectError):
 
 
 class Outputs(NamedTuple):
-    """What a step made, by name."""
+    """The outputs of a step, by name."""
 
     parameters: dict[str, str]
     artifacts: dict[str, dict[str, Any]]
@@ -50,16 +50,16 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A folder in place of the object store: `minio://bucket/key` is the file `<folder>/bucket/key`.
+    """A folder that replaces the object store: `minio://bucket/key` is the file `<folder>/bucket/key`.
 
-    Of a folder, each file becomes an object, so empty folders vanish; a download brings all objects under a key, and is
-    content with none. There are no credentials, and all schemes share the folder.
+    Each file of an uploaded folder becomes an object, so empty folders are lost; a download fetches all objects below a
+    key, and does not fail if there are none. There are no credentials, and all schemes share the folder.
     """
 
     folder: Path
 
     def path(self, uri: str) -> Path:
-        """The file, or folder of files, of a URI; refuses what the launcher cannot mirror, as `Mounts.path` does."""
+        """The file, or folder of files, of a URI; rejects what the launcher cannot mirror, as `Mounts.path` does."""
         Mounts().path(uri)
         return self.folder / uri.partition("://")[2]
 
@@ -68,7 +68,7 @@ class ObjectStore:
         _copy(Path(local), self.path(uri))
 
     def download(self, uri: str, local: str) -> None:
-        """Copies what lies at a URI, if anything does."""
+        """Copies the content of a URI, if there is any."""
         _copy(self.path(uri), Path(local))
 
 
@@ -81,16 +81,16 @@ def _copy(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What the driver hands to the launcher, and where it works."""
+    """The driver's input to the launcher, and the working folder."""
 
     words: list[str]
     """Command and arguments."""
     environment: Mapping[str, str]
-    """Of the container."""
+    """Environment variables of the container."""
     given: ExecutorInput
     store: ObjectStore
     folder: Path
-    """Holds `mounts`, `work`, `home`, `tmp`; removed afterwards."""
+    """Folder that holds `mounts`, `work`, `home` and `tmp`; it is removed afterwards."""
     log: Path
 
     @property
@@ -103,7 +103,7 @@ def launch(attempt: Attempt) -> Outputs:
     """Runs a step once.
 
     Raises:
-        StepFailed: Its process failed, or it did not write what it had to.
+        StepFailed: Its process failed, or it did not write its outputs as required.
     """
     inputs, outputs = attempt.given["inputs"], attempt.given["outputs"]
     artifacts = {name: listed["artifacts"][0] for name, listed in outputs["artifacts"].items()}
@@ -130,7 +130,7 @@ def launch(attempt: Attempt) -> Outputs:
 
 
 def _run(attempt: Attempt) -> None:
-    """Waits for the process; with it end those that it started, as a pod's do."""
+    """Waits for the process, and ends its child processes with it, as in a pod."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
         "HOME": str(attempt.folder / "home"),
@@ -165,7 +165,7 @@ def _run(attempt: Attempt) -> None:
 
 
 def _collect(attempt: Attempt, artifacts: Mapping[str, dict[str, Any]], paths: Mapping[str, Path]) -> Outputs:
-    """What the step made: artifacts with the metadata of its executor output, which it need not write, parameters from
+    """The step's outputs: artifacts with the metadata of its executor output, which is optional, and parameters from
     their files.
     """
     for scheme in FOLDERS:
@@ -199,7 +199,7 @@ def _collect(attempt: Attempt, artifacts: Mapping[str, dict[str, Any]], paths: M
 
 
 def whole_numbers(value: Any) -> Any:
-    """JSON as Go writes it: whole numbers without a decimal point."""
+    """Values in Go's JSON form: whole numbers without a decimal point."""
     if isinstance(value, dict):
         return {key: whole_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -208,10 +208,10 @@ def whole_numbers(value: Any) -> Any:
 
 
 def secret_variables(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Variables that the cluster takes from secrets; here they are this process's, by the same names.
+    """Variables that the cluster reads from secrets; here, this process's variables of the same names are used.
 
     Raises:
-        StepFailed: One is not set; on the cluster, a pod does not start without its secret.
+        StepFailed: A variable is not set; on the cluster, a pod does not start without its secret.
     """
     wanted = [key for source in settings.get("secretAsEnv", []) for key in source["keyToEnv"]]
     for key in wanted:
