@@ -1,10 +1,10 @@
-"""What judging a model costs: the Evaluator's time over that of bare batched inference on the same test images.
+"""The cost of evaluation: the Evaluator's time relative to bare batched inference on the same test images.
 
 Usage: PYTHONPATH=. python benchmarks/evaluation.py DATASET [--images 233] [--rounds 3]      (about five minutes)
 
 Bare inference reads and decodes the images and lets `predict_pixels` answer batches of them; nothing is compared. Of
-two sizes of batches the faster counts. The Evaluator's start-up (Beam, loading the model) is measured by judging a
-single image and reported apart.
+two batch sizes, the faster one counts. The Evaluator's start-up (Beam, loading the model) is measured by evaluating a
+single image, and reported separately.
 """
 
 import argparse
@@ -47,7 +47,7 @@ BEAM = ["--runner=FnApiRunner"]
 
 
 def artifact(kind: type[Artifact], folder: Path) -> Artifact:
-    """An artifact in a folder, which is made."""
+    """An artifact in a folder, which is created."""
     folder.mkdir(parents=True)
     made = kind()
     made.uri = str(folder)
@@ -114,7 +114,7 @@ def judged(examples: Artifact, count: int, model: Artifact, labels: LabelMap, fo
 
 
 def bare_name(batch_size: int) -> str:
-    """What the measurement is called."""
+    """The name of the measurement."""
     return f"bare inference, batches of {batch_size}"
 
 
@@ -126,7 +126,7 @@ def seconds(call: Callable[[], None]) -> float:
 
 
 def main() -> None:
-    """Measures in turn and prints medians."""
+    """Takes the measurements in turn and prints medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("--images", type=int, default=233)
@@ -158,7 +158,7 @@ def main() -> None:
 
 
 def report(images: int, median: dict[str, float]) -> None:
-    """Prints what was measured."""
+    """Prints the measurements."""
     console = Console()
     for name, time_taken in median.items():
         console.print(f"{name:30} {time_taken:8.2f} s")

@@ -30,7 +30,7 @@ JITTER = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2}
 
 
 def write_records(folder: str, path: str) -> int:
-    """The first training pictures of a dataset as transformed records; the number of classes."""
+    """Writes the first training images of a dataset as transformed records; returns the number of classes."""
     pictures, classes = training_pictures(folder, PICTURES)
     with tf.io.TFRecordWriter(path) as writer:
         for picture in pictures:
@@ -43,7 +43,7 @@ def write_records(folder: str, path: str) -> int:
 
 
 def batches(path: str, config: InputConfig, jitter: bool) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """What the Trainer reads."""
+    """The batches that the Trainer reads."""
     augmentation = AugmentConfig.model_validate({"crop": CROP, **(JITTER if jitter else {})})
     dataset = training_batches(
         [path], config, augmentation, batch_size=BATCH, channel_mean=(127.5, 127.5, 127.5), seed=0

@@ -54,7 +54,7 @@ def of_loss(call: Callable[..., tf.Tensor], classes: int) -> Call:
 
 
 def keras_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """What Keras runs."""
+    """The loss that Keras runs."""
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 

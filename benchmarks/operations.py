@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by operation.
+"""The time of a training step, by operation.
 
 Usage: PYTHONPATH=. python benchmarks/operations.py [mobilenet_v2|resnet50] [float32|mixed_bfloat16]
 """
@@ -18,7 +18,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 BATCH = {"mobilenet_v2": 8, "resnet50": 4}
 CROP, STEPS, SHOWN = 256, 4, 20
-#: What the profile has beside kernels.
+#: Entries of the profile that are not kernels.
 CALLS = ("Process", "Run")
 
 

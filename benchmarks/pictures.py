@@ -1,4 +1,4 @@
-"""Labelled pictures to measure with."""
+"""Labelled images to measure with."""
 
 from itertools import islice
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from data.masks import read_mask
 
 
 class Picture(NamedTuple):
-    """A labelled picture."""
+    """A labelled image."""
 
     encoded: bytes
     """The image as it was received."""
@@ -25,7 +25,7 @@ class Picture(NamedTuple):
 
 
 def training_pictures(folder: str, count: int) -> tuple[list[Picture], int]:
-    """The first pictures of a dataset's training split, and its number of classes."""
+    """The first images of a dataset's training split, and its number of classes."""
     files = LocalFiles()
     config = DataConfig(path=folder)
     layout = open_layout(config.layout, folder, files)

@@ -3,8 +3,8 @@ while versions come and go.
 
 Usage: PYTHONPATH=. python benchmarks/serving.py [--workspace workspace] [--seconds 60] [--swap-every 20] [--clients 2]
 
-Without --workspace the model is a MobileNetV2 network with random weights: as fast as a trained one. Pictures are those
-of the sample dataset. Server and clients share the machine. Ends with status 1 if any request failed.
+Without --workspace the model is a MobileNetV2 network with random weights: as fast as a trained one. The images
+are those of the sample dataset. Server and clients share the machine. Ends with status 1 if any request failed.
 """
 
 import argparse
@@ -43,14 +43,14 @@ Call = Callable[[int], None]
 
 @dataclass
 class Result:
-    """What one kind of load came to."""
+    """The result of one kind of load."""
 
     pictures_per_call: int = 1
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    """Of the process that computes, over all its threads; it depends little on what else the machine does."""
+    """CPU time of all threads of the process that computes; it depends little on what else the machine does."""
     latencies: list[float] = field(default_factory=list)
-    """Of each call, in seconds."""
+    """Latency of each call, in seconds."""
     errors: list[str] = field(default_factory=list)
 
     def measure(self, call: Call, threads: int, seconds: float, pid: int) -> None:
@@ -77,7 +77,7 @@ class Result:
 
     @property
     def pictures(self) -> int:
-        """Answered pictures."""
+        """Number of answered images."""
         return (len(self.latencies) - len(self.errors)) * self.pictures_per_call
 
 
@@ -110,7 +110,7 @@ def export_random_model(path: Path) -> None:
 
 
 def direct_calls(model: Path, pictures: list[bytes]) -> tuple[Call, Call]:
-    """The signature, called in this process: with one picture, and with BATCH of them."""
+    """The signature, called in this process: with one image, and with BATCH images."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(model))
@@ -127,7 +127,7 @@ def direct_calls(model: Path, pictures: list[bytes]) -> tuple[Call, Call]:
 
 
 def server_call(client: httpx.Client, pictures: list[bytes]) -> Call:
-    """A request of one picture by TensorFlow Serving's REST API."""
+    """A request with one image by TensorFlow Serving's REST API."""
     bodies = [{"instances": [{"b64": base64.b64encode(picture).decode()}]} for picture in pictures]
 
     def ask(number: int) -> None:
@@ -140,7 +140,7 @@ def server_call(client: httpx.Client, pictures: list[bytes]) -> Call:
 
 @contextmanager
 def serving(root: Path, log: Path) -> Iterator[tuple[str, int]]:
-    """The server as a process of its own; its address and process number."""
+    """The server as a separate process; yields its address and process id."""
     command = [sys.executable, "local_runner.py", "serve", "--serving", str(root), "--port", "0"]
     with log.open("w") as output, subprocess.Popen(command, stderr=output) as process:
         try:
@@ -168,7 +168,7 @@ def resident(pid: int) -> int:
 
 @contextmanager
 def swapping(model: Path, directory: Path, every: float) -> Iterator[list[int]]:
-    """Pushes the model as a new version every so many seconds; gives the versions pushed."""
+    """Pushes the model as a new version at a fixed interval; yields the versions pushed."""
     stop, pushed = threading.Event(), []
 
     def work() -> None:

@@ -1,8 +1,8 @@
-"""A schedule that retrains again and again on tiny data: do disk and memory stay bounded?
+"""A schedule that retrains repeatedly on tiny data: do disk and memory usage stay bounded?
 
 Data change, the schedule notices, a whole run follows, a version is pushed: `--runs` times in one workspace. One line
 is printed for each run, and at the end what was used in the first and in the last third of the runs. The command fails
-if a run did, or if something grew. A soak that was interrupted goes on where it stopped, given its folder again.
+if a run did, or if something grew. A soak that was interrupted resumes where it stopped, given its folder again.
 
 Usage: PYTHONPATH=. python benchmarks/soak.py [--runs 200] [--folder DIR]      (about a minute a run on 2 cores)
 """
@@ -62,7 +62,7 @@ HISTORY = 100_000
 
 @dataclass(frozen=True)
 class Usage:
-    """After one run."""
+    """The usage after one run."""
 
     run: int
     result: str
@@ -79,7 +79,7 @@ class Usage:
 
 
 def change(data: Path, seed: int) -> None:
-    """Puts other pixels into one training picture."""
+    """Changes the pixels of one training image."""
     names = (data / "ImageSets/Segmentation/train.txt").read_text().split()
     path = data / "JPEGImages" / f"{names[seed % len(names)]}.jpg"
     with Image.open(path) as image:

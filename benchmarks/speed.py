@@ -1,6 +1,6 @@
 """Training and inference speed of DeepLabV3+: this project, the same network in plain Keras, and KerasHub.
 
-Each measurement is a process of its own; the rounds are interleaved, so that a busy spell of the machine meets all.
+Each measurement is a separate process; the rounds are interleaved, so that a busy spell of the machine meets all.
 
 Usage: PYTHONPATH=. python benchmarks/speed.py [--rounds 3]      (about ten minutes; on an idle machine)
 KerasHub is compared when it is installed beside the project: see benchmarks/requirements.txt.
@@ -38,7 +38,7 @@ MATRIX = 2048
 
 
 def train(contender: str, backbone: str) -> float:
-    """Pictures a second of training on random pictures."""
+    """Images per second of training on random images."""
     batch = TRAINING[backbone]
     candidate = CONTENDERS[contender](backbone, batch)
     images = tf.random.stateless_uniform((batch, CROP, CROP, 3), (0, 0), 0.0, 255.0)
@@ -48,11 +48,11 @@ def train(contender: str, backbone: str) -> float:
 
 
 def infer(contender: str, backbone: str) -> float:
-    """Milliseconds from one picture to its logits."""
+    """Milliseconds from one image to its logits."""
     model = CONTENDERS[contender](backbone, 1).model
     image = tf.random.stateless_uniform((1, WHOLE, WHOLE, 3), (0, 0), 0.0, 255.0)
     if contender == "KerasHub":
-        # It upsamples by a factor: 513 is no multiple of 16.
+        # It upsamples by a factor: 513 is not a multiple of 16.
         image = image[:, :512, :512]
     predict = tf.function(lambda pixels: model(pixels, training=False))
     return 1000 * _seconds(lambda: predict(image).numpy(), INFERENCES)
@@ -95,7 +95,7 @@ def measure_one(what: str, policy: str, *network: str) -> float:
 
 
 def in_process(measurement: tuple[str, ...]) -> float:
-    """One measurement in a process of its own."""
+    """One measurement in a separate process."""
     root = str(Path(__file__).parent.parent)
     # KerasHub's packages come last: nothing of theirs may hide what is locked.
     environment = {**os.environ, "PYTHONPATH": f"{root}:{BENCH}", "TF_CPP_MIN_LOG_LEVEL": "3"}

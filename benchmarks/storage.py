@@ -1,4 +1,4 @@
-"""What Transform should materialise: encoded images or raw pixels. Bytes a picture, and time to get its pixels back.
+"""What Transform should materialise: encoded images or raw pixels. Bytes per image, and the time to decode its pixels.
 
 Usage: PYTHONPATH=. python benchmarks/storage.py [DATASET]   (default: the sample dataset, in a temporary folder)
 """

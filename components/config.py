@@ -51,7 +51,7 @@ class ValidationConfig(Section):
     max_void_fraction: float = Field(default=1.0, ge=0, le=1)
     """Largest allowed fraction of ignored (void) pixels in one mask."""
     on_drift: Literal["stop", "warn"] = "stop"
-    """What happens if the newest span differs too much from those before it: the run stops, or warns and goes on."""
+    """What happens if the newest span differs too much from those before it: the run stops, or warns and continues."""
     drift: DriftConfig = DriftConfig()
     """How much the newest span may differ."""
 

@@ -35,12 +35,12 @@ Schema = dict[str, Any]
 
 
 def sections_of(field: Schema) -> list[str]:
-    """Names of the sections that a field's type mentions."""
+    """Names of the sections that a field's type refers to."""
     return re.findall(r'"#/\$defs/(\w+)"', json.dumps(field))
 
 
 def find_places(section: Schema, path: str, definitions: Schema, places: dict[str, str]) -> None:
-    """Notes the key at which each section stands first, those nested in it right after it."""
+    """Records the first key of each section, followed by the sections nested in it."""
     for key, field in section["properties"].items():
         for name in sections_of(field):
             if name not in places:
@@ -49,7 +49,7 @@ def find_places(section: Schema, path: str, definitions: Schema, places: dict[st
 
 
 def value_text(value: Any) -> str:
-    """A value as it stands in YAML, marked as code."""
+    """A value in YAML, formatted as code."""
     return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"
 
 
@@ -76,7 +76,7 @@ def type_text(schema: Schema, places: dict[str, str]) -> str:
 
 
 def table(section: Schema, definitions: Schema, places: dict[str, str]) -> str:
-    """The keys of a section, one a row."""
+    """The keys of a section, one per row."""
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key, field in section["properties"].items():
         nested = [definitions[name] for name in sections_of(field)]

@@ -58,7 +58,7 @@ class Shapes:
     background: str | None = None
     """Class name of the pixels outside of all regions; None is void."""
     size: tuple[int, int] | None = None
-    """(height, width) in the annotation; None where it has none."""
+    """(height, width) in the annotation; None if it states none."""
 
 
 Mask = MaskFile | PanopticFile | Shapes
@@ -73,9 +73,9 @@ class Sample:
     image: str
     """Path or URI of the image."""
     mask: Mask | None
-    """The mask; None where the layout knows that it is missing."""
+    """The mask; None if the layout knows that it is missing."""
     split: str | None = None
-    """Official split, 'train', 'val' or 'test'; None where the dataset has no official splits."""
+    """Official split, 'train', 'val' or 'test'; None if the dataset has no official splits."""
     source: str = "all"
     """Source of the image: a city, a sequence, a camera."""
     group: str = ""
@@ -122,7 +122,7 @@ class Layout(ABC):
 
     @abstractmethod
     def label_map(self) -> LabelMap | None:
-        """The label map that the layout implies or its annotation files state; None where a person must give it."""
+        """The label map that the layout implies or its annotation files state; None if the user must state it."""
 
     def group_of(self, key: str) -> str:
         """The group of an image by `group_pattern`; where there is none or it does not match, the image alone."""
