@@ -1,4 +1,4 @@
-"""The command line for Kubeflow Pipelines: compile the pipeline, rehearse it here, run it on a cluster.
+"""The command line for Kubeflow Pipelines: compile the pipeline, simulate it here, run it on a cluster.
 
 TensorFlow and TFX take many seconds to import, so each command imports what it needs when it runs.
 """

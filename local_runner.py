@@ -1,4 +1,4 @@
-"""The command line for this machine: look at data, run the pipeline, use and inspect what it made."""
+"""The command line for this machine: inspect data, run the pipeline, use and inspect its results."""
 
 from pipeline.cli.application import answer, application
 from pipeline.cli.beam_workers import beam_workers
@@ -21,7 +21,7 @@ for command in (
     *(beam_workers, serve, schedule, doctor, schema),
 ):
     app.command()(command)
-app.command("readmit", hidden=True)(unblock)  # what `unblock` was called before
+app.command("readmit", hidden=True)(unblock)  # the former name of `unblock`
 
 if __name__ == "__main__":
     answer(app)

@@ -1,4 +1,4 @@
-"""Where output goes: library noise to a log file, what a person waits for to the terminal."""
+"""Output: messages of libraries go to a log file, results for the user to the terminal."""
 
 import os
 import sys

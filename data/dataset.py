@@ -37,9 +37,9 @@ class DataConfig(Section):
     path: str = Field(min_length=1)
     """Folder or URI (gs://, s3://) of the dataset, or a pattern of folders, see `data.spans`."""
     spans: SpansConfig = SpansConfig()
-    """Which spans a run takes where `path` is a pattern."""
+    """Which spans a run takes if `path` is a pattern."""
     test_set: str = "fixed"
-    """Which images are the test set where `path` is a pattern: 'fixed', the test images of the first span, as they were
+    """Which images are the test set if `path` is a pattern: 'fixed', the test images of the first span, as they were
     at the first run; 'window', those of the window; or the path of a separate dataset of the same layout: its test
     split, or all of it if it is not divided. Test images that are not in the test set are not trained on either."""
     layout: Annotated[str, AfterValidator(_known_layout)] = "auto"

@@ -39,7 +39,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class SpansConfig(Section):
-    """Which spans a run takes where `data.path` is a pattern."""
+    """Which spans a run takes if `data.path` is a pattern."""
 
     window: Annotated[int, Field(ge=1)] | Literal["all"] = 1
     """Number of the newest spans that are trained on together; 'all' takes every span."""

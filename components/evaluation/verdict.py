@@ -54,13 +54,13 @@ class ThresholdedScore(NamedTuple):
     prefix: str
     """The beginning of the reasons: the class or slice that the score belongs to; empty for the whole test split."""
     name: str
-    """What the score is called in the reasons."""
+    """Name of the score in the reasons."""
     score: float
     """The candidate's score; NaN if no pixel is labelled, which fails every threshold."""
     served: float
     """The served model's score; meaningless if none is comparable."""
     key: str
-    """Where the thresholds stand in the configuration."""
+    """Key of the thresholds in the configuration."""
     floor: tuple[str, float]
     """Field and value of the least score that passes."""
     max_drop: float | None

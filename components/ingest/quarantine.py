@@ -25,7 +25,7 @@ REASONS_SHOWN = 20
 
 
 def reason_kind(reason: str) -> str:
-    """What stands before the first colon of a reason: 'size mismatch', 'mask missing', ..."""
+    """The part of a reason before the first colon: 'size mismatch', 'mask missing', ..."""
     return reason.split(":", 1)[0]
 
 

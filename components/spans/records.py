@@ -21,7 +21,7 @@ class SpanState(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     number: int
-    """What `{SPAN}` stands for, or days since 1970-01-01; -1 for a separate test set."""
+    """Value of `{SPAN}`, or days since 1970-01-01; -1 for a separate test set."""
     version: int
     name: str
     """Path of the folder relative to that of the pattern; the keys of the images begin with it."""
@@ -54,7 +54,7 @@ class SpanRecord(SpanState):
     replayed: int = 0
     """Training images of a span before the window that are trained on again (`data.spans.replay`)."""
     cached: bool
-    """Whether this run took what an earlier one had ingested."""
+    """Whether this run reused the examples that an earlier run had ingested."""
 
 
 class WindowRecord(BaseModel):
@@ -72,7 +72,7 @@ class WindowRecord(BaseModel):
 
     @property
     def window(self) -> list[SpanRecord]:
-        """What is trained on, oldest first."""
+        """The spans that are trained on, oldest first."""
         return [span for span in self.spans if span.role == "window"]
 
     @property
@@ -87,7 +87,7 @@ class WindowRecord(BaseModel):
 
     @property
     def older(self) -> list[SpanRecord]:
-        """What the newest span is compared with."""
+        """The spans with which the newest one is compared."""
         return [span for span in self.spans if span.role == "reference"] + self.window[:-1]
 
 

@@ -1,4 +1,4 @@
-"""Which spans a run takes, and the state of their folders, found out before any image is read."""
+"""The spans that a run takes, and the state of their folders, determined before any image is read."""
 
 from dataclasses import asdict
 

@@ -232,7 +232,7 @@ def make_space(space: Mapping[str, Dimension]) -> keras_tuner.HyperParameters:
 
 
 def make_oracle(tuning: TuningConfig, seed: int) -> keras_tuner.Oracle:
-    """What proposes the values: the same values for the same seed and the same scores."""
+    """Proposes the values: the same values for the same seed and the same scores."""
     common = {
         "objective": OBJECTIVE,
         "hyperparameters": make_space(tuning.space),
