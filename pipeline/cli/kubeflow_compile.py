@@ -1,29 +1,30 @@
-"""The commands `compile` and `tfjob` of `kubeflow_runner.py`.
-
-Importing this module must stay fast: modules that import TensorFlow or TFX are imported inside the functions, under
-`quietly`.
-"""
+"""`compile` and `tfjob`: the pipeline, or its training alone, as a file for a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from data.errors import ConfigError, DataError
-from pipeline.cli.application import quietly
+from pipeline.cli.application import ConfigOption, SetOption, VerboseOption, quietly
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
+ImageOption = Annotated[str, typer.Option("--image", envvar="DEEPLAB_IMAGE", help="Container image of every step.")]
+
+DEFAULT_CHECKPOINTS = "/tmp/checkpoints"  # noqa: S108  # in a container, whose files go with it
+
 
 def resolved_config(path: Path | None, overrides: Sequence[str]) -> Config:
-    """The configuration with layout and label map; reads the dataset only if the configuration lacks one of them.
+    """The configuration with layout and label map; looks at the dataset only if it does not say both.
 
     Raises:
-        ConfigError: The dataset is needed, but cannot be read from this machine.
+        ConfigError: It would have to look, and cannot from this machine.
     """
     from pipeline.config import load_config, resolve
 
@@ -67,22 +68,28 @@ def compile_to(
         console.print(f"  {name}={declared['defaultValue']}", markup=False, highlight=False)
 
 
-def compile_command(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    out: Path,
-    *,
-    image: str,
-    pipeline_root: str,
-    serving: str,
-    checkpoints: str,
-    verbose: bool,
+def compile_(
+    image: ImageOption,
+    pipeline_root: Annotated[
+        str,
+        typer.Option("--pipeline-root", envvar="DEEPLAB_PIPELINE_ROOT", help="gs://, s3:// or minio:// of artifacts."),
+    ],
+    serving: Annotated[
+        str, typer.Option("--serving", help="Serving directory: gs://, s3://, or a folder on a mounted volume.")
+    ],
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    checkpoints: Annotated[
+        str, typer.Option("--checkpoints", help="Folder of checkpoints; on a mounted volume it outlives the pod.")
+    ] = DEFAULT_CHECKPOINTS,
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write.")] = Path("pipeline.yaml"),
+    verbose: VerboseOption = False,
 ) -> None:
-    """`compile`: writes the pipeline for a Kubeflow Pipelines server, and reports folders that are not on a volume."""
-    config = resolved_config(config_path, overrides)
+    """Compile the pipeline to a spec for Kubeflow Pipelines, with its Kubernetes settings."""
+    resolved = resolved_config(config, set_ or [])
     compile_to(
         out,
-        config,
+        resolved,
         image=image,
         pipeline_root=pipeline_root,
         serving=serving,
@@ -91,27 +98,25 @@ def compile_command(
     )
     from pipeline.kubeflow.places import places_on_no_volume
 
-    for note in places_on_no_volume(config, serving, checkpoints):
+    for note in places_on_no_volume(resolved, serving, checkpoints):
         Console().print(f"note: {note}", markup=False, highlight=False)
 
 
-def tfjob_command(
-    config_path: Path | None,
-    overrides: Sequence[str],
-    out: Path,
-    *,
-    image: str,
-    examples: str,
-    model: str,
-    checkpoints: str,
-    verbose: bool,
+def tfjob(
+    image: ImageOption,
+    examples: Annotated[str, typer.Option("--examples", help="Folder of Transform's transformed examples.")],
+    model: Annotated[str, typer.Option("--model", help="Folder for the trained model.")],
+    checkpoints: Annotated[str, typer.Option("--checkpoints", help="Folder that all pods share.")],
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write.")] = Path("tfjob.yaml"),
+    verbose: VerboseOption = False,
 ) -> None:
-    """`tfjob`: writes a manifest that trains on several pods."""
-    config = resolved_config(config_path, overrides)
+    """Render a Training Operator job that trains on several pods (never run on a cluster)."""
+    resolved = resolved_config(config, set_ or [])
     with quietly(verbose):
         from pipeline.kubeflow.training_job import Places, write_training_job
 
-        write_training_job(config, image, Places(examples, model, checkpoints), out)
-    Console().print(
-        f"wrote {out}: {config.kubeflow.training_job.workers} workers; never run on a cluster", markup=False
-    )
+        write_training_job(resolved, image, Places(examples, model, checkpoints), out)
+    workers = resolved.kubeflow.training_job.workers
+    Console().print(f"wrote {out}: {workers} workers; never run on a cluster", markup=False)

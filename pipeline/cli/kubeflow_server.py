@@ -1,64 +1,81 @@
-"""The commands `submit` and `schedule` of `kubeflow_runner.py`."""
+"""`submit` and `schedule`: a compiled pipeline on a Kubeflow Pipelines server."""
 
+from __future__ import annotations
+
+import enum
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import kfp_server_api as api
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from data.errors import ConfigError
 from pipeline.cli.application import quietly
-from pipeline.kubeflow import recurring
-from pipeline.kubeflow.client import Server
-from pipeline.kubeflow.document import CompiledPipeline
-from pipeline.kubeflow.recurring import Place
-from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
-from pipeline.kubeflow.submit import Patience, RunUnfinished, failures, follow, start
 
-_State = api.V2beta1RuntimeState
-EXIT_CODES = {_State.SUCCEEDED: 0, _State.SKIPPED: 0, _State.FAILED: 3, _State.CANCELED: 4}
-UNFINISHED = 5
+if TYPE_CHECKING:
+    import kfp_server_api as api
+
+    from pipeline.kubeflow.recurring import Place
+    from pipeline.kubeflow.submission import Submission
+
+HostOption = Annotated[str, typer.Option("--host", metavar="URL", help="Server, such as https://kubeflow/pipeline.")]
+SpecOption = Annotated[Path, typer.Option("--spec", help="Compiled pipeline.")]
+ParameterOption = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Run parameter.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="By default the pipeline's name.")]
+NameOption = Annotated[str, typer.Option("--name", help="By default the pipeline's name; for a run, with the time.")]
+AccountOption = Annotated[
+    str, typer.Option("--service-account", help="Of the run's pods; by default kubeflow.service_account.")
+]
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="Of the user, on a server for several.")]
+TokenOption = Annotated[
+    Path | None, typer.Option("--token-file", help="Holds the token; without it, DEEPLAB_KFP_TOKEN does.")
+]
+InClusterOption = Annotated[bool, typer.Option("--in-cluster", help="Use the token of this pod's service account.")]
+AuthorityOption = Annotated[Path | None, typer.Option("--ca-file", help="Certificates of a private authority.")]
+AnswerOption = Annotated[float, typer.Option("--request-timeout", min=1, help="Seconds to wait for an answer.")]
+
+DEFAULT_SPEC = Path("pipeline.yaml")
+
 TIME_ZONE = (
     "the server's time zone (UTC, unless CRON_SCHEDULE_TIMEZONE of its scheduled-workflow controller says other)"
 )
-
-Make = Callable[[Server, Submission, str], api.V2beta1RecurringRun]
-MAKING: dict[str, Make] = {"create": recurring.create, "replace": recurring.replace}
-CHANGING: dict[str, tuple[Callable[[Server, Place], None], str]] = {
-    "pause": (recurring.pause, "is paused; a run under way goes on"),
-    "resume": (recurring.resume, "is enabled"),
-    "delete": (recurring.delete, "is deleted; its runs stay"),
-}
+#: Exit code of `submit --wait` by the state in which the run ended, and where it has not ended in time.
+EXIT_CODES = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 3, "CANCELED": 4}
+UNFINISHED = 5
 
 
 @dataclass(frozen=True)
-class Request:
-    """The command line's options for a run or a schedule. An empty text stands for the default."""
+class SubmitOptions:
+    """What the command line says about a run or a schedule. Empty text stands for the default."""
 
     spec: Path
     """The compiled pipeline."""
     settings: Sequence[str] = ()
-    """Parameters of the run, as `parameter=value`."""
+    """`parameter=value`."""
     experiment: str = ""
-    """Name of the experiment; by default the pipeline's name."""
+    """By default the pipeline's name."""
     name: str = ""
-    """Name of the run or the schedule; by default the pipeline's name, followed by the time in case of a run."""
+    """Name of the run or the schedule; by default the pipeline's name, for a run with the time."""
     service_account: str = ""
-    """Service account of the run's pods; by default the one in the compiled pipeline."""
+    """Service account of the run's pods; by default the one that was compiled."""
 
     def submission(self, default_name: str = "{pipeline}") -> Submission:
-        """The compiled pipeline with its parameters, checked against the server's rules.
+        """The compiled pipeline with its parameters, checked by the server's rules.
 
         Raises:
-            SpecError: The server would reject the pipeline.
-            ConfigError: The file or a parameter is invalid.
+            SpecError: The server would refuse the pipeline.
+            ConfigError: The file or a parameter is wrong.
         """
+        from pipeline.kubeflow.document import CompiledPipeline
+        from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
+
         pipeline = CompiledPipeline.read(self.spec)
-        with quietly(verbose=False):
+        with quietly():
             from pipeline.kubeflow.rules import check_spec
 
             check_spec(pipeline.spec, pipeline.platforms)
@@ -72,7 +89,11 @@ class Request:
         )
 
     def place(self) -> Place:
-        """Experiment and name of a schedule; the file is not read if both are given."""
+        """Experiment and name of a schedule, without need of the file if both are given."""
+        from pipeline.kubeflow.document import CompiledPipeline
+        from pipeline.kubeflow.recurring import Place
+        from pipeline.kubeflow.submission import pipeline_name
+
         if self.experiment and self.name:
             return Place(self.experiment, self.name)
         try:
@@ -84,57 +105,135 @@ class Request:
         return Place(self.experiment or name, self.name or name)
 
 
-def _console() -> Console:
-    """A console that never wraps lines, which hold addresses and ids to copy. A file or pipe has no width to fit."""
-    width = None if sys.stdout.isatty() else 200
-    return Console(width=width, soft_wrap=True, highlight=False, markup=False)
+def submit(
+    host: HostOption,
+    spec: SpecOption = DEFAULT_SPEC,
+    set_: ParameterOption = None,
+    experiment: ExperimentOption = "",
+    name: NameOption = "",
+    service_account: AccountOption = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; the exit code says how it ended.")] = False,
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Longest wait, in seconds.")] = None,
+    namespace: NamespaceOption = "",
+    token_file: TokenOption = None,
+    in_cluster: InClusterOption = False,
+    ca_file: AuthorityOption = None,
+    request_timeout: AnswerOption = 30,
+) -> None:
+    """Start a run on a cluster. With --wait: exit code 0 succeeded, 3 failed, 4 cancelled, 5 not ended in time."""
+    from pipeline.kubeflow.client import connect
+    from pipeline.kubeflow.submission import Patience, RunUnfinished, failures, follow, start
 
-
-def submit_command(server: Server, request: Request, patience: Patience | None) -> int:
-    """`submit`: starts a run, and follows it if `patience` is given. Returns the exit code."""
+    if timeout is not None and not wait:
+        raise typer.BadParameter("--timeout goes with --wait")
+    server = connect(
+        host,
+        namespace=namespace,
+        token_file=token_file,
+        in_cluster=in_cluster,
+        ca_file=ca_file,
+        timeout=request_timeout,
+    )
+    options = SubmitOptions(spec, set_ or [], experiment, name, service_account)
     console = _console()
-    submission = request.submission(default_name=f"{{pipeline}} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+    submission = options.submission(default_name=f"{{pipeline}} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     run = start(server, submission)
     console.print(f"run         {submission.name}, id {run.run_id}, in experiment {submission.experiment}")
     _show_parameters(console, submission)
     console.print(f"page        {server.connection.link('runs', run.run_id)}")
-    return _await(server, run, patience, console) if patience else 0
-
-
-def _await(server: Server, run: api.V2beta1Run, patience: Patience, console: Console) -> int:
+    if not wait:
+        return
     try:
+        patience = Patience(limit=timeout)
         ended = follow(server, run.run_id, patience, lambda state: console.print(f"state       {state}"))
     except RunUnfinished as unfinished:
         console.print(str(unfinished))
-        return UNFINISHED
+        raise typer.Exit(UNFINISHED) from None
     for line in failures(ended):
         console.print(f"            {line}")
-    return EXIT_CODES[ended.state]
+    raise typer.Exit(EXIT_CODES[ended.state])
 
 
-def schedule_command(server: Server, action: str, request: Request, cron: str) -> None:
-    """`schedule`: performs one action on a schedule, or lists the schedules."""
-    if bool(cron) != (action in MAKING):
-        needs = "needs --cron 'minute hour day-of-month month day-of-week'" if action in MAKING else "takes no --cron"
-        raise ConfigError(f"schedule {action}: {needs}; allowed with --cron: {', '.join(MAKING)}")
+class Action(enum.StrEnum):
+    """What `schedule` does."""
+
+    REPLACE = enum.auto()
+    CREATE = enum.auto()
+    LIST = enum.auto()
+    PAUSE = enum.auto()
+    RESUME = enum.auto()
+    DELETE = enum.auto()
+
+
+def schedule(
+    host: HostOption,
+    action: Annotated[
+        Action,
+        typer.Argument(help="replace makes it, in the place of one by that name; create refuses if there is one."),
+    ] = Action.REPLACE,
+    cron: Annotated[
+        str, typer.Option("--cron", help="Minute, hour, day of month, month, day of week, in the server's time zone.")
+    ] = "",
+    spec: SpecOption = DEFAULT_SPEC,
+    set_: ParameterOption = None,
+    experiment: ExperimentOption = "",
+    name: NameOption = "",
+    service_account: AccountOption = "",
+    namespace: NamespaceOption = "",
+    token_file: TokenOption = None,
+    in_cluster: InClusterOption = False,
+    ca_file: AuthorityOption = None,
+    request_timeout: AnswerOption = 30,
+) -> None:
+    """Start runs on a cluster at the times of a cron expression, such as --cron "0 3 * * *"."""
+    from pipeline.kubeflow import recurring
+    from pipeline.kubeflow.client import connect
+
+    make = {Action.CREATE: recurring.create, Action.REPLACE: recurring.replace}
+    change = {
+        Action.PAUSE: (recurring.pause, "is paused; a run under way continues"),
+        Action.RESUME: (recurring.resume, "is enabled"),
+        Action.DELETE: (recurring.delete, "is deleted; its runs stay"),
+    }
+    server = connect(
+        host,
+        namespace=namespace,
+        token_file=token_file,
+        in_cluster=in_cluster,
+        ca_file=ca_file,
+        timeout=request_timeout,
+    )
+    if bool(cron) != (action in make):
+        needs = "needs --cron 'minute hour day-of-month month day-of-week'" if action in make else "takes no --cron"
+        raise ConfigError(f"schedule {action}: {needs}; allowed with --cron: {', '.join(make)}")
+    options = SubmitOptions(spec, set_ or [], experiment, name, service_account)
     console = _console()
-    if action == "list":
-        console.print(_table(_listed(server, request.experiment)))
-    elif action in MAKING:
-        _make(server, MAKING[action], request.submission(), cron, console)
+    if action == Action.LIST:
+        found = server.find_experiment(experiment) if experiment else None
+        schedules = [] if experiment and not found else server.recurring_runs(found, None)
+        console.print(_table(schedules))
+    elif action in make:
+        submission = options.submission()
+        made = make[action](server, submission, cron)
+        console.print(
+            f"schedule    {submission.name}, id {made.recurring_run_id}, in experiment {submission.experiment}"
+        )
+        console.print(
+            f"times       {cron} in {TIME_ZONE}; one run at a time, missed times are not made up for one by one"
+        )
+        _show_parameters(console, submission)
+        console.print(f"page        {server.connection.link('recurringrun', made.recurring_run_id)}")
     else:
-        change, done = CHANGING[action]
-        place = request.place()
-        change(server, place)
+        apply, done = change[action]
+        place = options.place()
+        apply(server, place)
         console.print(f"{place} {done}")
 
 
-def _make(server: Server, make: Make, submission: Submission, cron: str, console: Console) -> None:
-    made = make(server, submission, cron)
-    console.print(f"schedule    {submission.name}, id {made.recurring_run_id}, in experiment {submission.experiment}")
-    console.print(f"times       {cron} in {TIME_ZONE}; one run at a time, missed times are not made up for one by one")
-    _show_parameters(console, submission)
-    console.print(f"page        {server.connection.link('recurringrun', made.recurring_run_id)}")
+def _console() -> Console:
+    """Leaves lines whole: they hold addresses and ids to copy. A file or pipe has no width to keep to."""
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, soft_wrap=True, highlight=False, markup=False)
 
 
 def _show_parameters(console: Console, submission: Submission) -> None:
@@ -142,17 +241,12 @@ def _show_parameters(console: Console, submission: Submission) -> None:
         console.print(f"parameter   {name}={value}")
 
 
-def _listed(server: Server, experiment: str) -> list[api.V2beta1RecurringRun]:
-    if not experiment:
-        return server.recurring_runs(None, None)
-    found = server.find_experiment(experiment)
-    return server.recurring_runs(found, None) if found else []
-
-
 def _table(schedules: list[api.V2beta1RecurringRun]) -> Table:
+    from pipeline.kubeflow.recurring import ENABLED
+
     table = Table("name", "state", "cron (seconds first)", "made", "id", title=f"times are in {TIME_ZONE}")
     for each in schedules:
-        state = "enabled" if each.mode == recurring.ENABLED else "paused"
+        state = "enabled" if each.mode == ENABLED else "paused"
         cron = each.trigger.cron_schedule if each.trigger else None
         made = f"{each.created_at:%Y-%m-%d %H:%M}" if each.created_at else ""
         table.add_row(each.display_name, state, cron.cron if cron else "at intervals", made, each.recurring_run_id)

@@ -1,28 +1,42 @@
-"""The command `simulate` of `kubeflow_runner.py`."""
+"""`simulate`: a compiled pipeline, or the one of a configuration, rehearsed on this machine."""
 
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data.errors import ProjectError
+from pipeline.cli.application import ConfigOption
 from pipeline.cli.kubeflow_compile import compile_to, resolved_config
-from pipeline.config import load_config
-from pipeline.kubeflow.places import on_this_machine
-from pipeline.kubeflow.simulation.driver import DEFAULT_ROOT, FAILED, simulate
+from pipeline.cli.kubeflow_server import ParameterOption
 from pipeline.stages import Stage
-from pipeline.workspace import REPORT_FILE
 
-#: Placeholder for the image, which a simulated step does not need.
+#: Stands for the image, which no step needs here.
 IMAGE = "simulated"
 
 
-def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[str], store: Path) -> None:
-    """`simulate`: runs a compiled pipeline, or that of a configuration, on this machine."""
+def simulate(
+    config: ConfigOption = None,
+    spec: Annotated[Path | None, typer.Option("--spec", help="Compiled pipeline, instead of --config.")] = None,
+    set_: ParameterOption = None,
+    store: Annotated[
+        Path, typer.Option("--store", help="Folder in place of the object store; keeps what may be used again.")
+    ] = Path("workspace/simulation"),
+) -> None:
+    """Rehearse the compiled pipeline on this machine, under the rules of the open-source server."""
+    if config is not None and spec is not None:
+        raise typer.BadParameter("--config and --spec exclude each other")
+    from pipeline.config import load_config
+    from pipeline.kubeflow.places import on_this_machine
+    from pipeline.kubeflow.simulation.driver import DEFAULT_ROOT, FAILED
+    from pipeline.kubeflow.simulation.driver import simulate as simulate_run
+    from pipeline.workspace import REPORT_FILE
+
     store = store.absolute()
     if spec is None:
         spec = store / ".simulation" / "pipeline.yaml"
@@ -36,12 +50,12 @@ def simulate_command(config: Path | None, spec: Path | None, settings: Sequence[
             checkpoints=str(store / "checkpoints"),
             verbose=False,
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step in progress ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step under way ends, too
     console = Console()
-    run = simulate(
+    run = simulate_run(
         spec,
         store=store,
-        settings=settings,
+        settings=set_ or [],
         on_step=lambda step: console.print(f"{step.name}: {step.state}", style="dim"),
     )
     table = Table("step", "state", "attempts", "seconds", "why")

@@ -1,19 +1,22 @@
-"""Calls to a Kubeflow Pipelines server, with timeouts, retries and readable errors.
+"""A Kubeflow Pipelines server: where it is, who asks, how long to wait, what to repeat, what went wrong.
 
-Requests go through `kfp_server_api`, the REST client that is generated from the server's API, and on which the kfp SDK
-is built. The SDK's `kfp.Client` around it is not used because of its side effects (kfp 2.16.1, `kfp/client/client.py`):
-it sets no timeout, tries to reach an absent server five times with a stack trace each, waits forever for a cancelled
-run, treats a login page as an empty answer, stores settings in the home directory, and takes seconds to import.
+A token is never printed: not in an error, a representation or an address.
 
-ServerError             the server or the connection to it failed
-├── ServerUnavailable   transient: not reached, no answer in time, overloaded, 5xx
-├── ServerRefused       lasting: 4xx, or an answer that is not from Kubeflow Pipelines
-└── NotFound            the requested object does not exist
+Requests go through `kfp_server_api`, the REST client that the kfp SDK generates from the server's API and is itself
+built on. The SDK's `kfp.Client` around it is left out for what it does on its own (kfp 2.16.1, `kfp/client/client.py`):
+it sets no timeout, asks an absent server five times with a stack trace each, waits for ever on a cancelled run, takes a
+login page for an empty answer, keeps settings in the home directory, and costs seconds to import.
+
+ServerError             the server, or the way to it, does not do what was asked
+├── ServerUnavailable   it may do so later: not reached, no answer in time, overloaded, 5xx
+├── ServerRefused       it will not: 4xx, or an answer that is none of Kubeflow Pipelines
+└── NotFound            what was asked for is not there
 """
 
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -23,27 +26,82 @@ import tenacity
 import urllib3
 
 from data.errors import ConfigError, ProjectError
-from pipeline.kubeflow.connection import SERVICE_ACCOUNT_TOKEN, TOKEN_VARIABLE, Connection
-from pipeline.tokens import read_token
+from pipeline.tokens import check_token, read_token
+
+TOKEN_VARIABLE = "DEEPLAB_KFP_TOKEN"  # noqa: S105 - the name of the variable, not its value
+SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+"""Where Kubernetes puts the token that it makes for a pod whose volumes project one for audience
+pipelines.kubeflow.org; the kfp SDK looks there too."""
 
 _PAGE_SIZE = 100
 _TEMPORARY = frozenset({408, 425, 429})
 
 
 class ServerError(ProjectError):
-    """The server or the connection to it failed."""
+    """The server, or the way to it, does not do what was asked."""
 
 
 class ServerUnavailable(ServerError):
-    """The server is not available; a retry may succeed."""
+    """The server may do it later."""
 
 
 class ServerRefused(ServerError):
-    """The server refused the request; a retry does not help."""
+    """The server will not do it."""
 
 
 class NotFound(ServerError):
-    """The requested object does not exist on the server."""
+    """What was asked for is not on the server."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a server is and how to talk to it."""
+
+    host: str
+    """Base URL, with the path of a proxy if there is one, such as https://kubeflow.example/pipeline."""
+    token: str = field(default="", repr=False)
+    """Sent as bearer token; empty sends none."""
+    token_file: Path | None = None
+    """Holds the token, and is read anew for each request, so that a renewed one is used."""
+    namespace: str = ""
+    """Of the user, where the server serves several; empty otherwise."""
+    ca_file: Path | None = None
+    """PEM file of the authority that signed the server's certificate, if it is none that is known everywhere."""
+    timeout: float = 30.0
+    """Seconds to wait for one answer."""
+    attempts: int = 3
+    """How often a request that may safely be repeated is sent."""
+    pause: float = 1.0
+    """Seconds before the second attempt; they double."""
+
+    def __post_init__(self) -> None:
+        _check_host(self.host)
+        if self.token:
+            check_token(self.token, TOKEN_VARIABLE)
+        if self.token_file:
+            read_token(self.token_file)
+        if self.ca_file and not self.ca_file.is_file():
+            raise ConfigError(f"{self.ca_file}: no such file; allowed: a PEM file of certificates")
+
+    def link(self, page: str, key: str) -> str:
+        """URL of a page of the server's user interface: `runs` or `recurringrun`."""
+        return f"{self.host.rstrip('/')}/#/{page}/details/{key}"
+
+
+def _check_host(host: str) -> None:
+    try:
+        parts = urlsplit(host)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise ConfigError(f"--host {host!r}: is no address; allowed: http://name[:port][/path] or https://...")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"--host: holds a user name or a password, and addresses are printed; allowed: a token in {TOKEN_VARIABLE}"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"--host {host!r}: has a query or a fragment; allowed: http(s)://name[:port][/path]")
 
 
 def connect(
@@ -55,7 +113,7 @@ def connect(
     ca_file: Path | None = None,
     timeout: float = 30.0,
 ) -> "Server":
-    """Connects to the server at `host`. Without `token_file` or `in_cluster`, the environment's token is used."""
+    """The server at `host`. Without `token_file` or `in_cluster`, the token is that of the environment, if any."""
     if in_cluster and token_file:
         raise ConfigError("--in-cluster and --token-file both say where the token is; allowed: one of them")
     file = SERVICE_ACCOUNT_TOKEN if in_cluster else token_file
@@ -64,7 +122,7 @@ def connect(
 
 
 class _ApiClient(api.ApiClient):
-    """The generated client, with timeouts, retries of safe requests, and readable errors."""
+    """The generated client, with time-outs, repeated attempts where those are safe, and errors in words."""
 
     def __init__(self, connection: Connection) -> None:
         configuration = api.Configuration(host=connection.host.rstrip("/"))
@@ -120,7 +178,7 @@ class _ApiClient(api.ApiClient):
 
 
 def _raise_answer(status: int, text: str) -> NoReturn:
-    """Raises the error for an answer other than 2xx."""
+    """Raises what an answer other than 2xx means."""
     if status == 401 or 300 <= status < 400:
         raise ServerRefused(
             f"{text}\nthe server wants to know who asks: put a token into {TOKEN_VARIABLE}, or give --token-file "
@@ -141,7 +199,7 @@ def _refresher(file: Path) -> Callable[[api.Configuration], None]:
 
 
 def _message(error: api.ApiException) -> str:
-    """The server's message: the sentence for users, if there is one, else the whole answer."""
+    """What the server says: the sentence meant for users, where there is one, else the whole."""
     try:
         body = json.loads(error.body or "")
     except ValueError:
@@ -159,7 +217,7 @@ def _message(error: api.ApiException) -> str:
 
 
 def _raise_transport(error: urllib3.exceptions.HTTPError, request: str, timeout: float) -> NoReturn:
-    """Raises the error for a request without an answer."""
+    """Raises what it means that there was no answer."""
     if isinstance(error, urllib3.exceptions.LocationValueError):
         raise ServerRefused(f"{request}: the address cannot be used: {error}") from None
     if isinstance(error, urllib3.exceptions.SSLError):
@@ -194,7 +252,7 @@ class Server:
         return found[0].experiment_id if found else None
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment of that name, which is created if it does not exist."""
+        """Id of the experiment of that name, which is made if there is none."""
         found = self.find_experiment(name)
         if found:
             return found
@@ -202,15 +260,15 @@ class Server:
         return self._experiments.experiment_service_create_experiment(experiment).experiment_id
 
     def create_run(self, run: api.V2beta1Run) -> api.V2beta1Run:
-        """Starts a run. It is not retried: without an answer, the run may have started nevertheless."""
+        """Starts a run. Sent once: if no answer comes, the run may have started all the same."""
         return self._runs.run_service_create_run(run)
 
     def get_run(self, run_id: str) -> api.V2beta1Run:
-        """The current state of a run."""
+        """A run as it stands."""
         return self._runs.run_service_get_run(run_id)
 
     def create_recurring_run(self, recurring_run: api.V2beta1RecurringRun) -> api.V2beta1RecurringRun:
-        """Creates a recurring run. It is not retried."""
+        """Makes a recurring run. Sent once."""
         return self._recurring_runs.recurring_run_service_create_recurring_run(recurring_run)
 
     def recurring_runs(self, experiment_id: str | None, name: str | None) -> list[api.V2beta1RecurringRun]:
@@ -236,18 +294,18 @@ class Server:
         self._recurring_runs.recurring_run_service_enable_recurring_run(recurring_run_id)
 
     def disable(self, recurring_run_id: str) -> None:
-        """Stops a recurring run from starting more runs; active runs continue."""
+        """Stops a recurring run from starting more; what runs goes on."""
         self._recurring_runs.recurring_run_service_disable_recurring_run(recurring_run_id)
 
     def delete(self, recurring_run_id: str) -> None:
-        """Deletes a recurring run if it still exists; its runs are kept."""
+        """Deletes a recurring run, if it is still there; its runs stay."""
         try:
             self._recurring_runs.recurring_run_service_delete_recurring_run(recurring_run_id)
         except NotFound:
             return
 
     def _named(self, name: str) -> str:
-        """The filter for objects of that name. The server decodes it a second time after the URL (kubeflow/pipelines
+        """The filter for things of that name. The server decodes it once more than the URL (kubeflow/pipelines
         `backend/src/apiserver/server/list_request_util.go`, `parseAPIFilter`), hence the quoting.
         """
         predicate = api.V2beta1Predicate(

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from data.errors import ConfigError
 from pipeline.kubeflow import client
 from pipeline.kubeflow.client import (
+    TOKEN_VARIABLE,
+    Connection,
     NotFound,
     Server,
     ServerError,
@@ -27,7 +29,6 @@ from pipeline.kubeflow.client import (
     ServerUnavailable,
     connect,
 )
-from pipeline.kubeflow.connection import TOKEN_VARIABLE, Connection
 from tests.pipeline.kubeflow import kfp_server
 
 SECRET = "t0p.5ecret-token_value"

@@ -83,6 +83,6 @@ def test_the_rehearsal_of_a_configuration_compiles_it_with_them(tmp_path: Path, 
 
     monkeypatch.setattr(command, "resolved_config", resolved_config)
     with pytest.raises(ConfigError, match="enough"):
-        command.simulate_command(tmp_path / "my.yaml", None, [], tmp_path / "store")
+        command.simulate(tmp_path / "my.yaml", store=tmp_path / "store")
 
     assert given == [(tmp_path / "my.yaml", [f'data.path="{tmp_path}/data"'])]

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigError
 from pipeline.kubeflow import recurring
-from pipeline.kubeflow.client import Server, ServerError
-from pipeline.kubeflow.connection import Connection
+from pipeline.kubeflow.client import Connection, Server, ServerError
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.recurring import Place, ScheduleError
 from pipeline.kubeflow.submission import Submission

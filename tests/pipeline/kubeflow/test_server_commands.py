@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 import kubeflow_runner
 from data.errors import ConfigError, ProjectError
-from pipeline.kubeflow import submit
-from pipeline.kubeflow.client import ServerRefused
-from pipeline.kubeflow.connection import TOKEN_VARIABLE
+from pipeline.kubeflow import submission as submit
+from pipeline.kubeflow.client import TOKEN_VARIABLE, ServerRefused
 from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.recurring import ScheduleError
 from tests.pipeline.kubeflow import kfp_server
@@ -166,7 +165,7 @@ def test_a_schedule_is_listed_paused_resumed_and_deleted(kfp: kfp_server.Server,
         return invoke(kfp, "schedule", "list").output
 
     assert "enabled" in listed() and "0 */30 3 * * mon-fri" in listed() and "UTC, unless" in listed()
-    assert "is paused; a run under way goes on" in invoke(kfp, "schedule", "pause", "--spec", spec).output
+    assert "is paused; a run under way continues" in invoke(kfp, "schedule", "pause", "--spec", spec).output
     assert "paused" in listed() and "enabled" not in listed()
     invoke(kfp, "schedule", "resume", "--spec", spec)
     assert "enabled" in listed()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ProjectError
-from pipeline.cli.kubeflow_simulate import simulate_command
+from pipeline.cli.kubeflow_simulate import simulate
 from tests.pipeline.kubeflow.hand_made import Pipeline
 
 
@@ -27,7 +27,7 @@ def test_a_table_says_how_each_step_went(
     pipeline.shell("first", "true", cache=True)
     pipeline.shell("second", "true", dependentTasks=["first"])
     for expected in ("succeeded", "cached"):
-        simulate_command(None, pipeline.write(), ["name=ball"], tmp_path / "store")
+        simulate(spec=pipeline.write(), set_=["name=ball"], store=tmp_path / "store")
         found = rows(capsys.readouterr().out)
         assert found["first"][:2] == [expected, "1" if expected == "succeeded" else ""]
         assert found["second"][0] == "succeeded"
@@ -40,7 +40,7 @@ def test_a_failed_run_is_an_error_that_names_the_steps_and_where_the_logs_are(
     pipeline.shell("good", "true")
     pipeline.shell("bad", "echo because; exit 2")
     with pytest.raises(ProjectError, match=r"the run failed: bad$"):
-        simulate_command(None, pipeline.write(), [], tmp_path / "store")
+        simulate(spec=pipeline.write(), store=tmp_path / "store")
     printed = capsys.readouterr().out
     assert rows(printed)["bad"][0] == "failed"
     assert "exit status 2" in rows(printed)["bad"][3]

@@ -3,11 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.kubeflow.client import Server, ServerRefused, ServerUnavailable
-from pipeline.kubeflow.connection import Connection
+from pipeline.kubeflow.client import Connection, Server, ServerRefused, ServerUnavailable
 from pipeline.kubeflow.document import CompiledPipeline
-from pipeline.kubeflow.submission import Submission
-from pipeline.kubeflow.submit import Patience, RunUnfinished, failures, follow, start
+from pipeline.kubeflow.submission import Patience, RunUnfinished, Submission, failures, follow, start
 from tests.pipeline.kubeflow import kfp_server
 
 SPEC = {
