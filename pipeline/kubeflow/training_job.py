@@ -28,7 +28,7 @@ from tfx.utils import path_utils
 
 from components.training.trainer import run_fn
 from data.errors import ConfigError, ProjectError, exit_status, explain
-from data.layouts.base import SPLITS
+from data.layouts.base import TRAIN, VAL
 from pipeline.config import Config, config_hash
 from pipeline.pipeline import trainer_config
 from pipeline.stages import Stage
@@ -157,10 +157,9 @@ def training_arguments(examples: str, model: str, custom_config: str) -> FnArgs:
         model: Folder of a Model artifact; the training curves are written to its subfolder `run`.
         custom_config: JSON of a `components.training.trainer.TrainerConfig`.
     """
-    train, val, _ = SPLITS
     return FnArgs(
-        train_files=[os.path.join(examples, f"Split-{train}", "*")],
-        eval_files=[os.path.join(examples, f"Split-{val}", "*")],
+        train_files=[os.path.join(examples, f"Split-{TRAIN}", "*")],
+        eval_files=[os.path.join(examples, f"Split-{VAL}", "*")],
         serving_model_dir=path_utils.serving_model_dir(model),
         model_run_dir=os.path.join(model, "run"),
         custom_config=json.loads(custom_config),

@@ -19,11 +19,11 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
+from components.artifacts import PRESENT
 from components.config import EvaluationConfig, ValidationConfig
 from components.evaluation.evaluator import SegmentationEvaluator
 from components.evaluation.results import SliceKey, read_scores
 from components.ingest.example_gen import ImageExampleGen
-from components.publishing import served_model as baseline
 from components.transform import CLASS_PIXELS, ImageTransform
 from components.validation.schema import DataSchema
 from data import features
@@ -74,8 +74,8 @@ def run_stages(beam: BeamConfig, dataset: Path, model: Artifact, labels: LabelMa
         "transform",
     )
     absent = artifact(standard_artifacts.Model, folder / "absent")
-    absent.set_int_custom_property(baseline.PRESENT, 0)
-    judged = run(
+    absent.set_int_custom_property(PRESENT, 0)
+    evaluated = run(
         SegmentationEvaluator(
             channel(examples),
             channel(model),
@@ -95,8 +95,8 @@ def run_stages(beam: BeamConfig, dataset: Path, model: Artifact, labels: LabelMa
             for split in SPLITS[:2]
         },
         analyzed=apply_graph(graph, min(read_split(examples, SPLITS[0]))),
-        scores=read_scores(judged["evaluation"].uri, labels.names).candidate,
-        blessed=bool(judged["blessing"].get_int_custom_property("blessed")),
+        scores=read_scores(evaluated["evaluation"].uri, labels.names).candidate,
+        blessed=bool(evaluated["blessing"].get_int_custom_property("blessed")),
     )
 
 

@@ -180,7 +180,7 @@ def test_the_commands_say_what_they_did(serving: Path):
     )
     assert command_line("unpin", "2", *workspace).stdout.endswith("pinned versions: none\n")
     assert "of version 3 may be pushed again" in command_line("unblock", "3", *workspace).stdout
-    again = command_line("unblock", "3", *workspace)
+    again = command_line("readmit", "3", *workspace)  # what the command was called before
     assert (again.returncode, again.stderr) == (1, f"error: {serving / 'tiny'}: version 3 was not rolled back\n")
 
 

@@ -1,14 +1,14 @@
-// Runs the pushed LiteRT models on pictures and on the camera. Reads lite.json and the models beside this page.
+// Runs the pushed LiteRT models on images and on the camera. Reads lite.json and the models beside this page.
 
 import { resizeToRgb } from "./resize.js";
 
 const RUNTIME = "./litert/";
 
-/** Larger pictures are shrunk to this before their pixels are read, which takes time and memory by the pixel. */
+/** Larger images are shrunk to this before their pixels are read, which takes time and memory by the pixel. */
 const MAX_PIXELS = 16_000_000;
 
-const [modelSelect, fileInput, cameraButton, opacityInput, statusLine, pictureCanvas, maskCanvas, classList] = [
-  "model", "file", "camera", "opacity", "status", "picture", "mask", "classes",
+const [modelSelect, fileInput, cameraButton, opacityInput, statusLine, imageCanvas, maskCanvas, classList] = [
+  "model", "file", "camera", "opacity", "status", "image", "mask", "classes",
 ].map((id) => document.getElementById(id));
 
 /** Tells the user, and any program that watches, what the page is doing: "loading", "ready", "busy" or "failed". */
@@ -33,7 +33,7 @@ async function loadRuntime() {
   }
 }
 
-/** One model, ready to run on pictures of any size. */
+/** One model, ready to run on images of any size. */
 class Segmenter {
   constructor(runtime, model, record) {
     this.runtime = runtime;
@@ -81,9 +81,9 @@ function listClasses(classIds, record) {
   }));
 }
 
-/** Takes the picture, its mask and its classes off the page. */
+/** Takes the image, its mask and its classes off the page. */
 function clear() {
-  [pictureCanvas, maskCanvas].forEach((canvas) => { canvas.width = canvas.height = 0; });
+  [imageCanvas, maskCanvas].forEach((canvas) => { canvas.width = canvas.height = 0; });
   classList.replaceChildren();
 }
 
@@ -91,13 +91,13 @@ function clear() {
 async function show(source, width, height, segmenter) {
   if (!segmenter) throw new Error("No model is loaded; choose another one.");
   const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (width * height)));
-  pictureCanvas.width = Math.max(1, Math.floor(width * scale));
-  pictureCanvas.height = Math.max(1, Math.floor(height * scale));
-  const context = pictureCanvas.getContext("2d", { willReadFrequently: true });
+  imageCanvas.width = Math.max(1, Math.floor(width * scale));
+  imageCanvas.height = Math.max(1, Math.floor(height * scale));
+  const context = imageCanvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.drawImage(source, 0, 0, pictureCanvas.width, pictureCanvas.height);
+  context.drawImage(source, 0, 0, imageCanvas.width, imageCanvas.height);
   const started = performance.now();
-  const classIds = await segmenter.segment(context.getImageData(0, 0, pictureCanvas.width, pictureCanvas.height));
+  const classIds = await segmenter.segment(context.getImageData(0, 0, imageCanvas.width, imageCanvas.height));
   drawMask(classIds, segmenter.record);
   listClasses(classIds, segmenter.record);
   return Math.round(performance.now() - started);
@@ -144,7 +144,7 @@ async function main() {
   const kept = record.models.filter((model) => model.file);
   modelSelect.replaceChildren(...kept.map(({ variant, file }) => new Option(variant, file)));
   let segmenter = null;
-  let picture = null;
+  let image = null;
   const camera = new Camera();
 
   const attempt = (task) => async (event) => {
@@ -155,13 +155,13 @@ async function main() {
       tell("failed", error.message);
     }
   };
-  const segmentPicture = async () => {
-    if (!picture) {
-      tell("ready", "Ready: choose a picture, or start the camera.");
+  const segmentImage = async () => {
+    if (!image) {
+      tell("ready", "Ready: choose an image, or start the camera.");
       return;
     }
     tell("busy", "Segmenting");
-    const milliseconds = await show(picture, picture.width, picture.height, segmenter);
+    const milliseconds = await show(image, image.width, image.height, segmenter);
     tell("ready", `${modelSelect.selectedOptions[0].text}: ${milliseconds} ms`);
   };
   const chooseModel = async () => {
@@ -171,17 +171,17 @@ async function main() {
     segmenter?.model.delete();
     segmenter = null;
     segmenter = await Segmenter.load(runtime, record, modelSelect.value);
-    await segmentPicture();
+    await segmentImage();
   };
-  const choosePicture = async () => {
+  const chooseImage = async () => {
     await camera.stop();
     const [file] = fileInput.files;
     if (!file) return;
-    picture = null;
+    image = null;
     clear();
-    tell("busy", "Reading the picture");
-    picture = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
-    await segmentPicture();
+    tell("busy", "Reading the image");
+    image = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
+    await segmentImage();
   };
   const switchCamera = async () => {
     if (camera.running) {
@@ -191,7 +191,7 @@ async function main() {
     cameraButton.textContent = "Stop camera";
     try {
       await camera.start(async (video, width, height) => {
-        tell("ready", `camera: ${await show(video, width, height, segmenter)} ms a picture`);
+        tell("ready", `camera: ${await show(video, width, height, segmenter)} ms an image`);
       });
     } finally {
       cameraButton.textContent = "Start camera";
@@ -199,7 +199,7 @@ async function main() {
   };
 
   modelSelect.addEventListener("change", attempt(chooseModel));
-  fileInput.addEventListener("change", attempt(choosePicture));
+  fileInput.addEventListener("change", attempt(chooseImage));
   cameraButton.addEventListener("click", attempt(switchCamera));
   await chooseModel();
   [modelSelect, fileInput, cameraButton].forEach((control) => { control.disabled = false; });

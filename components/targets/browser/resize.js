@@ -1,5 +1,5 @@
 // Bilinear, antialiased resizing with the sampling points and weights of tf.image.resize(antialias=True), which made
-// the images that the model was trained and judged on. A canvas would choose its own filter.
+// the images that the model was trained and evaluated on. A canvas would choose its own filter.
 
 /** For each output position along one axis: the first input that counts, and the weight of it and those after it. */
 function spans(inputs, outputs) {

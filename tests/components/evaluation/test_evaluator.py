@@ -154,7 +154,7 @@ def confusion(images: list[ImageResult], classes: int, of: str, within: str | No
     return sum((score.confusion(classes) for score in chosen), np.zeros((classes, classes), np.int64))
 
 
-def test_scores_of_candidate_and_baseline_equal_those_of_the_served_masks_in_each_slice(
+def test_scores_of_candidate_and_served_model_equal_those_of_the_served_masks_in_each_slice(
     test_split: Artifact, model: Artifact, rare: Artifact, labels: LabelMap, tmp_path: Path
 ):
     first, classes = labels.names[0], labels.num_classes
@@ -242,7 +242,7 @@ def test_large_images_are_evaluated_alone_and_count_as_before(
     assert_equal(found.scores.candidate[()], truth(test_split, model, None, labels.num_classes))
 
 
-def test_without_a_baseline_the_floor_alone_decides(
+def test_without_a_served_model_the_floors_alone_decide(
     test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):
     reached = truth(test_split, background, None, labels.num_classes)["mean_iou"]

@@ -1,4 +1,4 @@
-"""The browser page runs a pushed model on a real picture, and sees what the server sees."""
+"""The browser page runs a pushed model on a real image, and sees what the server sees."""
 
 import base64
 import shutil
@@ -50,7 +50,7 @@ return [canvas.height, canvas.width, btoa(Array.from(pixels, (value) => String.f
 
 RESIZED = """
 const [module, height, width, done] = arguments;
-const canvas = document.getElementById("picture");
+const canvas = document.getElementById("image");
 const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
 import(module).then(({ resizeToRgb }) => {
   const pixels = resizeToRgb(image, height, width);
@@ -69,10 +69,10 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def picture(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photo, shrunk to the size of the model."""
     photo = test_data / "layouts/voc/VOCdevkit/VOC2011/JPEGImages/2011_000003.jpg"
-    path = tmp_path_factory.mktemp("picture") / "photo.png"
+    path = tmp_path_factory.mktemp("image") / "photo.png"
     with Image.open(photo) as image:
         image.resize((WIDTH, HEIGHT)).save(path)
     return path
@@ -108,7 +108,7 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """With a camera that shows a test picture."""
+    """With a camera that shows a test image."""
     camera = ("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream")
     with chromium(tmp_path_factory.mktemp("browser"), *camera) as chrome:
         yield chrome
@@ -130,18 +130,18 @@ def shown_classes(browser: Chrome, labels: LabelMap) -> np.ndarray:
 
 
 def test_the_page_sees_what_the_server_sees(
-    browser: Chrome, address: str, picture: Path, model: Artifact, labels: LabelMap
+    browser: Chrome, address: str, image: Path, model: Artifact, labels: LabelMap
 ):
     browser.get(address)
-    assert "choose a picture" in wait_for(browser, "ready", "failed")
+    assert "choose an image" in wait_for(browser, "ready", "failed")
     assert [option.text for option in Select(browser.find_element(By.ID, "model")).options] == ["float32", "int8"]
 
-    browser.find_element(By.ID, "file").send_keys(str(picture))
+    browser.find_element(By.ID, "file").send_keys(str(image))
     WebDriverWait(browser, 60).until(lambda _: browser.find_element(By.ID, "classes").text)
     assert wait_for(browser, "ready", "failed").startswith("float32: ")
 
     found = shown_classes(browser, labels)
-    [(expected, _)] = Segmenter(saved_model(model)).predict([picture.read_bytes()])
+    [(expected, _)] = Segmenter(saved_model(model)).predict([image.read_bytes()])
     assert found.shape == expected.shape == (HEIGHT, WIDTH)
     assert len(np.unique(expected)) > 2
     assert np.mean(found == expected) >= 0.99
@@ -150,7 +150,7 @@ def test_the_page_sees_what_the_server_sees(
     assert [entry["message"] for entry in browser.get_log("browser") if entry["source"] in failures] == []
 
 
-def test_a_larger_picture_is_resized_as_in_training(browser: Chrome, address: str, test_data: Path, tmp_path: Path):
+def test_a_larger_image_is_resized_as_in_training(browser: Chrome, address: str, test_data: Path, tmp_path: Path):
     photo = tmp_path / "photo.png"  # no JPEG, for decoders of those differ by a few levels
     with Image.open(test_data / "layouts/voc/VOCdevkit/VOC2011/JPEGImages/2011_000006.jpg") as image:
         image.save(photo)
@@ -168,7 +168,7 @@ def test_a_larger_picture_is_resized_as_in_training(browser: Chrome, address: st
     assert np.mean(difference > 0) < 0.01
 
 
-def test_a_huge_picture_is_shrunk_before_its_pixels_are_read(browser: Chrome, address: str, tmp_path: Path):
+def test_a_huge_image_is_shrunk_before_its_pixels_are_read(browser: Chrome, address: str, tmp_path: Path):
     Image.new("L", (5000, 4000), 128).save(tmp_path / "huge.png")
     browser.get(address)
     wait_for(browser, "ready", "failed")
@@ -176,20 +176,20 @@ def test_a_huge_picture_is_shrunk_before_its_pixels_are_read(browser: Chrome, ad
     browser.find_element(By.ID, "file").send_keys(str(tmp_path / "huge.png"))
     WebDriverWait(browser, 60).until(lambda _: browser.find_element(By.ID, "classes").text)
 
-    shown = browser.find_element(By.ID, "picture")
+    shown = browser.find_element(By.ID, "image")
     width, height = (int(shown.get_attribute(side)) for side in ("width", "height"))
     assert 0.999 * 16_000_000 <= width * height <= 16_000_000
     assert width / height == pytest.approx(5000 / 4000, abs=0.001)
 
 
-def test_a_file_that_is_no_picture_takes_the_picture_before_off_the_page(browser: Chrome, address: str, tmp_path: Path):
-    Image.new("RGB", (WIDTH, HEIGHT), "gray").save(tmp_path / "picture.png")
-    (tmp_path / "no.png").write_text("no picture")
+def test_a_file_that_is_not_an_image_takes_the_image_before_off_the_page(browser: Chrome, address: str, tmp_path: Path):
+    Image.new("RGB", (WIDTH, HEIGHT), "gray").save(tmp_path / "image.png")
+    (tmp_path / "no.png").write_text("no image")
     browser.get(address)
     wait_for(browser, "ready", "failed")
-    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "picture.png"))
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "image.png"))
     WebDriverWait(browser, 60).until(lambda _: " ms" in wait_for(browser, "ready", "failed"))
-    shown = [browser.find_element(By.ID, name) for name in ("picture", "mask", "classes")]
+    shown = [browser.find_element(By.ID, name) for name in ("image", "mask", "classes")]
     assert all(element.size["height"] > 0 for element in shown)
 
     browser.find_element(By.ID, "file").send_keys(str(tmp_path / "no.png"))
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_picture_takes_the_picture_before_off_the_page(browser
     assert wait_for(browser, "failed")
     assert [element.size["height"] for element in shown] == [0, 0, 0]
     browser.execute_script("document.getElementById('model').dispatchEvent(new Event('change'))")
-    assert "choose a picture" in wait_for(browser, "ready")
+    assert "choose an image" in wait_for(browser, "ready")
 
 
 def test_the_camera_is_segmented_until_it_is_stopped(browser: Chrome, address: str):
