@@ -64,7 +64,7 @@ class Connection:
     token_file: Path | None = None
     """Holds the token, and is read anew for each request, so that a renewed one is used."""
     namespace: str = ""
-    """Of the user, where the server serves several; empty otherwise."""
+    """Namespace of the user, where the server serves several; empty otherwise."""
     ca_file: Path | None = None
     """PEM file of the authority that signed the server's certificate, if it is none that is known everywhere."""
     timeout: float = 30.0

@@ -45,7 +45,7 @@ class Submission:
     pipeline: CompiledPipeline
     experiment: str
     name: str
-    """Of the run or recurring run, as people see it."""
+    """Name of the run or recurring run, as people see it."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """A value for every parameter of the pipeline."""
     service_account: str = ""

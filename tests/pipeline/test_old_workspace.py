@@ -6,6 +6,7 @@ is how docs/runbook.md moves a workspace.
 """
 
 import base64
+import hashlib
 import io
 import json
 import subprocess
@@ -102,9 +103,10 @@ def agreement(found: list[np.ndarray], then: list[np.ndarray]) -> float:
     return float(np.mean(np.concatenate([(a == b).ravel() for a, b in zip(found, then, strict=True)])))
 
 
-def contents(folder: Path) -> Counter[bytes]:
-    """The contents of all files below a folder, wherever they lie."""
-    return Counter(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+def contents(folder: Path) -> Counter[tuple[str, str]]:
+    """Names and digests of all files below a folder, wherever they lie."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return Counter((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
 
 
 @pytest.mark.parametrize(
