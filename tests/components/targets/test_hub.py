@@ -62,7 +62,7 @@ def test_the_masks_are_those_of_the_saved_model(made: Artifact, model: Artifact,
             assert np.mean(segmenter.predict(image) == served(image)) > 0.999
 
 
-def test_images_are_left_out_at_the_size_of_training(examples: Artifact):
+def test_images_are_evaluated_at_the_size_of_training(examples: Artifact):
     (pair,) = preprocessed_pairs(first_test_examples(examples, 1), PreprocessConfig(max_side=40))
 
     assert max(pair.image.shape) == 40
