@@ -5,7 +5,6 @@ model that was rolled back is put on the blocklist: the pipeline, whose evaluati
 it.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 
 from components.publishing.directory import ModelVersion, load_record, published, republish, require_served, versions
@@ -108,21 +107,22 @@ def restored_version(serving: Path, model: str | None, version: int) -> ModelVer
     return found[0] if len(found) == 1 and found[0].record.restored_from is not None else None
 
 
-def pin_version(serving_dir: str, version: int) -> Collection[int]:
-    """Keeps a version from being removed; returns all pinned versions."""
+def pin_version(serving_dir: str, version: int) -> None:
+    """Keeps a version from being removed."""
     with serving_lock(serving_dir):  # So that no run removes it meanwhile.
         pin(serving_dir, find_version(serving_dir, version).version)
-    return pinned(serving_dir)
 
 
-def unpin_version(serving_dir: str, version: int) -> Collection[int]:
-    """Allows a version to be removed when it is due; returns all pinned versions.
+def unpin_version(serving_dir: str, version: int) -> None:
+    """Allows a version to be removed when it is due.
 
     Raises:
         WorkspaceError: The version is not pinned.
     """
-    removed, pins = unpin(serving_dir, version), pinned(serving_dir)
-    if not removed:
-        text = ", ".join(map(str, sorted(pins))) or "none"
-        raise WorkspaceError(f"{serving_dir}: version {version} is not pinned; pinned versions: {text}")
-    return pins
+    if not unpin(serving_dir, version):
+        raise WorkspaceError(f"{serving_dir}: version {version} is not pinned; {pins_text(serving_dir)}")
+
+
+def pins_text(serving_dir: str) -> str:
+    """All pinned versions, as a person reads them."""
+    return f"pinned versions: {', '.join(map(str, sorted(pinned(serving_dir)))) or 'none'}"

@@ -92,16 +92,43 @@ def predict(
     verbose: VerboseOption = False,
 ) -> None:
     """Segment images with the pushed model; what was done before is not done again."""
-    options = PredictOptions(images, out, probability, max_pixels, every, overlay_video)
-    root = serving_root(serving, workspace)
     if watch and (beam or overlay_video):
         raise typer.BadParameter("--watch goes neither with --beam nor with --overlay-video")
-    if beam:
-        predict_on_beam_command(options, root, model, (config, set_ or []), verbose=verbose)
-        return
-    if config or set_:
+    if not beam and (config or set_):
         raise typer.BadParameter("--config and --set go with --beam, whose workers they name")
-    predict_command(options, root, model, watch=watch, verbose=verbose)
+    options = PredictOptions(images, out, probability, max_pixels, every, overlay_video)
+    find_job = partial(options.job, serving_root(serving, workspace), model)
+    console = Console()
+    if beam:
+        from pipeline.config import load_section
+        from pipeline.sections.beam import BeamConfig
+
+        workers = load_section(config, set_ or [], BeamConfig)
+        workers.require_servers()
+        with quietly(verbose):
+            from pipeline.prediction.batch import predict_on_beam
+
+            job = find_job()
+            job.prepare()
+            counts = predict_on_beam([absolute(argument) for argument in images], job, workers.arguments())
+        show_counts(counts, job, console)
+        return
+    from pipeline.prediction.listing import find_images
+
+    found = find_images(images, absolute(out), allow_none=watch)
+    with quietly(verbose):
+        if watch:
+            watch_images(options, find_job)
+            return
+        job = find_job()
+        job.prepare()
+        predictor = load(job)
+        counts, shown = follow(predictor, found, every)
+        videos = [image for image in found if image.is_video and overlay_video]
+        for video in track(videos, "joining overlays", console=terminal(), disable=not videos):
+            predictor.join_overlays(video, every)
+    show_predictions(shown, console)
+    show_counts(counts, job, console)
 
 
 def load(job: PredictJob) -> Predictor:
@@ -116,53 +143,6 @@ def absolute(path: str) -> str:
     from components.storage.file_systems import is_local
 
     return str(Path(path).absolute()) if is_local(path) else path
-
-
-def predict_command(
-    options: PredictOptions, serving: str, model_name: str | None, *, watch: bool, verbose: bool
-) -> None:
-    """`predict`: writes masks and overlays with the pushed model."""
-    from pipeline.prediction.listing import find_images
-
-    found = find_images(options.images, absolute(options.out), allow_none=watch)
-    with quietly(verbose):
-        if watch:
-            watch_images(options, partial(options.job, serving, model_name))
-            return
-        job = options.job(serving, model_name)
-        job.prepare()
-        predictor = load(job)
-        counts, shown = follow(predictor, found, options.every)
-        videos = [image for image in found if image.is_video and options.overlay_video]
-        for video in track(videos, "joining overlays", console=terminal(), disable=not videos):
-            predictor.join_overlays(video, options.every)
-    console = Console()
-    show_predictions(shown, console)
-    show_counts(counts, job, console)
-
-
-def predict_on_beam_command(
-    options: PredictOptions,
-    serving: str,
-    model_name: str | None,
-    config: tuple[Path | None, Sequence[str]],
-    *,
-    verbose: bool,
-) -> None:
-    """`predict --beam`: the same, on the workers that section `beam` of a configuration names."""
-    from pipeline.config import load_section
-    from pipeline.sections.beam import BeamConfig
-
-    file, overrides = config
-    beam = load_section(file, overrides, BeamConfig)
-    beam.require_servers()
-    with quietly(verbose):
-        from pipeline.prediction.batch import predict_on_beam
-
-        job = options.job(serving, model_name)
-        job.prepare()
-        counts = predict_on_beam([absolute(argument) for argument in options.images], job, beam.arguments())
-    show_counts(counts, job, Console())
 
 
 def follow(predictor: Predictor, found: Sequence[InputImage], every: int) -> tuple[Counts, list[Prediction]]:

@@ -1,6 +1,5 @@
 """`rollback`, `pin`, `unpin` and `unblock`: manual decisions about versions. They import quickly."""
 
-from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -55,10 +54,11 @@ def pin(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Keep a version, and what stands behind it, whatever push.keep and section retention say."""
-    from pipeline.rollback import choose_serving_dir, pin_version
+    from pipeline.rollback import choose_serving_dir, pin_version, pins_text
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
-    show_pins(serving_dir, pin_version(serving_dir, version))
+    pin_version(serving_dir, version)
+    Console(soft_wrap=True).print(f"{serving_dir}: {pins_text(serving_dir)}", markup=False)
 
 
 def unpin(
@@ -68,13 +68,8 @@ def unpin(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Let a pinned version be removed when its time has come."""
-    from pipeline.rollback import choose_serving_dir, unpin_version
+    from pipeline.rollback import choose_serving_dir, pins_text, unpin_version
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
-    show_pins(serving_dir, unpin_version(serving_dir, version))
-
-
-def show_pins(serving_dir: str, pins: Collection[int]) -> None:
-    """Prints which versions are pinned."""
-    text = ", ".join(map(str, sorted(pins))) or "none"
-    Console(soft_wrap=True).print(f"{serving_dir}: pinned versions: {text}", markup=False)
+    unpin_version(serving_dir, version)
+    Console(soft_wrap=True).print(f"{serving_dir}: {pins_text(serving_dir)}", markup=False)

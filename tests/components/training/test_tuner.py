@@ -19,15 +19,13 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.code_hash import code_hash
 from components.training import tuner
-from components.training.trainer import TrainerConfig
 from components.training.tuner import TunerConfig, halvings, tuner_fn
 from components.training.tuning import TuningConfig
-from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.errors import DataError, TrainingError
-from data.labels import ClassLabel, LabelMap
-from models.config import ModelConfig, TrainingConfig
+from models.config import TrainingConfig
 from models.training.loop import TrainingResult
 from models.training.validation import Evaluation
+from tests.components.training.configurations import trainer_config
 
 # KerasTuner calls threading.currentThread.
 pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName).. is deprecated:DeprecationWarning")
@@ -67,16 +65,8 @@ def search(tmp_path: Path) -> Callable[..., keras_tuner.engine.base_tuner.BaseTu
         (tmp_path / name).touch()
 
     def run(space: Mapping[str, Any] = SPACE, **tuning: Any) -> keras_tuner.engine.base_tuner.BaseTuner:
-        config = TunerConfig(
-            model=ModelConfig(),
-            training=TrainingConfig(steps=100),
-            augment=AugmentConfig(),
-            input=InputConfig(),
-            preprocess=PreprocessConfig(),
-            label_map=LabelMap(classes=(ClassLabel(name="sky"), ClassLabel(name="road"))),
-            checkpoints=str(tmp_path / "checkpoints"),
-            tuning=TuningConfig(steps=90, space=space, **tuning),
-        )
+        training = trainer_config(TrainingConfig(steps=100), str(tmp_path / "checkpoints"))
+        config = TunerConfig.of(training, TuningConfig(steps=90, space=space, **tuning))
         result = tuner_fn(
             FnArgs(
                 working_dir=str(tmp_path / "tmp"),
@@ -221,15 +211,7 @@ def test_a_search_without_a_validation_split_is_refused(
 
 
 def test_a_search_is_of_the_same_training_and_knows_the_code_that_searches() -> None:
-    training = TrainerConfig(
-        model=ModelConfig(),
-        training=TrainingConfig(steps=7),
-        augment=AugmentConfig(),
-        input=InputConfig(),
-        preprocess=PreprocessConfig(),
-        label_map=LabelMap(classes=(ClassLabel(name="sky"),)),
-        checkpoints="/checkpoints",
-    )
+    training = trainer_config(TrainingConfig(steps=7), "/checkpoints")
     search = TunerConfig.of(training, TuningConfig())
     assert search.training == training.training
     assert search.code_hash == code_hash("components.training.tuner") != training.code_hash

@@ -17,12 +17,12 @@ from components.publishing.directory import publish
 from components.publishing.served_model import is_present
 from components.training.trainer import Trainer, TrainerConfig, initial_weights, warm_started
 from components.training.warm_start import WarmStart
-from data.config import AugmentConfig, InputConfig, PreprocessConfig
 from data.errors import ConfigError
 from data.labels import ClassLabel, LabelMap
-from models.config import ModelConfig, TrainingConfig
+from models.config import TrainingConfig
 from models.network.deeplab import build_model
 from tests.components.conftest import TINY, artifact, channel, run_node, saved_model
+from tests.components.training.configurations import trainer_config
 
 # Keras' reading of a variable, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -94,15 +94,8 @@ def test_tfx_hands_the_start_over_to_the_training(
 
 def config(checkpoints: str = "", **training: Any) -> TrainerConfig:
     """A configuration of the Trainer that starts from the served model."""
-    return TrainerConfig(
-        model=ModelConfig(),
-        training={"warm_start": True, "steps": 100, "warmup_steps": 10, "global_batch_size": 2, **training},
-        augment=AugmentConfig(),
-        input=InputConfig(),
-        preprocess=PreprocessConfig(),
-        label_map=LabelMap(classes=(ClassLabel(name="sky"), ClassLabel(name="road"))),
-        checkpoints=checkpoints,
-    )
+    values = {"warm_start": True, "steps": 100, "warmup_steps": 10, "global_batch_size": 2, **training}
+    return trainer_config(values, checkpoints)
 
 
 @pytest.fixture
