@@ -42,6 +42,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository on main that is ready for version 1.2.0; `make check` there notes that it ran."""
     for name, value in {"CONFIG_GLOBAL": "/dev/null", "CONFIG_NOSYSTEM": "1"}.items():
         monkeypatch.setenv(f"GIT_{name}", value)
+    for inherited in ("MAKEFLAGS", "MAKELEVEL"):  # `make test` hands them on; the script's make would say where it is
+        monkeypatch.delenv(inherited, raising=False)
     for person in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{person}_NAME", "Someone")
         monkeypatch.setenv(f"GIT_{person}_EMAIL", "someone@example.com")

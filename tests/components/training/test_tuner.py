@@ -144,7 +144,7 @@ def curve(log: Path, name: str) -> list[float]:
 @pytest.mark.long
 def test_a_search_over_two_devices_finds_what_it_finds_on_one(tmp_path: Path) -> None:
     script = Path(__file__).with_name("distributed_search.py")
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[3]), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(script), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

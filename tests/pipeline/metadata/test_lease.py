@@ -3,11 +3,12 @@
 import signal
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from data.errors import MetadataError, WorkspaceBusy
-from pipeline.config import Config
+from pipeline.config import load_config
 from pipeline.metadata import lease as module
 from pipeline.metadata.lease import holder, run_lease
 from pipeline.metadata.store import PASSWORD
@@ -15,7 +16,7 @@ from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.mysql_server import PASSWORD as SECRET
 from tests.pipeline.mysql_server import Server
-from tests.pipeline.schedule.conftest import Place, wait_for
+from tests.pipeline.schedule.conftest import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -25,10 +26,6 @@ def metadata(mysql: Server, request: pytest.FixtureRequest, monkeypatch: pytest.
     """A database of one's own."""
     monkeypatch.setenv(PASSWORD, SECRET)
     return mysql.database(f"lease_{abs(hash(request.node.name))}")
-
-
-def on(place: Place, metadata: MetadataConfig) -> Config:
-    return place.config.model_copy(update={"metadata": metadata})
 
 
 def test_without_a_server_there_is_no_lease():
@@ -42,9 +39,9 @@ def test_a_server_that_is_not_there_is_named():
         pass
 
 
-def test_one_host_at_a_time_runs_a_pipeline(metadata: MetadataConfig, place: Place):
-    config = on(place, metadata)
-    other_host = Workspace(place.root / "other")
+def test_one_host_at_a_time_runs_a_pipeline(metadata: MetadataConfig, tmp_path: Path):
+    config = load_config(None, ["data.path=synthetic"]).model_copy(update={"metadata": metadata})
+    other_host = Workspace(tmp_path / "other")
     with run_lease(metadata, config.name):
         assert holder(other_host, config).startswith("a run on 127.0.0.1") or "localhost" in holder(other_host, config)
         with pytest.raises(WorkspaceBusy, match="runs this pipeline; wait for it"), run_lease(metadata, config.name):
