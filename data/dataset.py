@@ -1,7 +1,7 @@
 """The configuration of a dataset, and its label map."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Annotated, ClassVar, Self
 
@@ -11,8 +11,9 @@ from data.errors import DataError
 from data.files import FileSystem
 from data.images import LARGEST_IMAGE
 from data.labels import LabelMap
-from data.layouts import LAYOUTS
+from data.layouts import LAYOUTS, open_layout
 from data.layouts.base import Layout, Sample
+from data.layouts.pairing import PathPattern, images_pattern, masks_pattern
 from data.section import Section
 from data.spans import SpansConfig, has_pattern, parse_pattern
 
@@ -31,6 +32,13 @@ def _pattern(pattern: str | None) -> str | None:
     return pattern
 
 
+def _path_pattern(made: Callable[[str], PathPattern]) -> AfterValidator:
+    def check(text: str | None) -> str | None:
+        return text if text is None else made(text).text
+
+    return AfterValidator(check)
+
+
 class DataConfig(Section):
     """The labelled images, the meaning of their masks, and their splits."""
 
@@ -44,6 +52,12 @@ class DataConfig(Section):
     split, or all of it if it is not divided. Test images that are not in the test set are not trained on either."""
     layout: Annotated[str, AfterValidator(_known_layout)] = "auto"
     """Layout of the dataset: its name, or 'auto' to recognise it."""
+    images: Annotated[str | None, _path_pattern(images_pattern)] = None
+    """Layout `folder`: pattern of the images' paths, such as `{split}/photos/{stem}.jpg`. `{stem}` is the part of the
+    name that image and mask share, `{split}` a split's name, `{dir}` and `{subdir}` are any folders, `{ext}` is any
+    ending of an image. null finds the pattern from the names."""
+    masks: Annotated[str | None, _path_pattern(masks_pattern)] = None
+    """Layout `folder`: pattern of the masks' paths, such as `{split}/labels/{stem}_gt.png`; null finds it."""
     label_map: LabelMap | None = None
     """The classes; null takes those of the layout."""
     group_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
@@ -75,6 +89,21 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _pairs_make_sense(self) -> Self:
+        if (self.images or self.masks) and self.layout not in ("auto", "folder"):
+            raise ValueError(
+                f"images and masks are patterns of the layout folder, but layout is {self.layout!r}; remove them"
+            )
+        if self.images and self.masks:
+            missing = set(re.findall(r"\{(\w+)\}", self.masks)) - set(re.findall(r"\{(\w+)\}", self.images)) - {"ext"}
+            if missing:
+                raise ValueError(
+                    f"masks {self.masks!r} has {{{min(missing)}}}, which images {self.images!r} has not: a mask is "
+                    "found from the path of its image"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _pattern_makes_sense(self) -> Self:
         if self.has_spans:
             pattern = parse_pattern(self.path)
@@ -103,6 +132,15 @@ def example_folder(config: DataConfig, files: FileSystem) -> str:
         DataError: there is no span.
     """
     return parse_pattern(config.path).list(files)[0].folder if config.has_spans else config.path
+
+
+def open_dataset(config: DataConfig, files: FileSystem, folder: str | None = None) -> Layout:
+    """The layout of the configured dataset, or of one of its spans.
+
+    Raises:
+        DataError: the folder is missing, or no layout recognises it.
+    """
+    return open_layout(config.layout, folder or config.path, files, config.group_pattern, config.images, config.masks)
 
 
 def source_of(config: DataConfig, sample: Sample) -> str:

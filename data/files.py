@@ -1,11 +1,15 @@
 """Reading files: the operations that layouts need, the local disk, and paths that must stay in the dataset's folder."""
 
 import json
+import logging
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+import stat
+import unicodedata
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -15,7 +19,29 @@ from data.errors import DataError
 UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-class FileSystem(Protocol):
+#: What operating systems, file managers, editors and notebooks leave beside people's files: names of files and folders.
+_LITTER = re.compile(
+    r"\.(?!incomplete$).*|__MACOSX|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|@eadir|\$recycle\.bin|.*~|~\$.*",
+    re.IGNORECASE,
+)
+
+#: Kinds of files that are neither a regular file nor a folder.
+_SPECIAL = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+_log = logging.getLogger(__name__)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is none of a dataset's, in any layout: `.DS_Store`, `._a.jpg`, `@eaDir`."""
+    return _LITTER.fullmatch(name) is not None
+
+
+class FileSystem(Hashable, Protocol):
     """The file operations that readers need; a caller passes an implementation for local disk, gs:// or s3://."""
 
     def open(self, path: str) -> BinaryIO:
@@ -35,10 +61,13 @@ class FileSystem(Protocol):
 
 
 class LocalFiles:
-    """A `FileSystem` of the local disk."""
+    """A `FileSystem` of the local disk. Links are followed, for reading and for listing alike."""
 
     def open(self, path: str) -> BinaryIO:
-        """Opens a file for reading; raises FileNotFoundError."""
+        """Opens a file for reading; raises FileNotFoundError, or OSError for a pipe, a socket or a device."""
+        special = _special(os.stat(path).st_mode)
+        if special:  # Opening a pipe would wait for whoever writes to it.
+            raise OSError(f"it is {special}, not a file")
         return Path(path).open("rb")
 
     def exists(self, path: str) -> bool:
@@ -62,12 +91,69 @@ class LocalFiles:
         return str(Path(base, *parts))
 
     def stats(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        """Relative path, size in bytes and time of change in seconds of every file below a folder, streamed."""
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                path = os.path.join(parent, name)
-                status = os.stat(path) if os.path.exists(path) else os.lstat(path)  # A link may lead nowhere.
-                yield os.path.relpath(path, folder), status.st_size, status.st_mtime
+        """Relative path, size in bytes and time of change in seconds of every file below a folder, streamed.
+
+        Folders behind links are included, but not a folder within itself. Pipes, sockets and devices are passed over.
+        """
+        return self._below(folder, "", ())
+
+    def _below(self, folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int, float]]:
+        try:
+            status = os.stat(folder)
+            entries = os.scandir(folder)
+        except OSError:  # As before for os.walk: what cannot be listed is missed where it is read.
+            return
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            entries.close()
+            return
+        with entries:
+            for entry in entries:
+                try:
+                    found = entry.stat()
+                except OSError:  # A link that leads nowhere.
+                    found = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    yield from self._below(entry.path, f"{prefix}{entry.name}/", (*above, identity))
+                    continue
+                special = _special(found.st_mode)
+                if special:
+                    _log.warning("%s is %s, not a file; it is passed over", entry.path, special)
+                else:
+                    yield f"{prefix}{entry.name}", found.st_size, found.st_mtime
+
+
+def _special(mode: int) -> str:
+    """What a file is that is neither a regular file nor a folder; empty for these."""
+    return next((name for test, name in _SPECIAL if test(mode)), "")
+
+
+def walk(folder: str, files: FileSystem) -> Iterator[tuple[str, int, float]]:
+    """Relative path, size and time of change of every file of a dataset: as `FileSystem.stats`, but without litter."""
+    for path, size, changed in files.stats(folder):
+        if not any(map(is_litter, path.split("/"))):
+            yield path, size, changed
+
+
+def names(folder: str, files: FileSystem) -> Iterator[str]:
+    """Names of a dataset's files and folders directly in a folder, streamed, without litter; empty if it is absent."""
+    return (name for name in files.list(folder) if not is_litter(name))
+
+
+def same_named(folder: str, name: str, files: FileSystem) -> str | None:
+    """The name in a folder that people read as this one, whatever the Unicode form (NFC, NFD) and the ending's case."""
+    return _same_names(folder, files).get(_comparable(name))
+
+
+@lru_cache(maxsize=8)
+def _same_names(folder: str, files: FileSystem) -> dict[str, str]:
+    """Comparable name -> name in the folder; kept for the next file that is sought there."""
+    return {_comparable(name): name for name in sorted(files.list(folder), reverse=True)}
+
+
+def _comparable(name: str) -> str:
+    stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
+    return f"{stem}{dot}{ending.lower()}" if stem else ending
 
 
 def relative_path(text: str) -> str:
@@ -91,21 +177,13 @@ def relative_path(text: str) -> str:
 def inside(root: str, relative: str, files: FileSystem) -> str:
     """Joins a path that came from a list or annotation file to the dataset's folder.
 
-    URIs (gs://, s3://) are checked by their text; local paths also after following symbolic links.
+    Links are followed wherever they lead, here as in listings: who made the folder made them. It is the text of a list
+    or an annotation file that may not lead out of the folder.
 
     Raises:
         DataError: the path leaves the folder.
     """
-    path = files.join(root, *relative_path(relative).split("/"))
-    if "://" in root:
-        return path
-    folder, target = os.path.realpath(root), os.path.realpath(path)
-    if os.path.commonpath([folder, target]) != folder:
-        raise DataError(
-            f"path outside the dataset: {relative!r} is a symbolic link to {target}, which is not in {folder}; "
-            "copy the linked files into the dataset's folder"
-        )
-    return path
+    return files.join(root, *relative_path(relative).split("/"))
 
 
 def read_bytes(path: str, files: FileSystem, what: str = "file") -> bytes:
@@ -121,12 +199,23 @@ def read_bytes(path: str, files: FileSystem, what: str = "file") -> bytes:
 @contextmanager
 def _opened(path: str, files: FileSystem, what: str) -> Iterator[BinaryIO]:
     try:
-        with files.open(path) as file:
+        with _open_same_named(path, files) as file:
             yield file
     except FileNotFoundError:
         raise DataError(f"{what} missing: no file {path}") from None
     except OSError as error:
         raise DataError(f"unreadable {what}: {path}: {error}") from error
+
+
+def _open_same_named(path: str, files: FileSystem) -> BinaryIO:
+    try:
+        return files.open(path)
+    except FileNotFoundError:
+        folder, _, name = path.rpartition("/")
+        found = same_named(folder, name, files)
+        if found is None:
+            raise
+        return files.open(files.join(folder, found))
 
 
 def read_lines(path: str, files: FileSystem) -> Iterator[tuple[int, str]]:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data.errors import DataError, IncompleteDataError
-from data.files import FileSystem
+from data.files import FileSystem, walk
 from data.section import Section
 
 PLACEHOLDERS = {"SPAN": r"\d+", "YYYY": r"\d{4}", "MM": r"\d{2}", "DD": r"\d{2}", "VERSION": r"\d+"}
@@ -242,7 +242,7 @@ def is_incomplete(span: Span, files: FileSystem) -> bool:
 
 def is_empty(folder: str, files: FileSystem) -> bool:
     """Whether a folder holds no image: no file at all, or only text and hidden files."""
-    names = (path.rpartition("/")[2] for path, _, _ in files.stats(folder))
+    names = (path.rpartition("/")[2] for path, _, _ in walk(folder, files))
     return all(name.startswith(".") or name.lower().endswith(TEXT_ENDINGS) for name in names)
 
 

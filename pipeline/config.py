@@ -25,11 +25,11 @@ from components.config import (
 from components.training.search_space import SECTIONS
 from components.training.tuning import TuningConfig, check_space
 from data.config import AugmentConfig, InputConfig, PreprocessConfig
-from data.dataset import DataConfig, example_folder, resolve_label_map
+from data.dataset import DataConfig, example_folder, open_dataset, resolve_label_map
 from data.errors import ConfigError
 from data.files import FileSystem
 from data.labels import LabelMap
-from data.layouts import open_layout
+from data.layouts.folder import Folder
 from data.section import Section, current_path, subsection, with_current_names
 from models.config import InferenceConfig, ModelConfig, TrainingConfig
 from pipeline.sections.beam import BeamConfig
@@ -140,17 +140,18 @@ def load_section(path: Path | None, overrides: Iterable[str], section: type[_Sec
 
 
 def resolve(config: Config, files: FileSystem) -> Config:
-    """Fills in the values that depend on the dataset: the layout's name and the label map.
+    """Fills in the values that depend on the dataset: the layout's name, its patterns of paths, and the label map.
 
-    Both are then part of the configuration, so that every stage on every runner uses the same ones.
+    They are then part of the configuration, so that every stage on every runner uses the same ones.
     """
     folder = example_folder(config.data, files)
-    layout = open_layout(config.data.layout, folder, files, config.data.group_pattern)
+    layout = open_dataset(config.data, files, folder)
     labels = resolve_label_map(config.data, layout)
     check_classes(config.evaluation, labels.names)
-    return config.model_copy(
-        update={"data": config.data.model_copy(update={"layout": layout.name, "label_map": labels})}
-    )
+    found = {"layout": layout.name, "label_map": labels}
+    if isinstance(layout, Folder):
+        found |= zip(("images", "masks"), layout.patterns, strict=True)
+    return config.model_copy(update={"data": config.data.model_copy(update=found)})
 
 
 def config_hash(config: Config) -> str:

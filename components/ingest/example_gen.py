@@ -25,24 +25,18 @@ from components.ingest.quarantine import BAD, LISTING_FAILED, check_bad, check_s
 from components.storage.file_systems import file_system
 from components.storage.fingerprint import fingerprint
 from data import features
-from data.dataset import DataConfig, resolve_label_map, source_of
+from data.dataset import DataConfig, open_dataset, resolve_label_map, source_of
 from data.errors import DataError
 from data.files import read_bytes
 from data.images import read_image
 from data.labels import LabelMap
-from data.layouts import open_layout
-from data.layouts.base import SPLITS, BadEntry, Layout, Sample
+from data.layouts.base import SPLITS, BadEntry, Sample
 from data.masks import read_mask
 from data.splits import SplitPlan, plan_splits
 
 #: Samples are grouped by a hash into this many lists, so that neighbouring frames of a video are not neighbours in the
 #: records.
 SHUFFLE_GROUPS = 256
-
-
-def open_data(config: DataConfig) -> Layout:
-    """The layout of the configured dataset."""
-    return open_layout(config.layout, config.path, file_system(config.path), config.group_pattern)
 
 
 class ListSamples(beam.DoFn):
@@ -53,7 +47,7 @@ class ListSamples(beam.DoFn):
 
     def setup(self) -> None:
         """Opens the layout in the worker: it may hold large annotation files, and is never pickled."""
-        self._layout = open_data(self._config)
+        self._layout = open_dataset(self._config, file_system(self._config.path))
 
     def process(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Lists one split; if the listing fails, the last entry has the reason."""
@@ -147,7 +141,7 @@ class LabelledImages(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> Any:
         """Lists, shuffles the listing, reads."""
-        layout = open_data(self._config)
+        layout = open_dataset(self._config, file_system(self._config.path))
         splits: tuple[str | None, ...] = layout.splits() or (None,)
         labels, plan = resolve_label_map(self._config, layout), plan_splits(layout.splits())
         read = ReadPairs(self._config, labels, plan, self._prefix)

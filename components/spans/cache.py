@@ -9,12 +9,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from components.storage.atomic import create, flush, read_small, write_small
 from components.storage.file_systems import file_system, is_local
 from components.storage.trees import remove_tree
+from data.files import walk
 
 COMPLETE = "COMPLETE"
 
@@ -92,7 +93,7 @@ def copy_folder(source: str, target: str) -> None:
     Folders that this project wrote have none of this; `components.storage.trees.copy_tree` copies them.
     """
     files = file_system(source)
-    for name in _names_below(source):
+    for name, _, _ in walk(source, files):
         try:
             reader = files.open(files.join(source, name))
         except (FileNotFoundError, PermissionError):  # A link that leads nowhere, or a file that may not be read.
@@ -100,14 +101,5 @@ def copy_folder(source: str, target: str) -> None:
         with reader, create(os.path.join(target, name)) as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
     if is_local(source) and is_local(target):
-        for folder, _, _ in os.walk(source, followlinks=True):  # An empty folder may be that of a split.
+        for folder, _, _ in os.walk(source):  # An empty folder may be that of a split.
             os.makedirs(os.path.join(target, os.path.relpath(folder, source)), exist_ok=True)
-
-
-def _names_below(folder: str) -> Iterator[str]:
-    """The paths of all files, relative to the folder; unlike `stats`, also of those in linked folders."""
-    if not is_local(folder):
-        yield from (name for name, _, _ in file_system(folder).stats(folder))
-        return
-    for parent, _, names in os.walk(folder, followlinks=True):
-        yield from (os.path.relpath(os.path.join(parent, name), folder) for name in names)

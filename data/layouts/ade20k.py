@@ -50,7 +50,7 @@ class Ade20k(Layout):
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Streams the images of a split."""
         folder = "" if split is None else f"/{self._folders()[split]}"
-        for name in filter(is_image, self.files.list(self.at(f"{self.base}images{folder}"))):
+        for name in filter(is_image, self.names(f"{self.base}images{folder}")):
             mask = f"{self.base}annotations{folder}/{stem_of(name)}.png"
             yield self.listed(f"{self.base}images{folder}/{name}", mask, split)
 
@@ -64,7 +64,7 @@ class Ade20k(Layout):
         if not (self.has(f"{base}images") and self.has(f"{base}annotations")):
             return False
         folders = ("", *(f"/{name}" for split in ("train", "val") for name in SPLIT_FOLDERS[split]))
-        names = (islice(self.files.list(self.at(f"{base}images{folder}")), PROBED) for folder in folders)
+        names = (islice(self.names(f"{base}images{folder}"), PROBED) for folder in folders)
         return any(name.startswith("ADE_") for some in names for name in some)
 
     def _folders(self) -> dict[str, str]:

@@ -7,16 +7,23 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from data.errors import DataError
-from data.files import UNSAFE, FileSystem, inside, relative_path
+from data.files import UNSAFE, FileSystem, inside, names, relative_path, same_named
 from data.labels import LabelMap
 
 SPLITS = TRAIN, VAL, TEST = ("train", "val", "test")
 
 #: Names of the folder of each split, in the order of preference.
-SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 
 #: Image formats that `data.images` reads, by the ending of the file's name in lower case.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+#: Formats that hold masks: images, JPEG among them, which only some datasets need.
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,8 @@ class BadEntry:
 
     def __post_init__(self) -> None:
         # Reports are UTF-8, and names on a disk need not be.
-        object.__setattr__(self, "path", self.path.encode(errors="backslashreplace").decode())
+        for name in ("path", "reason"):
+            object.__setattr__(self, name, getattr(self, name).encode(errors="backslashreplace").decode())
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,10 @@ class Layout(ABC):
     files: FileSystem = field(repr=False)
     group_pattern: str | None = None
     """Regular expression; its first group (or whole match) in an image's key is the group of the image."""
+    images: str | None = None
+    """Pattern of the images' paths, for the layout `folder`; None if it is to be found."""
+    masks: str | None = None
+    """Pattern of the masks' paths, likewise."""
 
     name: ClassVar[str]
     default_group_pattern: ClassVar[str | None] = None
@@ -124,6 +136,10 @@ class Layout(ABC):
     def label_map(self) -> LabelMap | None:
         """The label map that the layout implies or its annotation files state; None if the user must state it."""
 
+    def remarks(self) -> Iterator[str]:
+        """Sentences on how the dataset was read, for people."""
+        return iter(())
+
     def group_of(self, key: str) -> str:
         """The group of an image by `group_pattern`; where there is none or it does not match, the image alone."""
         pattern = self.group_pattern or self.default_group_pattern
@@ -140,14 +156,29 @@ class Layout(ABC):
         """Whether a file or folder that is given relative to the root is there."""
         return self.files.exists(self.at(relative))
 
+    def names(self, folder: str) -> Iterator[str]:
+        """Names in a folder that is given relative to the root, streamed, without litter."""
+        return names(self.at(folder), self.files)
+
+    def locate(self, relative: str) -> str | None:
+        """The path, relative to the root, of a file that is called so, whatever the Unicode form and the ending's case.
+
+        None if there is no such file.
+        """
+        if self.has(relative):
+            return relative
+        folder, _, name = relative.rpartition("/")
+        alike = same_named(self.at(folder), name, self.files)
+        return alike and (f"{folder}/{alike}" if folder else alike)
+
     def sample(self, image: str, mask: Mask | None, split: str | None, source: str = "all") -> Sample:
         """A sample whose image is named, relative to the root, by a list or annotation file.
 
         Raises:
             DataError: the path leaves the root.
         """
-        path = inside(self.root, image, self.files)
         key = relative_path(image)
+        path = inside(self.root, key, self.files)
         return Sample(key=key, image=path, mask=mask, split=split, source=source, group=self.group_of(key))
 
     def listed(self, image: str, mask: str | None, split: str | None, source: str = "all") -> Sample | BadEntry:

@@ -43,7 +43,7 @@ class CamVid(Layout):
             for number, line in read_lines(self.at(list_file), self.files):
                 yield self._from_line(line, f"{list_file}:{number}", split)
         else:
-            for name in filter(is_image, self.files.list(self.at(f"{split}"))):
+            for name in filter(is_image, self.names(f"{split}")):
                 yield self.listed(f"{split}/{name}", f"{split}annot/{name}", split, _sequence(name))
 
     def label_map(self) -> LabelMap:

@@ -62,8 +62,8 @@ class Cityscapes(Layout):
 
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Streams the images of a split, city by city."""
-        for city in self.files.list(self.at(f"{IMAGES}/{split}")):
-            for name in self.files.list(self.at(f"{IMAGES}/{split}/{city}")):
+        for city in self.names(f"{IMAGES}/{split}"):
+            for name in self.names(f"{IMAGES}/{split}/{city}"):
                 if name.endswith(IMAGE_ENDING):
                     mask = f"{MASKS}/{split}/{city}/{name.removesuffix(IMAGE_ENDING)}_gtFine_{self.kind}.png"
                     yield self.listed(f"{IMAGES}/{split}/{city}/{name}", mask, split, city)
@@ -80,8 +80,8 @@ class Cityscapes(Layout):
     def kind(self) -> str:
         """The kind of mask file that is read for the whole dataset: 'labelIds' or 'labelTrainIds'."""
         for split in self.splits():
-            for city in self.files.list(self.at(f"{MASKS}/{split}")):
-                for name in self.files.list(self.at(f"{MASKS}/{split}/{city}")):
+            for city in self.names(f"{MASKS}/{split}"):
+                for name in self.names(f"{MASKS}/{split}/{city}"):
                     if name.endswith("_labelIds.png"):
                         return "labelIds"
         return "labelTrainIds"

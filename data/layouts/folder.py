@@ -1,28 +1,23 @@
-"""The simplest layout: images/ and masks/, matched by the stems of the file names.
+"""Images and masks in any folders: `data.images` and `data.masks` say which belong together, or the names do.
 
-Official splits are subfolders on either side: `images/train` and `masks/train`, or `train/images` and `train/masks`.
+The patterns are explained in `data.layouts.pairing`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cached_property
 
-from data.files import FileSystem
+from data.files import UNSAFE, FileSystem, walk
 from data.labels import LabelMap
-from data.layouts.base import (
-    IMAGE_ENDINGS,
-    SPLIT_FOLDERS,
-    BadEntry,
-    Layout,
-    Sample,
-    is_image,
-    split_folders,
-    stem_of,
-)
+from data.layouts.base import IMAGE_ENDINGS, SPLIT_FOLDERS, SPLITS, BadEntry, Layout, Sample, is_image, stem_of
+from data.layouts.pairing import SPLIT_NAMES, PairingRule, find_rules, images_pattern, masks_pattern, only_rule
 
-#: Extensions of lossless formats; others cannot hold labels.
-MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+#: Endings of files that list, name or explain images, and are not images themselves.
+TEXT_ENDINGS = (".csv", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".txt", ".xml", ".yaml", ".yml")
 
-#: Folders of the images and of the masks of a split.
-PATTERNS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
+#: So many missing masks are each compared with the names that are there.
+_NEAR_MISSES = 20
 
 
 class Folder(Layout):
@@ -37,43 +32,135 @@ class Folder(Layout):
         folders = ["", *(f"{name}/" for names in SPLIT_FOLDERS.values() for name in names)]
         return any(layout.has(f"{folder}images") and layout.has(f"{folder}masks") for folder in folders)
 
+    @cached_property
+    def rule(self) -> PairingRule:
+        """The patterns of images and masks: those that are stated, or else those that the names have.
+
+        Raises:
+            DataError: nothing corresponds, or it can be read in several ways.
+        """
+        images = images_pattern(self.images) if self.images else None
+        masks = masks_pattern(self.masks) if self.masks else None
+        if images and masks:
+            return PairingRule(images, masks)
+        paths = [path for path, _, _ in walk(self.root, self.files)]
+        return only_rule(find_rules(paths, images, masks), self.root, paths)
+
+    @property
+    def patterns(self) -> tuple[str, str]:
+        """`data.images` and `data.masks`."""
+        return self.rule.images.text, self.rule.masks.text
+
     def splits(self) -> tuple[str, ...]:
-        """Splits that have a folder of images and one of masks."""
-        return tuple(self._folders())
+        """Splits that have images and masks."""
+        return tuple(split for split in SPLITS if self._split_names.get(split))
+
+    def remarks(self) -> Iterator[str]:
+        """The rule, and splits that have no masks at all."""
+        images, masks = self.patterns
+        yield f"Images are {images}, masks are {masks}."
+        for split in SPLITS:
+            if split in self._split_names and not self._split_names[split]:
+                yield f"Split {split} has images, but no mask: it is left out."
+        others = [path for path in self._below("") if is_image(path) and not self._fits(path)]
+        if others:
+            yield f"Image files that fit neither pattern, and are left out: {len(others)}, such as {min(others)}."
 
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
-        """Streams the images, then the masks that have no image."""
-        images, masks = ("images", "masks") if split is None else self._folders()[split]
-        for name in self._names(images):
-            if is_image(name):
-                candidates = (f"{masks}/{stem_of(name)}{ending}" for ending in MASK_ENDINGS)
-                yield self.listed(f"{images}/{name}", next(filter(self.has, candidates), None), split)
+        """Streams the images, then the masks that have no image and the files that are neither."""
+        images, masks = self.rule.images, self.rule.masks
+        names = self._split_names.get(split, set()) if split else set()
+        misses = 0
+        for path in self._below(images.head):
+            values = images.match(path)
+            if values is None or (split and values.get("split") not in names) or self._is_mask(path):
+                continue
+            mask = self._first(masks.paths(values))
+            if mask is not None or UNSAFE.search(path):
+                yield self.listed(path, mask, split)
             else:
-                endings = ", ".join(IMAGE_ENDINGS)
-                yield BadEntry(f"{images}/{name}", f"no image: the name ends with none of {endings}")
-        yield from self._without_image(images, masks)
+                misses += 1
+                yield self._without_mask(path, next(masks.paths(values)), search=misses <= _NEAR_MISSES)
+        yield from self._left_over(split, names)
 
     def label_map(self) -> LabelMap | None:
         """None, since the layout does not say what the masks mean."""
         return None
 
-    def _folders(self) -> dict[str, tuple[str, str]]:
-        for images, masks in PATTERNS:
-            found = split_folders(lambda name: self.has(images.format(name)) and self.has(masks.format(name)))  # noqa: B023
-            if found:
-                return {split: (images.format(name), masks.format(name)) for split, name in found.items()}
-        return {}
+    @cached_property
+    def _split_names(self) -> dict[str, set[str]]:
+        """Official split of which there are images -> its names in the paths, empty if it has no mask."""
+        if not self.rule.images.has_split:
+            return {}
+        images, masks = self.rule.images, self.rule.masks
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        labelled: set[str] = set()
+        for path in self._below(images.head):
+            values = images.match(path)
+            if values:
+                found[SPLIT_NAMES[values["split"].lower()]].add(values["split"])
+        if not masks.has_split:
+            return dict(found)
+        for path in self._below(masks.head):
+            values = masks.match(path)
+            if values:
+                labelled.add(values["split"])
+        return {split: names & labelled for split, names in found.items()}
 
-    def _names(self, folder: str) -> Iterator[str]:
-        """Names of the files in a folder, without those that operating systems leave behind."""
-        hidden = (".", "Thumbs.db", "desktop.ini")
-        return (name for name in self.files.list(self.at(folder)) if not name.startswith(hidden))
+    def _fits(self, path: str) -> bool:
+        return self.rule.images.match(path) is not None or self.rule.masks.match(path) is not None
 
-    def _without_image(self, images: str, masks: str) -> Iterator[BadEntry]:
-        for name in self._names(masks):
-            stem = stem_of(name)
-            if not name.endswith(MASK_ENDINGS):
-                allowed = ", ".join(MASK_ENDINGS)
-                yield BadEntry(f"{masks}/{name}", f"no mask: a mask's name must end with one of {allowed}")
-            elif not any(self.has(f"{images}/{stem}{e}") for ending in IMAGE_ENDINGS for e in (ending, ending.upper())):
-                yield BadEntry(f"{masks}/{name}", f"image missing: no {images}/{stem} with {', '.join(IMAGE_ENDINGS)}")
+    def _below(self, head: str) -> Iterator[str]:
+        """Relative paths of the files below a folder, without litter, streamed."""
+        prefix = f"{head}/" if head else ""
+        for path, _, _ in walk(self.at(head), self.files):
+            yield prefix + path
+
+    def _first(self, candidates: Iterator[str]) -> str | None:
+        return next((found for candidate in candidates if (found := self.locate(candidate))), None)
+
+    def _is_mask(self, path: str) -> bool:
+        """Whether a file that fits the pattern of the images is the mask of another image: `a_mask.png` of `a.png`."""
+        values = self.rule.masks.match(path)
+        return values is not None and self._first(self._images_of(values)) is not None
+
+    def _images_of(self, values: dict[str, str]) -> Iterator[str]:
+        """Where the image of a mask may be."""
+        if self.rule.images.has_split and "split" not in values:
+            for name in sorted(set().union(*self._split_names.values())):
+                yield from self.rule.images.paths({**values, "split": name})
+        else:
+            yield from self.rule.images.paths(values)
+
+    def _without_mask(self, image: str, mask: str, *, search: bool) -> BadEntry:
+        folder, _, name = mask.rpartition("/")
+        there = list(self.files.list(self.at(folder))) if search else []
+        stem, stems = stem_of(name), {stem_of(one): one for one in there}
+        near = sorted(one for one in stems if stem in one) or get_close_matches(stem, stems, n=1)
+        where = f"; {folder or self.root} holds {stems[near[0]]}" if near else ""
+        return BadEntry(image, f"mask missing: no {mask}{where}; masks are named by data.masks={self.rule.masks.text}")
+
+    def _left_over(self, split: str | None, names: set[str]) -> Iterator[BadEntry]:
+        """Masks without an image, and files in the folders of either that are neither image, mask nor text."""
+        images, masks = self.rule.images, self.rule.masks
+        first = split in (None, *self.splits()[:1])  # What belongs to no split is reported once.
+        heads = {images.head, masks.head}
+        for head in sorted(heads):
+            if any(head != other and f"{head}/".startswith(f"{other}/" if other else "") for other in heads):
+                continue  # The other one is above it.
+            for path in self._below(head):
+                if images.match(path):
+                    continue
+                mask = masks.match(path)
+                if mask is not None:
+                    mine = mask["split"] in names if split and masks.has_split else first
+                    if mine and self._first(self._images_of(mask)) is None:
+                        expected = next(images.paths({"split": "{split}", **mask}))
+                        yield BadEntry(path, f"image missing: no {expected} (data.images={images.text})")
+                elif first and not path.lower().endswith(TEXT_ENDINGS):
+                    if images.in_folder(path):
+                        endings = ", ".join(IMAGE_ENDINGS)
+                        reason = f"it does not fit data.images={images.text}; allowed endings are {endings}"
+                        yield BadEntry(path, f"no image: {reason}")
+                    elif masks.in_folder(path):
+                        yield BadEntry(path, f"no mask: it does not fit data.masks={masks.text}")

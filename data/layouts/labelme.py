@@ -64,7 +64,7 @@ class Labelme(Layout):
         return split_folders(lambda name: next(self._json(name), None) is not None)
 
     def _json(self, folder: str) -> Iterator[str]:
-        names = self.files.list(self.at(folder))
+        names = self.names(folder)
         return (posixpath.join(folder, name) for name in names if name.lower().endswith(".json"))
 
     def _sample(self, path: str, split: str | None) -> Sample:

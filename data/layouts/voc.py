@@ -52,7 +52,7 @@ class Voc(Layout):
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Streams the images of a list or, without lists, those that have a mask: most of VOC's photos have none."""
         if split is None:
-            names = self.files.list(self.at(self.base + MASKS))
+            names = self.names(self.base + MASKS)
             stems = (stem_of(name) for name in names if is_image(name))
         else:
             stems = (text for _, text in read_lines(self.at(self._list(split)), self.files))
@@ -69,7 +69,7 @@ class Voc(Layout):
         """The root, as '', if it has JPEGImages and SegmentationClass; else such folders in VOCdevkit."""
         if self.has(IMAGES) and self.has(MASKS):
             return [""]
-        folders = (f"VOCdevkit/{name}/" for name in self.files.list(self.at("VOCdevkit")))
+        folders = (f"VOCdevkit/{name}/" for name in self.names("VOCdevkit"))
         return sorted(folder for folder in folders if self.has(folder + IMAGES) and self.has(folder + MASKS))
 
     def _list(self, split: str) -> str:

@@ -15,6 +15,12 @@ from pipeline.cli.application import ConfigOption, quietly
 def inspect(
     data: Annotated[str, typer.Argument(metavar="DIR", help="Folder with images and masks.")],
     layout: Annotated[str, typer.Option("--layout", help="Name of the layout; auto recognises it.")] = "auto",
+    images: Annotated[
+        str, typer.Option("--images", help="Pattern of the images' paths, such as images/{stem}.jpg.")
+    ] = "",
+    masks: Annotated[
+        str, typer.Option("--masks", help="Pattern of the masks' paths, such as labels/{stem}_gt.png.")
+    ] = "",
     config: ConfigOption = None,
     write_to: Annotated[
         Path | None,
@@ -30,7 +36,8 @@ def inspect(
 
     # One folder, even if the configuration takes the data from several.
     settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.test_set=fixed"]
-    settings += [] if layout == "auto" else [f"data.layout={layout}"]
+    given = {"layout": "" if layout == "auto" else layout, "images": images, "masks": masks}
+    settings += [f"data.{key}={json.dumps(value)}" for key, value in given.items() if value]
     section = load_section(config, settings, DataConfig)
     with quietly():
         from pipeline.inspection.config_writer import write_config

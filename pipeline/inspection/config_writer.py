@@ -42,10 +42,13 @@ def write_config(found: Inspection, path: Path) -> None:
 def _data_section(found: Inspection) -> list[str]:
     config, proposal = found.config, found.proposal
     folder = config.path if "://" in config.path else str(Path(config.path).absolute())
-    kept = config.model_dump(mode="json", exclude_defaults=True, exclude={"path", "layout", "label_map"})
+    kept = config.model_dump(
+        mode="json", exclude_defaults=True, exclude={"path", "layout", "label_map", "images", "masks"}
+    )
     return [
         f"path: {scalar_yaml(folder)}",
         f"layout: {found.layout}",
+        *(f"{key}: {scalar_yaml(text)}" for key, text in zip(("images", "masks"), found.patterns or (), strict=False)),
         *(yaml.safe_dump(kept).splitlines() if kept else ()),
         *(f"# {line}" for line in _explanation(proposal)),
         *label_map_yaml(found.labels, proposal.masks if proposal else {}).splitlines(),

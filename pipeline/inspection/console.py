@@ -18,6 +18,8 @@ def show_inspection(found: Inspection, console: Console) -> None:
         f"{found.looked_at:,} of them looked at, "
         f"{_sizes(found.widths)} pixels wide and {_sizes(found.heights)} high"
     )
+    for remark in found.remarks:
+        console.print(escape(remark))
     console.print(_splits(found))
     console.print(_classes(found))
     for entry in found.bad[:MOST_BAD]:

@@ -12,14 +12,14 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from data.dataset import DataConfig, resolve_label_map
+from data.dataset import DataConfig, open_dataset, resolve_label_map
 from data.errors import DataError, WorkspaceError
 from data.features import IGNORE_LABEL
 from data.files import FileSystem, read_bytes
 from data.images import read_image
 from data.labels import LabelMap
-from data.layouts import open_layout
 from data.layouts.base import SPLITS, BadEntry, Layout, Sample
+from data.layouts.folder import Folder
 from data.masks import overlay, palette, read_mask
 from data.splits import SplitPlan, plan_splits
 from pipeline.inspection.advice import advise
@@ -99,7 +99,7 @@ def inspect_dataset(
         DataError: There is no dataset, or it contains no usable image.
         WorkspaceError: The page cannot be written.
     """
-    layout = open_layout(config.layout, config.path, files, config.group_pattern)
+    layout = open_dataset(config, files)
     plan = plan_splits(layout.splits())
     listing = _Listing(layout, config, plan)
     chosen = sorted(heapq.nsmallest(limit, listing.samples(), key=_chance), key=lambda pair: pair[0].key)
@@ -186,6 +186,8 @@ def _summarize(
     found = Inspection(
         config=config,
         layout=layout.name,
+        patterns=layout.patterns if isinstance(layout, Folder) else None,
+        remarks=tuple(layout.remarks()),
         splits=splits,
         sources=tuple(listing.sources.most_common()),
         widths=widths,

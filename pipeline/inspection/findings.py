@@ -61,6 +61,10 @@ class Inspection:
 
     config: DataConfig
     layout: str
+    patterns: tuple[str, str] | None
+    """`data.images` and `data.masks`; None if the layout needs none."""
+    remarks: tuple[str, ...]
+    """How the layout was read, and what it left out."""
     splits: tuple[SplitCount, ...]
     sources: tuple[tuple[str, int], ...]
     widths: tuple[int, int, int]

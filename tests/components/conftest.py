@@ -25,9 +25,8 @@ from components.publishing.pusher import ModelPusher
 from components.storage.file_systems import file_system
 from components.storage.trees import copy_tree
 from data.config import PreprocessConfig
-from data.dataset import DataConfig, resolve_label_map
+from data.dataset import DataConfig, open_dataset, resolve_label_map
 from data.labels import LabelMap
-from data.layouts import open_layout
 from data.synthetic import write_dataset
 from models.config import ModelConfig
 from models.export.saved_model import export_saved_model
@@ -130,7 +129,7 @@ def generate(config: DataConfig, folder: Path) -> tuple[Artifact, Artifact]:
 def resolved(path: Path | str, **settings: Any) -> DataConfig:
     """A configuration whose layout and label map are filled in from the dataset."""
     config = DataConfig(path=str(path), **settings)
-    layout = open_layout(config.layout, config.path, file_system(config.path), config.group_pattern)
+    layout = open_dataset(config, file_system(config.path))
     return config.model_copy(update={"layout": layout.name, "label_map": resolve_label_map(config, layout)})
 
 

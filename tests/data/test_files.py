@@ -1,11 +1,15 @@
 """Local files, and paths from annotation files."""
 
+import os
+import socket
+from contextlib import chdir
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.files import LocalFiles, inside, read_bytes, read_json, read_lines, relative_path
+from data.files import LocalFiles, inside, names, read_bytes, read_json, read_lines, relative_path, walk
 
 OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "\\share\\x", "C:\\x", "gs://bucket/x", "..", "..\\x", "a/../.."]
 
@@ -46,17 +50,63 @@ def test_whatever_is_accepted_stays_below_the_folder(text):
     assert ".." not in path.split("/")
 
 
-def test_a_symbolic_link_cannot_leave_the_dataset(files, tmp_path):
+def test_links_are_followed_for_reading_and_for_listing_but_never_in_circles(files, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.png").write_bytes(b"image")
     root = tmp_path / "set"
     root.mkdir()
-    (tmp_path / "secret.png").write_bytes(b"")
-    (root / "link.png").symlink_to(tmp_path / "secret.png")
-    (root / "own.png").symlink_to(root / "real.png")
+    (root / "images").symlink_to(tmp_path / "elsewhere")
+    (root / "one.png").symlink_to(tmp_path / "elsewhere/a.png")
     (root / "loop.png").symlink_to(root / "loop.png")
-    with pytest.raises(DataError, match="symbolic link to .*secret.png"):
-        inside(str(root), "link.png", files)
-    assert inside(str(root), "own.png", files) == str(root / "own.png")
-    assert inside(str(root), "loop.png", files) == str(root / "loop.png")
+    (tmp_path / "elsewhere/again").symlink_to(root)
+    assert read_bytes(inside(str(root), "images/a.png", files), files) == b"image"
+    assert read_bytes(inside(str(root), "one.png", files), files) == b"image"
+    found = sorted(path for path, _, _ in walk(str(root), files))
+    assert found == ["images/a.png", "loop.png", "one.png"]
+
+
+def test_a_linked_folder_that_changes_is_seen(files, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/images").symlink_to(tmp_path / "elsewhere")
+    before = list(walk(str(tmp_path / "set"), files))
+    (tmp_path / "elsewhere/a.png").write_bytes(b"image")
+    assert [path for path, _, _ in walk(str(tmp_path / "set"), files)] == ["images/a.png"] != before
+
+
+def test_what_is_no_file_is_named_and_never_opened(files, tmp_path, caplog):
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server, chdir(tmp_path):  # A socket's path may have 108 characters.
+        server.bind("socket.png")
+    assert list(walk(str(tmp_path), files)) == []
+    assert "pipe.png is a named pipe, not a file" in caplog.text and "socket.png is a socket" in caplog.text
+    with pytest.raises(DataError, match="unreadable image: .*pipe.png: it is a named pipe, not a file"):
+        read_bytes(str(tmp_path / "pipe.png"), files, "image")
+
+
+LITTER = (
+    ".DS_Store ._a.jpg Thumbs.db THUMBS.DB desktop.ini a.png~ ~$list.xlsx @eaDir/a.jpg __MACOSX/images/a.jpg "
+    ".ipynb_checkpoints/a-checkpoint.png sub/.git/config $RECYCLE.BIN/a.jpg"
+)
+
+
+def test_litter_of_systems_and_tools_is_no_data(files, tmp_path):
+    for name in (*LITTER.split(), "Icon\r", "a.jpg", "sub/b~c.jpg", ".incomplete"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert sorted(path for path, _, _ in walk(str(tmp_path), files)) == [".incomplete", "a.jpg", "sub/b~c.jpg"]
+    assert sorted(names(str(tmp_path), files)) == [".incomplete", "a.jpg", "sub"]
+
+
+@pytest.mark.parametrize(
+    ("there", "sought"),
+    [("caf\u00e9.JPG", "cafe\u0301.jpg"), ("cafe\u0301.jpg", "caf\u00e9.jpg"), ("a.PNG", "a.png"), ("a.Tif", "a.TIF")],
+)
+def test_a_file_is_found_whatever_the_unicode_form_and_the_case_of_its_ending(files, tmp_path, there, sought):
+    (tmp_path / there).write_bytes(b"image")
+    assert read_bytes(str(tmp_path / sought), files) == b"image"
+    with pytest.raises(DataError, match="file missing"):
+        read_bytes(str(tmp_path / sought.replace("a", "A", 1)), files)
 
 
 def test_a_dataset_behind_a_symbolic_link_is_read(files, tmp_path):

@@ -29,6 +29,9 @@ class EndlessFiles:
     def list(self, folder: str) -> Iterator[str]:
         return (f"{i:07}.png" for i in range(ENTRIES))
 
+    def stats(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        return ((name, 1, 0.0) for name in self.list(folder))
+
     def join(self, base: str, *parts: str) -> str:
         return "/".join((base, *parts))
 
@@ -37,7 +40,8 @@ class EndlessFiles:
     ("name", "split"), [("voc", "train"), ("voc", None), ("camvid", "train"), ("folder", None), ("ade20k", None)]
 )
 def test_samples_are_streamed(name, split):
-    layout = open_layout(name, "mem://set", EndlessFiles())
+    patterns = ("images/{stem}.png", "masks/{stem}.png") if name == "folder" else (None, None)
+    layout = open_layout(name, "mem://set", EndlessFiles(), None, *patterns)
     tracemalloc.start()
     count = sum(1 for _ in layout.samples(split))
     _, peak = tracemalloc.get_traced_memory()

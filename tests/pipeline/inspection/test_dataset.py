@@ -180,7 +180,7 @@ def test_a_value_outside_the_label_map_is_a_bad_file(fill: Fill, inspect: Inspec
 def test_a_folder_without_usable_images_is_an_error_with_reasons(tmp_path: Path, inspect: Inspect) -> None:
     for folder in ("images", "masks"):
         (tmp_path / "d" / folder).mkdir(parents=True)
-    with pytest.raises(DataError, match="no images: the folder layout finds none in "):
+    with pytest.raises(DataError, match="no images: no file below "):
         inspect(tmp_path / "d")
     save(tmp_path / "d/masks/a.png", np.zeros((2, 2), np.uint8))
     (tmp_path / "d/images/a.png").write_bytes(b"no picture")
@@ -395,13 +395,13 @@ def test_names_that_mean_something_in_yaml_survive(fill: Fill, inspect: Inspect,
 
 def test_the_terminal_shows_classes_bad_files_and_advice_as_they_are_named(fill: Fill, inspect: Inspect) -> None:
     root = fill(halves(0, 1))
-    (root / "images/train/[red]notes.txt").write_text("")
+    (root / "images/train/[red]notes.svg").write_text("")
     names = ("[bold]ground[/]", "thing")
     classes = tuple(ClassLabel(name=name, values=(i,)) for i, name in enumerate(names))
     console = Console(record=True, width=200, file=StringIO())
     show_inspection(inspect(root, label_map=LabelMap(classes=classes)), console)
     shown = console.export_text()
-    for text in ("8 images in the folder layout", *names, "[red]notes.txt: no image", "Bad files: 1"):
+    for text in ("8 images in the folder layout", *names, "[red]notes.svg: no image", "Bad files: 1"):
         assert text in shown
 
 
@@ -429,7 +429,7 @@ def test_names_are_escaped(tmp_path: Path, inspect: Inspect) -> None:
         image, mask = render(index)
         save(root / f"images/train/{index}<b>.png", image)
         save(root / f"masks/train/{index}<b>.png", halves(0, 1)(mask))
-    (root / "images/train/<i>.txt").write_text("")
+    (root / "images/train/<i>.svg").write_text("")
     found = inspect(
         root,
         label_map=LabelMap(
