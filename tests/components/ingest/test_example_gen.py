@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,11 @@ import tensorflow as tf
 from PIL import Image
 from tfx.types.artifact import Artifact
 
-from components.ingest.example_gen import ReadPairs, open_data
+from components.ingest.example_gen import ReadPairs
 from components.ingest.quarantine import BAD as BAD_KIND
 from components.ingest.quarantine import read_bad, read_counts
 from data import features
-from data.dataset import DataConfig
+from data.dataset import DataConfig, open_dataset
 from data.errors import DataError
 from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
@@ -129,8 +130,11 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]
     for name, (image, mask, _) in BAD.items():
         add(root, "train", name, image, mask)
     Image.fromarray(label_values(0)).save(root / "masks/train/orphan.png")
-    (root / "images/train/notes.txt").write_text("not an image")
-    (root / "images/train/folder.png").mkdir()
+    (root / "images/train/notes.txt").write_text("a list is no data")
+    (root / "images/train/.DS_Store").write_bytes(b"Bud1")
+    (root / "images/train/drawing.svg").write_text("<svg/>")
+    with open(os.fsencode(root) + b"/images/train/\xff.png", "wb") as file:
+        file.write(encoded(RGB))
     return generate(folder_config(root, max_bad_fraction=1.0, max_pixels=40 * 40), folder)
 
 
@@ -178,8 +182,8 @@ def test_the_manifest_names_every_image_in_the_examples_by_the_content_of_its_fi
 def test_every_kind_of_bad_pair_is_quarantined_with_its_reason(mixed: tuple[Artifact, Artifact]):
     expected = {f"images/train/{name}": reason for name, (_, _, reason) in BAD.items()} | {
         "masks/train/orphan.png": "image missing",
-        "images/train/notes.txt": "no image",
-        "images/train/folder.png": "unreadable image",
+        "images/train/drawing.svg": "no image",
+        "images/train/\\udcff.png": "invalid path",
     }
     found = {entry["path"]: entry["reason"] for entry in read_bad(mixed[1].uri)}
     assert set(found) == set(expected)
@@ -331,7 +335,7 @@ def test_neighbouring_frames_do_not_stay_neighbours(tmp_path: Path):
 
 
 def test_camvid_is_listed_completely(test_data: Path):
-    layout = open_data(resolved(test_data / "camvid"))
+    layout = open_dataset(resolved(test_data / "camvid"), LocalFiles())
 
     listed = {split: list(layout.samples(split)) for split in layout.splits()}
 
