@@ -1,7 +1,9 @@
 """The splits train, val and test: the official ones where there are any, else by a stable hash of the group."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import product
 
 from data.errors import DataError
 from data.layouts.base import Sample
@@ -54,6 +56,22 @@ def plan_splits(official: tuple[str, ...]) -> SplitPlan:
     if "test" not in official:
         return SplitPlan(official, {"train": "train", "val": "test"}, ("val",))
     return SplitPlan(official, {split: split for split in official}, ())
+
+
+def sufficient_fractions(groups: Iterable[str], carved: Sequence[str]) -> dict[str, float] | None:
+    """The smallest shares by which each carved split of a small dataset gets an image, and train keeps one.
+
+    Returns:
+        Carved split -> its share, a multiple of 0.05. None if there are none: fewer groups than splits, or the hash
+        puts them too close together.
+    """
+    plan = SplitPlan((), {}, tuple(carved))
+    samples = [Sample(key=group, image="", mask=None, group=group) for group in groups]
+    shares = [step / 20 for step in range(2, 11)]
+    for val, test in sorted(product(shares, shares), key=lambda pair: (sum(pair), pair)):
+        if val + test < 1 and {plan.assign(sample, val, test) for sample in samples} >= {"train", *carved}:
+            return {split: share for split, share in (("val", val), ("test", test)) if split in carved}
+    return None
 
 
 def hash_position(name: str) -> float:

@@ -32,6 +32,7 @@ def inspect(
     """Look at a dataset before training on it."""
     from components.storage.file_systems import file_system
     from data.dataset import DataConfig
+    from data.errors import ConfigError
     from pipeline.config import load_section
 
     # One folder, even if the configuration takes the data from several.
@@ -39,6 +40,8 @@ def inspect(
     given = {"layout": "" if layout == "auto" else layout, "images": images, "masks": masks}
     settings += [f"data.{key}={json.dumps(value)}" for key, value in given.items() if value]
     section = load_section(config, settings, DataConfig)
+    if write_to and write_to.exists():
+        raise ConfigError(f"--write-config {write_to}: the file exists, and is not overwritten; name another")
     with quietly():
         from pipeline.inspection.config_writer import write_config
         from pipeline.inspection.console import show_inspection

@@ -66,12 +66,17 @@ def _on_classes(classes: Sequence[ClassCount]) -> Iterator[Advice]:
 def _on_splits(found: Inspection) -> Iterator[Advice]:
     for split in found.splits:
         if not split.listed:
-            yield Advice("bad", f"The {split.name} split is empty ({split.origin}); a run needs images in each split.")
+            remedy = ""
+            if split.carved and found.fractions:
+                remedy = f" Set {' and '.join(f'data.{name}_fraction: {s:g}' for name, s in found.fractions.items())}."
+            yield Advice(
+                "bad", f"The {split.name} split is empty ({split.origin}); a run needs images in each split.{remedy}"
+            )
 
 
 def _on_duplicates(found: Inspection) -> Advice:
     if not found.num_duplicates:
-        return Advice("good", "No near-duplicates across splits among the images looked at.")
+        return Advice("good", f"No near-duplicates across splits {_compared(found)}.")
     remedy = (
         "Set data.group_pattern to a regular expression on the image's path whose first group names the scene or "
         "sequence: images of one group stay in one split."
@@ -79,8 +84,16 @@ def _on_duplicates(found: Inspection) -> Advice:
         else "The splits are the dataset's own: remove the copies, or move them into one split."
     )
     return Advice(
-        "warn", f"Near-duplicates across splits (pairs: {found.num_duplicates}) make scores too good. {remedy}"
+        "warn",
+        f"Near-duplicates across splits (pairs: {found.num_duplicates}, {_compared(found)}) make scores too good. "
+        f"{remedy}",
     )
+
+
+def _compared(found: Inspection) -> str:
+    if found.compared >= found.listed:
+        return "among all images"
+    return f"among {found.compared:,} of {found.listed:,} images; the others were not compared"
 
 
 def _on_bad_files(found: Inspection) -> Advice:

@@ -45,6 +45,7 @@ def _data_section(found: Inspection) -> list[str]:
     kept = config.model_dump(
         mode="json", exclude_defaults=True, exclude={"path", "layout", "label_map", "images", "masks"}
     )
+    kept |= {f"{split}_fraction": share for split, share in (found.fractions or {}).items()}
     return [
         f"path: {scalar_yaml(folder)}",
         f"layout: {found.layout}",

@@ -1,12 +1,15 @@
 """Inspects a dataset before training: lists all of it, measures a sample, and shows the results on one page."""
 
 import heapq
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -16,12 +19,12 @@ from data.dataset import DataConfig, open_dataset, resolve_label_map
 from data.errors import DataError, WorkspaceError
 from data.features import IGNORE_LABEL
 from data.files import FileSystem, read_bytes
-from data.images import read_image
+from data.images import opened, read_image
 from data.labels import LabelMap
 from data.layouts.base import SPLITS, BadEntry, Layout, Sample
 from data.layouts.folder import Folder
 from data.masks import overlay, palette, read_mask
-from data.splits import SplitPlan, plan_splits
+from data.splits import SplitPlan, plan_splits, sufficient_fractions
 from pipeline.inspection.advice import advise
 from pipeline.inspection.findings import ClassCount, Duplicate, Inspection, SplitCount
 from pipeline.inspection.proposal import Proposal, propose
@@ -30,6 +33,12 @@ from pipeline.report.render import photo_uri, render
 #: Two images are near-duplicates if at most this many of the 128 bits of their hashes differ. Unrelated photos differ
 #: in about 64, neighbouring frames of a video taken at 1 Hz in 20 to 40, copies at other sizes or qualities in 0 to 10.
 NEAR_DUPLICATE_BITS = 12
+
+#: So many images are compared with each other, beside those whose masks are read. 1300x1000 JPEGs take 10 ms each.
+MOST_COMPARED = 10_000
+
+#: With so many groups of images, no split remains empty.
+MANY_GROUPS = 1000
 
 MOST_BAD = 100
 MOST_DUPLICATES = 100
@@ -50,6 +59,14 @@ class _Look:
     """(height, width)"""
     pixels: np.ndarray
     """(256,) int64: number of pixels of each class id; the last is the ignore label (void)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """One image that is compared with all others."""
+
+    sample: Sample
+    split: str
     hashes: np.ndarray
     """(2,) uint64: difference hash and perceptual hash."""
 
@@ -61,6 +78,8 @@ class _Listing:
         self._layout, self._config, self._plan = layout, config, plan
         self.splits: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
+        self.groups: set[str] = set()
+        """Groups that a hash assigns to splits: the first ones, which are all where the dataset is small."""
         self.bad: list[BadEntry] = []
         self.num_bad = 0
 
@@ -73,6 +92,9 @@ class _Listing:
                     continue
                 split = self._plan.assign(entry, self._config.val_fraction, self._config.test_fraction)
                 self.splits[split] += 1
+                divided = entry.split is None or self._plan.renamed[entry.split] == "train"
+                if divided and len(self.groups) < MANY_GROUPS:
+                    self.groups.add(entry.group)
                 self.sources[entry.source] += 1
                 yield entry, split
 
@@ -91,7 +113,8 @@ def inspect_dataset(
     Args:
         config: The dataset's configuration; the layout may be 'auto' and the label map None.
         files: The file system that opens its files.
-        limit: Number of images whose pixels are read: the same ones every time. All images are listed.
+        limit: Number of images whose masks are read: the same ones every time, whatever their splits. All images are
+            listed, and at least `MOST_COMPARED` of them are looked at for near-duplicates.
         out: The HTML file to write.
         progress: Called with the number of images read so far and in all.
 
@@ -102,48 +125,57 @@ def inspect_dataset(
     layout = open_dataset(config, files)
     plan = plan_splits(layout.splits())
     listing = _Listing(layout, config, plan)
-    chosen = sorted(heapq.nsmallest(limit, listing.samples(), key=_chance), key=lambda pair: pair[0].key)
+    ranked = heapq.nsmallest(max(limit, MOST_COMPARED), listing.samples(), key=_chance)
+    chosen = sorted(ranked[:limit], key=lambda pair: pair[0].key)
     if not chosen:
         raise DataError(f"no images: the {layout.name} layout finds none in {config.path}{_reasons(listing.bad)}")
     proposal = propose((sample for sample, _ in chosen), layout, config) if config.label_map is None else None
     labels = proposal.label_map if proposal else resolve_label_map(config, layout)
 
-    looks = list(_looks(chosen, labels, config, listing, files, progress))
+    def look(pair: tuple[Sample, str]) -> _Look | BadEntry:
+        try:
+            _, mask = _read(pair[0], labels, config, files)
+        except DataError as error:
+            return BadEntry(pair[0].key, str(error))
+        return _Look(*pair, mask.shape, np.bincount(mask.ravel(), minlength=IGNORE_LABEL + 1))
+
+    def hashed(pair: tuple[Sample, str]) -> _Hashed | None:
+        hashes = _hashes(pair[0].image, config, files)
+        return None if hashes is None else _Hashed(*pair, hashes)
+
+    steps = len(chosen) + len(ranked)
+    results = list(_in_threads(look, chosen, lambda done: progress and progress(done, steps)))
+    for result in results:
+        if isinstance(result, BadEntry):
+            listing.set_aside(result)
+    looks = [result for result in results if isinstance(result, _Look)]
     if not looks:
         raise DataError(f"no usable image among the {len(chosen)} looked at in {config.path}{_reasons(listing.bad)}")
-    inspection = _summarize(config, layout, plan, labels, looks, listing, proposal)
-    _write_page(inspection, looks, files, out)
+    compared = _in_threads(hashed, ranked, lambda done: progress and progress(len(chosen) + done, steps))
+    images = sorted((one for one in compared if one is not None), key=lambda one: one.sample.key)
+    inspection = _summarize(config, layout, plan, labels, looks, images, listing, proposal)
+    _write_page(inspection, looks, {image.sample.key: image.sample for image in images}, files, out)
     return inspection
 
 
+def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], done: Callable[[int], object]) -> Iterator[Any]:
+    """The results in order; only as many are under way as memory holds easily. Pillow decodes beside Python."""
+    left = iter(items)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(items), 64):
+            for number, result in enumerate(pool.map(work, islice(left, 64)), start=first + 1):
+                done(number)
+                yield result
+
+
 def _chance(pair: tuple[Sample, str]) -> bytes:
-    """A pseudo-random rank that depends only on the image's key, not on the order of listing."""
-    return blake2b(pair[0].key.encode(), digest_size=8).digest()
+    """A pseudo-random rank of the image's key, which has nothing to do with the rank that decides about its split."""
+    return blake2b(pair[0].key.encode(), digest_size=8, person=b"inspection").digest()
 
 
 def _reasons(bad: Sequence[BadEntry]) -> str:
     shown = "".join(f"\n  {entry.path}: {entry.reason}" for entry in bad[:5])
     return f"; set aside:{shown}" if shown else ""
-
-
-def _looks(
-    chosen: Sequence[tuple[Sample, str]],
-    labels: LabelMap,
-    config: DataConfig,
-    listing: _Listing,
-    files: FileSystem,
-    progress: Progress | None,
-) -> Iterator[_Look]:
-    for done, (sample, split) in enumerate(chosen, start=1):
-        try:
-            image, mask = _read(sample, labels, config, files)
-        except DataError as error:
-            listing.set_aside(BadEntry(sample.key, str(error)))
-        else:
-            pixels = np.bincount(mask.ravel(), minlength=IGNORE_LABEL + 1)
-            yield _Look(sample, split, mask.shape, pixels, _hashes(image))
-        if progress:
-            progress(done, len(chosen))
 
 
 def _read(sample: Sample, labels: LabelMap, config: DataConfig, files: FileSystem) -> tuple[np.ndarray, np.ndarray]:
@@ -152,8 +184,16 @@ def _read(sample: Sample, labels: LabelMap, config: DataConfig, files: FileSyste
     return image, read_mask(sample.mask, labels, image.shape[:2], files)
 
 
-def _hashes(image: np.ndarray) -> np.ndarray:
-    small = Image.fromarray(image).convert("L").resize((96, 96), Image.Resampling.BOX)
+def _hashes(path: str, config: DataConfig, files: FileSystem) -> np.ndarray | None:
+    """Two hashes of what an image shows; None if it cannot be read, which is reported where its mask is read."""
+    try:
+        with opened(read_bytes(path, files, "image"), "image") as image:
+            if image.width * image.height > config.max_pixels:
+                return None
+            image.draft("L", (192, 192))  # A JPEG is decoded at an eighth of its size.
+            small = image.convert("L").resize((96, 96), Image.Resampling.BOX)
+    except (DataError, OSError, ValueError, SyntaxError):
+        return None
     bits = np.stack([hashed(small).hash.ravel() for hashed in (imagehash.dhash, imagehash.phash)])  # (2, 64) bool
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
@@ -164,13 +204,14 @@ def _summarize(
     plan: SplitPlan,
     labels: LabelMap,
     looks: Sequence[_Look],
+    images: Sequence[_Hashed],
     listing: _Listing,
     proposal: Proposal | None,
 ) -> Inspection:
     pixels = np.sum([look.pixels for look in looks], axis=0)
     classes = _class_counts(labels, looks, pixels)
     void = float(pixels[IGNORE_LABEL] / pixels.sum())
-    duplicates = _near_duplicates(looks)
+    duplicates = _near_duplicates(images)
     splits = tuple(
         SplitCount(
             name,
@@ -181,6 +222,7 @@ def _summarize(
         )
         for name in SPLITS
     )
+    emptied = any(listing.splits[name] == 0 for name in plan.carved)
     sizes = np.array([look.size for look in looks])
     heights, widths = ((int(side.min()), int(np.median(side)), int(side.max())) for side in sizes.T)
     found = Inspection(
@@ -199,6 +241,8 @@ def _summarize(
         num_bad=listing.num_bad,
         duplicates=tuple(duplicates[:MOST_DUPLICATES]),
         num_duplicates=len(duplicates),
+        compared=len(images),
+        fractions=sufficient_fractions(listing.groups, plan.carved) if emptied else None,
         proposal=proposal,
     )
     return replace(found, advice=tuple(advise(found)))
@@ -223,9 +267,9 @@ def _origin(split: str, plan: SplitPlan, config: DataConfig) -> str:
     return f"{fraction:.0%} of {'train' if plan.official else 'all images'}, by a hash of the group"
 
 
-def _near_duplicates(looks: Sequence[_Look]) -> list[Duplicate]:
+def _near_duplicates(images: Sequence[_Hashed]) -> list[Duplicate]:
     """Pairs of near-duplicates in different splits, the closest first."""
-    by_split = {name: [look for look in looks if look.split == name] for name in SPLITS}
+    by_split = {name: [image for image in images if image.split == name] for name in SPLITS}
     pairs = [
         pair
         for first, second in combinations(SPLITS, 2)
@@ -235,17 +279,27 @@ def _near_duplicates(looks: Sequence[_Look]) -> list[Duplicate]:
     return sorted(pairs, key=lambda pair: (pair.bits, pair.first, pair.second))
 
 
-def _alike(first: Sequence[_Look], second: Sequence[_Look]) -> Iterator[Duplicate]:
-    others = np.stack([look.hashes for look in second])  # (images, 2)
-    for look in first:
-        bits = np.bitwise_count(others ^ look.hashes).sum(axis=1)
+def _alike(first: Sequence[_Hashed], second: Sequence[_Hashed]) -> Iterator[Duplicate]:
+    others = np.stack([image.hashes for image in second])  # (images, 2)
+    for image in first:
+        bits = np.bitwise_count(others ^ image.hashes).sum(axis=1)
         for i in np.flatnonzero(bits <= NEAR_DUPLICATE_BITS):
             other = second[int(i)]
-            yield Duplicate(look.sample.key, other.sample.key, look.split, other.split, int(bits[i]))
+            yield Duplicate(image.sample.key, other.sample.key, image.split, other.split, int(bits[i]))
 
 
-def _write_page(inspection: Inspection, looks: Sequence[_Look], files: FileSystem, out: Path) -> None:
-    by_key = {look.sample.key: look for look in looks}
+def _write_page(
+    inspection: Inspection, looks: Sequence[_Look], samples: Mapping[str, Sample], files: FileSystem, out: Path
+) -> None:
+
+    def photos(pair: Duplicate) -> list[str]:
+        try:
+            read = [read_bytes(samples[key].image, files, "image") for key in (pair.first, pair.second)]
+            images = [read_image(encoded, inspection.config.max_pixels)[1] for encoded in read]
+        except DataError:  # It is among the bad files, or was not looked at.
+            return []
+        return [photo_uri(image, PICTURE_SIDE) for image in images]
+
     step = max(len(looks) / PICTURES, 1.0)
     shown = [looks[int(i * step)] for i in range(min(PICTURES, len(looks)))]
     page = render(
@@ -253,8 +307,7 @@ def _write_page(inspection: Inspection, looks: Sequence[_Look], files: FileSyste
         found=inspection,
         pictures=[_picture(look, inspection, files) for look in shown],
         pairs=[
-            (pair, *(_photo(by_key[key].sample, inspection, files) for key in (pair.first, pair.second)))
-            for pair in inspection.duplicates[:DUPLICATE_PICTURES]
+            (pair, *shown_pair) for pair in inspection.duplicates[:DUPLICATE_PICTURES] if (shown_pair := photos(pair))
         ],
         not_shown=max(inspection.num_bad - len(inspection.bad), 0),
     )
@@ -263,11 +316,6 @@ def _write_page(inspection: Inspection, looks: Sequence[_Look], files: FileSyste
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise WorkspaceError(f"{out}: the page cannot be written: {error.strerror}") from None
-
-
-def _photo(sample: Sample, inspection: Inspection, files: FileSystem) -> str:
-    image, _ = _read(sample, inspection.labels, inspection.config, files)
-    return photo_uri(image, PICTURE_SIDE)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,10 @@ class Inspection:
     duplicates: tuple[Duplicate, ...]
     """The closest near-duplicates, at most a hundred."""
     num_duplicates: int
+    compared: int
+    """Number of images among which near-duplicates were sought."""
+    fractions: dict[str, float] | None
+    """Shares of val and test with which neither is empty, where one is with the configured shares; else None."""
     proposal: Proposal | None
     """The label map that the user must confirm before the dataset can be used; None if the label map is stated."""
     advice: tuple[Advice, ...] = ()

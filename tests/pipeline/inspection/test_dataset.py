@@ -1,6 +1,7 @@
 """Looking at a dataset: what is counted, what is advised, what is refused, and the page."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from io import StringIO
@@ -16,13 +17,14 @@ from data.dataset import DataConfig
 from data.errors import ConfigError, DataError, WorkspaceError
 from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
-from data.layouts.base import MaskFile
+from data.layouts.base import MaskFile, Sample
+from data.splits import plan_splits
 from data.synthetic import render
-from pipeline.config import load_config
+from pipeline.config import load_config, load_section
 from pipeline.inspection.advice import on_balance
 from pipeline.inspection.config_writer import write_config
 from pipeline.inspection.console import show_inspection
-from pipeline.inspection.dataset import inspect_dataset
+from pipeline.inspection.dataset import _chance, inspect_dataset
 from pipeline.inspection.findings import ClassCount, Inspection
 from pipeline.inspection.proposal import codes_of
 
@@ -209,8 +211,45 @@ def test_copies_across_splits_are_found_at_other_sizes_and_qualities(fill: Fill,
     found = inspect(root)
     assert [(pair.first, pair.second) for pair in found.duplicates] == [("images/train/2.jpg", "images/test/copy.jpg")]
     assert found.num_duplicates == 1
-    warning = "warn: Near-duplicates across splits (pairs: 1) make scores too good. The splits are the dataset's own"
-    assert warning in texts(found)
+    assert "warn: Near-duplicates across splits (pairs: 1, among all images) make scores too good." in texts(found)
+    assert "The splits are the dataset's own" in texts(found)
+
+
+def test_copies_are_found_among_all_images_not_only_those_whose_masks_are_read(fill: Fill, inspect: Inspect) -> None:
+    root = fill(as_is, (6, 3, 3))
+    for side, ending in (("images", "jpg"), ("masks", "png")):
+        (root / f"{side}/test/copy.{ending}").write_bytes((root / f"{side}/train/2.{ending}").read_bytes())
+    found = inspect(root, limit=1)
+    assert found.looked_at == 1 and found.compared == 13
+    assert [(pair.first, pair.second) for pair in found.duplicates] == [("images/train/2.jpg", "images/test/copy.jpg")]
+
+
+def test_what_was_not_compared_is_said(fill: Fill, inspect: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.inspection.dataset.MOST_COMPARED", 4)
+    found = inspect(fill(as_is, (7, 2, 3)), limit=2)
+    assert "among 4 of 12 images; the others were not compared" in texts(found)
+
+
+def test_the_sample_has_nothing_to_do_with_the_splits(tmp_path: Path) -> None:
+    layout = [(Sample(key=f"images/{i}.png", image="", mask=None, group=f"images/{i}.png"), "") for i in range(2000)]
+    plan = plan_splits(())
+    first = sorted(layout, key=_chance)[:500]
+    splits = Counter(plan.assign(sample, 0.1, 0.1) for sample, _ in first)
+    assert splits["test"] == pytest.approx(50, abs=25) and splits["val"] == pytest.approx(50, abs=25)
+
+
+@pytest.mark.parametrize("images", [5, 6, 10, 24])
+def test_a_small_dataset_gets_an_image_in_every_split(images: int, tmp_path: Path, inspect: Inspect) -> None:
+    for index in range(images):
+        image, mask = render(index)
+        save(tmp_path / f"d/images/{index}.png", image)
+        save(tmp_path / f"d/masks/{index}.png", mask)
+    found = inspect(tmp_path / "d")
+    write_config(found, tmp_path / "mine.yaml")
+    section = load_section(tmp_path / "mine.yaml", [], DataConfig)
+    again = inspect_dataset(section, FILES, limit=9, out=tmp_path / "page.html")
+    assert all(split.listed for split in again.splits)
+    assert ("split is empty" in texts(found)) == (found.fractions is not None)
 
 
 def test_copies_within_a_split_are_no_matter(fill: Fill, inspect: Inspect) -> None:
