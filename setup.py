@@ -32,6 +32,7 @@ RUNTIME = [
     "pycocotools>=2.0.8",
     "pydantic>=2.10,<3",
     "pyyaml>=6",
+    "defusedxml>=0.7",
     "typer>=0.15",
     "rich>=13",
     "filelock>=3.16",

@@ -30,7 +30,7 @@ from data.errors import DataError
 from data.files import read_bytes
 from data.images import read_image
 from data.labels import LabelMap
-from data.layouts.base import SPLITS, BadEntry, Sample
+from data.layouts.base import SPLITS, BadEntry, Sample, with_losses
 from data.masks import read_mask
 from data.splits import SplitPlan, plan_splits
 
@@ -52,7 +52,7 @@ class ListSamples(beam.DoFn):
     def process(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Lists one split; if the listing fails, the last entry has the reason."""
         try:
-            yield from self._layout.samples(split)
+            yield from with_losses(self._layout.samples(split), self._config.max_bad_fraction)
         except DataError as error:
             # If it were raised here, only the log would show it: Beam turns what a worker raises into a RuntimeError.
             yield BadEntry(split or self._config.path, f"{LISTING_FAILED}: {error}")

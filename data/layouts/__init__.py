@@ -8,14 +8,24 @@ from data.layouts.camvid import CamVid
 from data.layouts.cityscapes import Cityscapes
 from data.layouts.coco import Coco
 from data.layouts.coco_panoptic import CocoPanoptic
+from data.layouts.cvat import Cvat
 from data.layouts.folder import Folder
+from data.layouts.label_studio import LabelStudio
 from data.layouts.labelme import Labelme
 from data.layouts.pairing import NoPairs
+from data.layouts.roboflow import Roboflow
+from data.layouts.supervisely import Supervisely
+from data.layouts.via import Via
 from data.layouts.voc import Voc
+from data.layouts.yolo import Yolo
 
 #: The layouts by name, in the order in which `detect_layout` tries them: first those that names of folders identify.
 LAYOUTS: dict[str, type[Layout]] = {
-    layout.name: layout for layout in (Voc, CamVid, Cityscapes, Ade20k, Folder, CocoPanoptic, Coco, Labelme)
+    layout.name: layout
+    for layout in (
+        *(Voc, CamVid, Cityscapes, Ade20k, Roboflow, Supervisely, Yolo, Folder),
+        *(CocoPanoptic, Coco, Cvat, Via, LabelStudio, Labelme),
+    )
 }
 
 

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -51,9 +51,13 @@ class Shape:
     kind: str
     """One of `data.shapes.KINDS`."""
     points: tuple[tuple[float, float], ...] = ()
-    """(x, y) in pixels."""
+    """(x, y) in pixels; the upper left corner alone of a bitmap or of run lengths by rows."""
     rle: dict | None = None
-    """COCO run-length encoding: {'size': [height, width], 'counts': bytes, str or list}."""
+    """Run-length encoding: {'size': [height, width], 'counts': bytes, str or list}; a brush has no size."""
+    holes: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """Polygons that are cut out of a polygon."""
+    png: str = ""
+    """A bitmap's PNG in base64, compressed with zlib or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Sample:
     """Source of the image: a city, a sequence, a camera."""
     group: str = ""
     """Images of one group (frames of a sequence, copies) never fall into different splits."""
+    annotations: int = 0
+    """Number of its annotations, where one file has those of many images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,8 @@ class BadEntry:
 
     path: str
     reason: str
+    annotations: int = 0
+    """Number of annotations that are lost with it, where one file has those of many images."""
 
     def __post_init__(self) -> None:
         # Reports are UTF-8, and names on a disk need not be.
@@ -194,6 +202,27 @@ class Layout(ABC):
             return self.sample(image, MaskFile(inside(self.root, mask, self.files)), split, source)
         except DataError as error:
             return BadEntry(image, str(error))
+
+
+def with_losses(entries: Iterable[Sample | BadEntry], most: float) -> Iterator[Sample | BadEntry]:
+    """Passes the entries of a split on, and counts the annotations that are lost.
+
+    One entry may stand for thousands of lost annotations, and turn as many images to background.
+
+    Raises:
+        DataError: after the last entry, if more than a fraction `most` of the annotations is lost.
+    """
+    total, lost, first = 0, 0, ""
+    for entry in entries:
+        yield entry
+        total += entry.annotations
+        if isinstance(entry, BadEntry) and entry.annotations:
+            lost += entry.annotations
+            first = first or f"{entry.path}: {entry.reason}"
+    if lost > most * total:
+        raise DataError(
+            f"annotations lost: {lost} of {total}, more than data.max_bad_fraction={most} allows; the first: {first}"
+        )
 
 
 def split_folders(exists: Callable[[str], bool]) -> dict[str, str]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from data.errors import DataError
 from data.files import inside
+from data.layouts.annotations import field, whole
 from data.layouts.base import PanopticFile, stem_of
-from data.layouts.coco import CocoFiles, field
+from data.layouts.coco import AnnotationFile, CocoFiles
 
 
 class CocoPanoptic(CocoFiles):
@@ -23,15 +24,15 @@ class CocoPanoptic(CocoFiles):
         """Annotation files beside which there is a folder of masks with the same name."""
         return (path for path in super().find() if self.has(stem_of(path)))
 
-    def mask_of(self, path: str, image: dict, annotations: list[dict], background: str) -> PanopticFile | None:
+    def mask_of(self, file: AnnotationFile, image: dict, annotations: list[dict]) -> PanopticFile | None:
         """The PNG of segment ids, with the category of each; None if the image has no annotation."""
         if not annotations:
             return None
         if len(annotations) > 1:
             raise DataError(f"malformed annotation: image id {image['id']!r} has {len(annotations)} panoptic masks")
-        file = posixpath.join(stem_of(path), field(annotations[0], "file_name", str))
+        mask = posixpath.join(stem_of(file.path), field(annotations[0], "file_name", str))
         segments: dict[int, int | None] = {}
         for segment in field(annotations[0], "segments_info", list):
-            category = field(segment, "category_id", int)
-            segments[field(segment, "id", int)] = None if segment.get("iscrowd") else category
-        return PanopticFile(inside(self.root, file, self.files), segments)
+            category = whole(segment, "category_id")
+            segments[whole(segment, "id")] = None if segment.get("iscrowd") else category
+        return PanopticFile(inside(self.root, mask, self.files), segments)

@@ -92,10 +92,22 @@ def _is_labelme(path: str, files: FileSystem) -> bool:
 
 
 def _shape(shape: Any) -> Shape:
-    """A shape of the JSON file; older versions of labelme wrote no `shape_type` for polygons."""
+    """A shape of the JSON file; older versions of labelme wrote no `shape_type` for polygons.
+
+    X-AnyLabeling writes the four corners of a rectangle, also of a rotated one. The points of a mask are the corners of
+    its box.
+    """
     try:
         points = tuple((float(x), float(y)) for x, y in shape["points"])
         label, kind = str(shape["label"]), str(shape.get("shape_type") or "polygon")
+        # labelme cuts off the fractions of a mask's corners, too.
+        corner = tuple((float(int(x)), float(int(y))) for x, y in points[:1]) if kind == "mask" else ()
+        png = str(shape["mask"]) if kind == "mask" else ""
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise DataError(f"malformed annotation: no label and points in {shape!r:.80}") from None
-    return Shape(None if label == IGNORE else label, kind, points)
+    name = None if label == IGNORE else label
+    if kind == "mask":
+        return Shape(name, "bitmap", corner, png=png)
+    if kind in ("rectangle", "rotation") and len(points) == 4:
+        kind = "polygon"
+    return Shape(name, kind, points)

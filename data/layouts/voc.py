@@ -1,6 +1,7 @@
 """PASCAL VOC: JPEGImages/, SegmentationClass/ and the lists of ImageSets/Segmentation/.
 
 Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010; devkit documentation, section 7.
+CVAT and Datumaro write it as "Segmentation mask 1.1", with masks in RGB and their colours in `labelmap.txt`.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from data.errors import DataError
 from data.features import IGNORE_LABEL
 from data.files import FileSystem, read_lines
 from data.labels import LabelMap, label_map_of
-from data.layouts.base import SPLITS, BadEntry, Layout, Sample, is_image, stem_of
+from data.layouts.annotations import colored_label_map
+from data.layouts.base import IMAGE_ENDINGS, SPLITS, BadEntry, Layout, Sample, is_image, stem_of
 
 CLASS_NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -21,12 +23,20 @@ CLASS_NAMES = (
 IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
 LISTS = "ImageSets/Segmentation"
+LABEL_MAP = "labelmap.txt"
+
+#: Names of the list of each split; the last one counts. Datumaro's begin with a capital.
+LIST_NAMES = {"train": ("Train", "train"), "val": ("Validation", "Val", "val"), "test": ("Test", "test")}
+
+#: What Datumaro calls VOC's void in `labelmap.txt`.
+IGNORED = "ignored"
 
 
 class Voc(Layout):
     """Palette masks whose indices are class ids; 255 is the ignore label (void).
 
-    The file `labels.txt` names the classes, if it is there.
+    The file `labels.txt` names the classes, if it is there. The file `labelmap.txt` names them and states the colours
+    of the masks.
     """
 
     name = "voc"
@@ -47,7 +57,7 @@ class Voc(Layout):
 
     def splits(self) -> tuple[str, ...]:
         """The splits that have a list. A test list counts only with masks, which the challenge does not publish."""
-        return tuple(s for s in SPLITS if self.has(self._list(s)) and (s != "test" or self._has_masks(s)))
+        return tuple(s for s in SPLITS if s in self._lists and (s != "test" or self._has_masks(s)))
 
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Streams the images of a list or, without lists, those that have a mask: most of VOC's photos have none."""
@@ -55,12 +65,14 @@ class Voc(Layout):
             names = self.names(self.base + MASKS)
             stems = (stem_of(name) for name in names if is_image(name))
         else:
-            stems = (text for _, text in read_lines(self.at(self._list(split)), self.files))
+            stems = (text for _, text in read_lines(self.at(self._lists[split]), self.files))
         for stem in stems:
             yield self._sample(stem, split)
 
     def label_map(self) -> LabelMap:
-        """VOC's 21 classes, or those of `labels.txt`: one name a line, in the order of the class ids."""
+        """The colours of `labelmap.txt`, else the names of `labels.txt` in the order of the class ids, else VOC's."""
+        if self.has(self.base + LABEL_MAP):
+            return self._colors()
         place = self.at(self.base + "labels.txt")
         names = [text for _, text in read_lines(place, self.files)] if self.files.exists(place) else CLASS_NAMES
         return label_map_of(place, [(name, (value,)) for value, name in enumerate(names)], (IGNORE_LABEL,))
@@ -72,19 +84,36 @@ class Voc(Layout):
         folders = (f"VOCdevkit/{name}/" for name in self.names("VOCdevkit"))
         return sorted(folder for folder in folders if self.has(folder + IMAGES) and self.has(folder + MASKS))
 
-    def _list(self, split: str) -> str:
-        return f"{self.base}{LISTS}/{split}.txt"
+    @cached_property
+    def _lists(self) -> dict[str, str]:
+        """Split -> its list, such as train.txt or Train.txt."""
+        paths = ((split, f"{self.base}{LISTS}/{name}.txt") for split, names in LIST_NAMES.items() for name in names)
+        return {split: path for split, path in paths if self.has(path)}
+
+    def _colors(self) -> LabelMap:
+        """The classes of `labelmap.txt`: `label:color_rgb:parts:actions` in each line."""
+        place = self.base + LABEL_MAP
+        colors: list[tuple[str, str, list[str]]] = []
+        for number, line in read_lines(self.at(place), self.files):
+            if not line.startswith("#"):
+                name, _, rest = line.partition(":")
+                colors.append((f"{place}:{number}", name, rest.partition(":")[0].split(",")))
+        return colored_label_map(self.at(place), colors, IGNORED)
 
     def _has_masks(self, split: str) -> bool:
-        stems = islice(read_lines(self.at(self._list(split)), self.files), 10)
+        stems = islice(read_lines(self.at(self._lists[split]), self.files), 10)
         return any(self.has(f"{self.base}{MASKS}/{stem}.png") for _, stem in stems)
 
     def _sample(self, stem: str, split: str | None) -> Sample | BadEntry:
         if len(stem.split()) != 1:
-            return BadEntry(self._list(split or ""), f"malformed line: {stem!r}; expected the name of one image")
+            return BadEntry(
+                self._lists.get(split or "", MASKS), f"malformed line: {stem!r}; expected the name of one image"
+            )
         image = f"{self.base}{IMAGES}/{stem}"
         sample = self.named(f"{image}.jpg", f"{self.base}{MASKS}/{stem}.png", split)
-        # VOC's photos are JPEG; sets in its layout often hold PNG.
-        if isinstance(sample, Sample) and not self.files.exists(sample.image) and self.has(f"{image}.png"):
-            return self.named(f"{image}.png", f"{self.base}{MASKS}/{stem}.png", split)
+        # VOC's photos are JPEG; sets in its layout often hold others.
+        if isinstance(sample, Sample) and not self.files.exists(sample.image):
+            for ending in IMAGE_ENDINGS:
+                if self.has(image + ending):
+                    return self.named(image + ending, f"{self.base}{MASKS}/{stem}.png", split)
         return sample

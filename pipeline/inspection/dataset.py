@@ -21,7 +21,7 @@ from data.features import IGNORE_LABEL
 from data.files import FileSystem, read_bytes
 from data.images import opened, read_image
 from data.labels import LabelMap
-from data.layouts.base import SPLITS, BadEntry, Layout, Sample
+from data.layouts.base import SPLITS, BadEntry, Layout, Sample, with_losses
 from data.layouts.folder import Folder
 from data.masks import overlay, palette, read_mask
 from data.splits import SplitPlan, plan_splits, sufficient_fractions
@@ -86,7 +86,7 @@ class _Listing:
     def samples(self) -> Iterator[tuple[Sample, str]]:
         """Yields each sample and the split to which the pipeline assigns it."""
         for official in self._plan.official or (None,):
-            for entry in self._layout.samples(official):
+            for entry in with_losses(self._layout.samples(official), self._config.max_bad_fraction):
                 if isinstance(entry, BadEntry):
                     self.set_aside(entry)
                     continue

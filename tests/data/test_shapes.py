@@ -1,9 +1,14 @@
 """Rendering shapes."""
 
+import base64
+import io
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco
 
 from data.errors import DataError
@@ -16,6 +21,24 @@ SQUARE = ((2.0, 3.0), (6.0, 3.0), (6.0, 5.0), (2.0, 5.0))
 
 def shape(kind: str, *points: tuple[float, float]) -> Shape:
     return Shape("a", kind, points)
+
+
+def rows(size: list[int], counts: list[int], corner: tuple[float, float] = (0, 0)) -> Shape:
+    return Shape("a", "row_rle", (corner,), {"size": size, "counts": counts})
+
+
+def brush(counts: bytes) -> Shape:
+    return Shape("a", "brush", rle={"counts": counts})
+
+
+def bitmap(content: bytes, corner: tuple[float, float] = (0, 0)) -> Shape:
+    return Shape("a", "bitmap", (corner,), png=base64.b64encode(content).decode())
+
+
+def png(width: int, height: int, mode: str = "1") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (width, height), 1).save(file, "PNG")
+    return file.getvalue()
 
 
 def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
@@ -66,18 +89,57 @@ def test_a_shape_may_reach_beyond_the_image():
         (shape("circle", (0, 0), (float("nan"), 0)), r"point \(nan, 0\) of a circle is far outside"),
         (Shape("a", "rle"), "size mismatch: image 30x20, run-length encoding None"),
         (Shape("a", "rle", rle={"size": [30, 20], "counts": [600]}), r"encoding \[30, 20\] \(height, width\)"),
-        (Shape("a", "rle", rle={"size": [20, 30], "counts": [1, 598]}), "do not add up to 20 x 30 pixels"),
+        (Shape("a", "rle", rle={"size": [20, 30], "counts": [1, 598]}), "do not add up to 600 pixels"),
         (Shape("a", "rle", rle={"size": [20, 30], "counts": [-1, 601]}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30], "counts": ["x", 600]}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30], "counts": "zzzzz"}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30], "counts": ""}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30]}), "counts must be a text or a list, not NoneType"),
         (Shape("a", "rle", rle={"size": 7, "counts": [600]}), "run-length encoding 7"),
+        (rows([2, 2], [1, 2]), "do not add up to 4 pixels"),
+        (rows([2, 10**6], [10**6, 10**6]), "a row_rle of 1000000x2 .* is not inside the 30x20 image"),
+        (rows([2, 2], [4], (29, 0)), r"a row_rle of 2x2 at \(29, 0\) is not inside"),
+        (rows([2, 2], [4], (-1, 0)), r"a row_rle of 2x2 at \(-1, 0\) is not inside"),
+        (brush(b""), "truncated run-length encoding"),
+        (brush(bytes([0, 0, 9, 97, 56, 0, 0, 0])), "a brush has 2401 values of 8 bits, not 2400 of 8"),
+        (brush(bytes([0, 0, 9, 96, 56, 0, 0, 0])), "truncated run-length encoding"),
+        (brush(bytes([0, 0, 9, 96, 63, 255, 255, 255, 255, 255, 255, 255])), "a brush has more than 2400 values"),
+        (bitmap(png(2, 2), (29, 0)), r"a bitmap of 2x2 at \(29, 0\) is not inside the 30x20 image"),
+        (bitmap(png(2, 2), (0.5, float("nan"))), "is not inside"),
+        (bitmap(png(4000, 4000)), "a bitmap of 4000x4000 .* is not inside the 30x20 image"),
+        (bitmap(zlib.compress(bytes(10**7))), "bitmap too large, or cut off: its PNG has not ended after 67936 bytes"),
+        (bitmap(bytes(10**6)), "bitmap too large: 1333336 characters for a 30x20 image"),
+        (bitmap(b"PNG"), "malformed bitmap"),
+        (Shape("a", "bitmap", ((0, 0),), png="#"), "malformed bitmap"),
+        (Shape("a", "polygon", SQUARE, holes=(((0, 0), (1, 1)),)), "polygon with 2 points; it needs at least 3"),
     ],
 )
 def test_a_malformed_shape_is_named(bad, reason):
     with pytest.raises(DataError, match=reason):
         region(bad, SIZE)
+
+
+def test_a_hole_is_cut_out_of_a_polygon():
+    hole = ((3.0, 4.0), (5.0, 4.0), (5.0, 4.0))
+    assert np.array_equal(
+        region(Shape("a", "polygon", SQUARE, holes=(hole,)), SIZE), box(3, 2, 5, 6) & ~box(4, 3, 4, 5)
+    )
+
+
+def test_a_unit_polygon_is_in_fractions_of_the_image():
+    points = tuple((x / SIZE[1], y / SIZE[0]) for x, y in SQUARE)
+    assert np.array_equal(region(shape("unit_polygon", *points), SIZE), box(3, 2, 4, 5))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P"])
+@pytest.mark.parametrize("pack", [bytes, zlib.compress])
+def test_a_bitmap_lies_at_its_corner(mode, pack):
+    assert np.array_equal(region(bitmap(pack(png(4, 2, mode)), (26, 18)), SIZE), box(18, 26, 19, 29))
+
+
+def test_run_lengths_by_rows_lie_in_their_box():
+    decoded = region(rows([2, 3], [1, 2, 3], (27, 18)), SIZE)
+    assert np.array_equal(decoded, box(18, 28, 18, 29))
 
 
 def test_run_lengths_go_down_the_columns():

@@ -1,5 +1,6 @@
 """CamVid."""
 
+import numpy as np
 import pytest
 
 from data.layouts import open_layout
@@ -40,3 +41,20 @@ def test_the_published_prefix_is_resolved_and_nothing_leaves_the_folder(camvid, 
 
 def test_a_pattern_of_ones_own_goes_before_the_sequence(camvid, files):
     assert open_layout("camvid", camvid.root, files, r"_(\d+)").group_of("train/0001TP_1.png") == "1"
+
+
+def test_cvats_folders_and_colours(drawn, write_image, write_text, files, tmp_path):
+    mask = np.zeros((2, 3, 3), np.uint8)
+    mask[0, 0], mask[1, 2] = (200, 30, 60), (20, 160, 220)
+    write_text("label_colors.txt", "0 0 0 background\n200 30 60 red light\n20 160 220 green\n1 2 3 Void\n")
+    write_image("default/p_1.jpg", np.zeros((2, 3), np.uint8))
+    write_image("defaultannot/p_1.png", mask)
+    write_text("default.txt", "/default/p_1.jpg /defaultannot/p_1.png\n")
+    assert drawn("camvid") == {"default/p_1.jpg": ["r..", "..g"]}
+    layout = open_layout("camvid", str(tmp_path), files)
+    assert layout.label_map().names == ("background", "red light", "green")
+    assert layout.group_of("default/p_1.jpg") == "default/p_1.jpg"
+    for folder in ("Train", "Validation"):
+        write_image(f"{folder}/a.jpg")
+        write_image(f"{folder}annot/a.png")
+    assert open_layout("camvid", str(tmp_path), files).splits() == ("train", "val")

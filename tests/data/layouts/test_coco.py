@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import DataError
 from data.layouts import open_layout
-from data.layouts.base import BadEntry, PanopticFile, Sample
+from data.layouts.base import BadEntry, PanopticFile, Sample, with_losses
 
 SQUARE = [0, 0, 2, 0, 2, 2, 0, 2]
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -37,6 +37,118 @@ def test_smaller_instances_lie_over_larger_ones_and_crowds_below(coco):
     (sample,) = coco([image(1)], annotations).samples(None)
     assert [shape.label for shape in sample.mask.shapes] == [None, 3, 7]
     assert sample.mask.size == (3, 4) and sample.mask.background == "background"
+
+
+def test_where_every_annotation_of_a_category_is_a_crowd_they_are_exported_masks_and_no_void(coco):
+    rle = {"size": [3, 4], "counts": [0, 2, 10]}
+    exported = [instance(1, iscrowd=1, segmentation=rle, area=2), instance(1, iscrowd="1", segmentation=rle, area=3)]
+    polygons = [instance(1, category_id=3, area=9), instance(1, category_id=3, area=8, iscrowd=1)]
+    layout = coco([image(1)], [*exported, *polygons])
+    (sample,) = layout.samples(None)
+    assert [shape.label for shape in sample.mask.shapes] == [None, 3, 7, 7]
+    alone, crowds = layout.remarks()
+    assert "every annotation of dog has iscrowd 1" in alone
+    assert "1 of 4 annotations are crowds" in crowds
+
+
+@pytest.mark.parametrize("area", [None, 0, "4", float("nan"), -1])
+def test_an_area_that_is_not_stated_is_that_of_the_region(coco, area):
+    large = instance(1, segmentation=[[0, 0, 3, 0, 3, 3, 0, 3]], area=area)
+    small = instance(1, segmentation={"size": [3, 4], "counts": [0, 2, 10]}, area=area, category_id=3)
+    middle = instance(1, segmentation={"size": [3, 4], "counts": "02:"}, area=3)
+    (sample,) = coco([image(1)], [small, middle, large]).samples(None)
+    assert [shape.label for shape in sample.mask.shapes] == [7, 7, 3]
+    assert sample.mask.shapes[0].kind == "coco_polygon"
+
+
+@pytest.mark.parametrize("known", [12, 12.0, "12", "12.0"])
+@pytest.mark.parametrize("named", [12, 12.0, "12"])
+def test_ids_are_the_same_however_they_are_written(coco, known, named):
+    images = [{**image(known), "width": 4.0, "height": "3"}]
+    categories = [{"id": named, "name": "dog"}]
+    layout = coco(images, [instance(named, category_id=known)], categories=categories)
+    (sample,) = layout.samples(None)
+    assert [shape.label for shape in sample.mask.shapes] == [12]
+    assert sample.mask.size == (3, 4) and sample.annotations == 1
+    assert [label.values for label in layout.label_map().classes] == [(), (12,)]
+
+
+def test_ids_that_are_texts_are_themselves(coco):
+    images = [image("007"), image("7", "b.jpg")]
+    layout = coco(images, [instance("007", category_id="d")], categories=[{"id": "d", "name": "dog"}])
+    first, second = layout.samples(None)
+    assert [shape.label for shape in first.mask.shapes] == ["dog"] and second.mask.shapes == ()
+    assert layout.label_map().names == ("background", "dog")
+
+
+def test_roboflows_root_category_is_no_class_and_other_unused_categories_are_told(coco):
+    root = {"id": 0, "name": "dog", "supercategory": "none"}
+    below = [{"id": 1, "name": "dog", "supercategory": "dog"}, {"id": 2, "name": "cat", "supercategory": "dog"}]
+    layout = coco([image(1)], [instance(1, category_id=1)], categories=[root, *below])
+    assert [(label.name, label.values) for label in layout.label_map().classes][1:] == [("dog", (1,)), ("cat", (2,))]
+    assert [note.partition(": ")[2] for note in layout.remarks()] == ["no annotation is of cat."]
+
+
+def test_too_many_lost_annotations_end_the_listing(coco):
+    annotations = [*[instance(1)] * 8, instance(5), instance(6)]
+    layout = coco([image(1)], annotations)
+    assert len(list(with_losses(layout.samples(None), 0.2))) == 3
+    with pytest.raises(DataError, match=r"annotations lost: 2 of 10, more than data.max_bad_fraction=0.19 allows"):
+        list(with_losses(layout.samples(None), 0.19))
+
+
+def test_an_image_whose_annotations_are_all_malformed_is_no_background(coco):
+    (entry,) = coco([image(1)], [instance(1, segmentation="x"), instance(1, segmentation=None)]).samples(None)
+    assert isinstance(entry, BadEntry) and entry.annotations == 2
+
+
+@pytest.mark.parametrize("path", ["result.json", "labels.json", "annotations/all.json", "valid/labels.json"])
+def test_an_annotation_file_may_have_any_name(coco, path):
+    layout = coco([image(1)], [instance(1)], path)
+    assert layout.name == "coco"
+    (sample,) = layout.samples(*layout.splits() or [None])
+    assert sample.key == "a.jpg"
+
+
+@pytest.mark.parametrize("name", ["captions_val2017.json", "person_keypoints_val2017.json"])
+def test_cocos_other_files_hold_no_instances(coco, name):
+    with pytest.raises(DataError, match="unknown layout"):
+        coco([image(1)], [instance(1)], f"annotations/{name}")
+
+
+NAMED = [
+    "images/a.jpg",
+    "../../label-studio/data/media/upload/1/0a1b2c3d-a.jpg",
+    "/label-studio/data/upload/1/0a1b2c3d-a.jpg",
+    "C:\\data\\upload\\a.jpg",
+    "images\\a.jpg",
+    "s3://bucket/photos/a.jpg",
+]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_images_are_found_by_their_file_name_inside_the_dataset(coco, name):
+    (sample,) = coco([image(1, name)], []).samples(None)
+    assert sample.key == "a.jpg"
+
+
+def test_an_image_that_several_files_may_be_is_quarantined(coco, write_image):
+    write_image("one/b.jpg")
+    write_image("two/b.jpg")
+    first, second, third = coco([image(1, "/x/b.jpg"), image(2, "/x/a.jpg"), image(3, "/y/a.jpg")], []).samples(None)
+    assert "'/x/b.jpg' may be any of one/b.jpg, two/b.jpg" in first.reason
+    assert all("ambiguous image" in entry.reason for entry in (second, third))
+
+
+def test_an_image_is_not_looked_for_in_the_folder_of_another_split(coco, write_image):
+    write_image("train/images/b.jpg")
+    write_image("val/images/c.jpg")
+    coco([image(1, "/x/b.jpg")], [], "annotations/instances_train.json")
+    layout = coco([image(1, "/x/b.jpg"), image(2, "/x/c.jpg")], [], "annotations/instances_val.json")
+    missing, found = layout.samples("val")
+    assert "path outside the dataset" in missing.reason
+    assert found.key == "val/images/c.jpg"
+    assert next(layout.samples("train")).key == "train/images/b.jpg"
 
 
 def test_every_polygon_of_an_instance_is_a_shape(coco):
@@ -69,7 +181,8 @@ BAD = {
     "boxes only": ([image(1)], [instance(1, segmentation=[])], "has no segmentation; a box is not enough"),
     "odd polygon": ([image(1)], [instance(1, segmentation=[[1, 2, 3]])], "a polygon must be a list of x1, y1"),
     "text polygon": ([image(1)], [instance(1, segmentation=["abcd"])], "a polygon must be a list of x1, y1"),
-    "no category": ([image(1)], [instance(1, category_id="dog")], "'category_id' must be of type int, not 'dog'"),
+    "no category": ([image(1)], [instance(1, category_id="dog")], "'category_id' 'dog' is none of the categories"),
+    "area without a polygon": ([image(1)], [instance(1, area=None, segmentation=[])], "has no segmentation"),
     "orphan": ([], [instance(9)], "1 annotations are of image id 9"),
     "no annotation": ([], ["x"], "1 annotations are of image id None"),
 }

@@ -1,9 +1,13 @@
 """labelme."""
 
+import base64
+import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data.layouts import open_layout
 from data.layouts.base import BadEntry, Shape
@@ -35,6 +39,22 @@ def test_outlines_are_read(labelme, tmp_path):
 def test_ignored_outlines_are_void_and_old_files_hold_polygons(labelme):
     (sample,) = labelme(content(shapes=[{"label": "__ignore__", "points": POINTS}])).samples(None)
     assert sample.mask.shapes == (Shape(None, "polygon", ((0, 0), (2, 0), (2, 2))),)
+
+
+def png(mask: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_masks_and_rectangles_of_four_corners(labelme, write_image, write_text, drawn):
+    mask = {"label": "dog", "points": [[2.0, 0.0], [3.0, 1.0]], "shape_type": "mask"}
+    corners = {"label": "cat", "points": [[0, 1], [1, 1], [1, 2], [0, 2]], "shape_type": "rectangle"}
+    shapes = [{**mask, "mask": png(np.array([[True, False], [True, True]]))}, corners]
+    write_image("a.jpg")
+    write_text("labels.txt", "_background_\ndog\ncat\n")
+    labelme(content(shapes=shapes))
+    assert drawn("labelme") == {"a.jpg": ["__d_", "ccdd", "cc__"]}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +91,7 @@ def test_images_may_lie_in_another_folder_of_the_dataset(labelme):
         (content(imagePath="/etc/passwd"), "path outside the dataset"),
         (content(imagePath="C:\\a.jpg"), "path outside the dataset"),
         (content(shapes=[5]), "malformed annotation: no label and points"),
+        (content(shapes=[{"label": "dog", "points": POINTS, "shape_type": "mask"}]), "malformed annotation: no label"),
         (content(shapes=[{"label": "dog", "points": [[1]]}]), "malformed annotation: no label and points"),
         (content(shapes=[{"label": "dog", "points": [[10**400, 0]]}]), "malformed annotation: no label and points"),
     ],

@@ -1,9 +1,11 @@
 """PASCAL VOC."""
 
+import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.layouts import open_layout
+from data.files import LocalFiles
+from data.layouts import LAYOUTS, open_layout
 from data.layouts.base import BadEntry, MaskFile, Sample
 
 
@@ -73,3 +75,32 @@ def test_several_devkits_are_named(tmp_path, files):
             (tmp_path / "VOCdevkit" / year / folder).mkdir(parents=True)
     with pytest.raises(DataError, match="exactly one VOC folder; found: VOCdevkit/VOC2007/, VOCdevkit/VOC2012/"):
         open_layout("auto", str(tmp_path), files).splits()
+
+
+def test_cvats_labelmap_states_the_colours(tmp_path, write_image, write_text, drawn):
+    mask = np.zeros((2, 3, 3), np.uint8)
+    mask[0, 0], mask[1, 2], mask[1, 0] = (200, 30, 60), (20, 160, 220), (224, 224, 192)
+    for name in ("a.jpg", "b.jpeg", "c.png"):
+        write_image(f"JPEGImages/{name}", np.zeros((2, 3), np.uint8))
+        write_image(f"SegmentationClass/{name[0]}.png", mask)
+    labels = ["# label:color_rgb:parts:actions", "background:0,0,0::", "red:200,30,60::", "green:20,160,220::"]
+    write_text("labelmap.txt", "\n".join([*labels, "ignored:224,224,192::"]))
+    write_text("ImageSets/Segmentation/default.txt", "a\nb\n")
+    found = drawn("voc")
+    assert found["JPEGImages/a.jpg"] == found["JPEGImages/b.jpeg"] == ["r..", "?.g"]
+    write_text("ImageSets/Segmentation/Train.txt", "a\n")
+    write_text("ImageSets/Segmentation/Validation.txt", "b\n")
+    assert LAYOUTS["voc"](str(tmp_path), LocalFiles()).splits() == ("train", "val")
+
+
+@pytest.mark.parametrize("line", ["red:1,2::", "red", "red:1,2,x::", "red:1,2,3456::"])
+def test_a_label_without_a_colour_is_named(voc, write_text, line):
+    write_text("labelmap.txt", f"background:0,0,0::\n{line}\n")
+    with pytest.raises(DataError, match=r"malformed colour: labelmap.txt:2: 'red' needs red, green and blue"):
+        voc.label_map()
+
+
+def test_a_colour_is_of_one_label(voc, write_text):
+    write_text("labelmap.txt", "red:1,2,3::\ngreen:1,2,3::\n")
+    with pytest.raises(DataError, match=r"invalid label map: .*labelmap.txt: .*colour \(1, 2, 3\) occurs 2 times"):
+        voc.label_map()
