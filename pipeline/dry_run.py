@@ -23,6 +23,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
 from components.storage.file_systems import file_system
+from components.training.trainer import TrainerConfig
 from data.dataset import DataConfig
 from data.spans import parse_pattern, select
 from pipeline.config import Config
@@ -31,6 +32,7 @@ from pipeline.metadata.backup import require_whole
 from pipeline.metadata.store import metadata_config, open_store
 from pipeline.records.executions import StageRecord, last_completed
 from pipeline.stages import Stage
+from pipeline.training_time import expected_seconds, work
 from pipeline.workspace import Workspace
 
 Outputs = dict[str, list[Artifact]]
@@ -44,7 +46,8 @@ class StagePlan:
     runs: bool
     why: str
     seconds: float | None
-    """Duration of its last execution; None if it never ran."""
+    """Expected duration: that of its last execution, for the Trainer scaled by steps, batch and crop; None if it never
+    ran here."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,8 @@ class Plan:
     """Size of the dataset in bytes."""
 
     def show(self, console: Console) -> None:
-        """Prints configuration, stages and estimates."""
-        console.print_json(self.config.model_dump_json())
-        table = Table("stage", "would", "why", "last time")
+        """Prints stages, estimates and the configuration."""
+        table = Table("stage", "would", "why", "expected")
         for stage in self.stages:
             last = "" if stage.seconds is None else f"{stage.seconds:.0f} s"
             table.add_row(stage.name, "run" if stage.runs else "be cached", stage.why, last)
@@ -68,6 +70,8 @@ class Plan:
         ingests = any(stage.runs and stage.name == Stage.EXAMPLE_GEN for stage in self.stages)
         needed = 2 * self.data_bytes if ingests else 0
         console.print(f"disk  about {needed / 1e6:.0f} MB for examples and transformed examples, and the model")
+        console.print("configuration:")
+        console.print_json(self.config.model_dump_json())
 
     def _time(self) -> str:
         running = [stage for stage in self.stages if stage.runs]
@@ -75,7 +79,9 @@ class Plan:
         unknown = ", ".join(stage.name for stage in running if stage.seconds is None)
         if running and not known:
             return "not known: none of these stages ever ran here"
-        text = f"about {sum(known):.0f} s, as long as these stages took last time"
+        text = (
+            f"about {sum(known):.0f} s, by what these stages took last time; training scaled by steps, batch and crop"
+        )
         return f"{text}; not known for {unknown}, which never ran here" if unknown else text
 
 
@@ -83,7 +89,7 @@ def plan(config: Config, workspace: Workspace) -> Plan:
     """Plans a run of a resolved configuration, without running anything or writing to the workspace."""
     compiled = compile_pipeline(config, workspace, "dry-run")
     with _metadata(config, workspace) as connection:
-        stages = tuple(_Planner(compiled, connection).stages())
+        stages = tuple(_Planner(compiled, connection, config).stages())
     return Plan(config, stages, _data_bytes(config.data))
 
 
@@ -114,10 +120,24 @@ def _metadata(config: Config, workspace: Workspace) -> Iterator[metadata_store_p
         yield metadata_config(copy, config.metadata)
 
 
+def training_seconds(config: Config, last: StageRecord | None) -> float | None:
+    """The last training's time, scaled by what is to be computed now; without one, what its rate lets expect."""
+    if last is None:
+        return expected_seconds(config.model, config.training, config.augment)
+    try:
+        before = TrainerConfig.model_validate_json(str(last.properties["custom_config"]))
+    except (KeyError, ValueError):  # An earlier state of the project recorded it in another form.
+        return last.seconds
+    return last.seconds * work(config.training, config.augment) / work(before.training, before.augment)
+
+
 class _Planner:
     """Walks the stages in order and remembers which cached outputs the later ones would get."""
 
-    def __init__(self, compiled: pipeline_pb2.Pipeline, connection: metadata_store_pb2.ConnectionConfig):
+    def __init__(
+        self, compiled: pipeline_pb2.Pipeline, connection: metadata_store_pb2.ConnectionConfig, config: Config
+    ):
+        self._config = config
         self._compiled = compiled
         self._connection = connection
         self._deployment = runner_utils.extract_local_deployment_config(compiled)
@@ -133,6 +153,8 @@ class _Planner:
         with metadata.Metadata(self._connection):
             last = last_completed(self._connection, self._compiled.pipeline_info.id, name)
         seconds = last.seconds if last else None
+        if name == Stage.TRAINER:
+            seconds = training_seconds(self._config, last)
         inputs, missing = self._inputs(node)
         if missing:
             return StagePlan(name, True, f"{missing} runs", seconds)

@@ -20,7 +20,7 @@ ROOMS = {
     ),
     "pipeline": (
         *("stages", "cron", "tokens", "workspace", "sections", "config", "metadata", "records", "report"),
-        *("pipeline", "local", "dry_run", "retention", "rollback", "run"),
+        *("pipeline", "local", "training_time", "dry_run", "retention", "rollback", "run"),
         *("inspection", "prediction", "serving", "schedule", "kubeflow", "doctor", "cli"),
     ),
 }

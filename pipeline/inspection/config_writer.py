@@ -1,5 +1,6 @@
-"""A configuration file to start from, with the label map of an inspected dataset to edit."""
+"""A configuration file to start from: the label map of an inspected dataset to edit, and a first training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -8,11 +9,12 @@ from data.errors import ConfigError
 from data.features import IGNORE_LABEL
 from pipeline.inspection.findings import Inspection
 from pipeline.inspection.proposal import Proposal, label_map_yaml, scalar_yaml
+from pipeline.training_time import expected_seconds, first_settings
 
 HEAD = (
     "# Written by `local_runner.py inspect`. Check the label map, then train with",
     "#   python local_runner.py run --config FILE",
-    "# Only differences from the defaults stand here; the sections model, training and others may follow.",
+    "# Only differences from the defaults stand here; docs/configuration.md has all keys.",
 )
 STATED = ("The classes in the order of their ids 0, 1, 2, ..., as the dataset states them.",)
 PROPOSED = (
@@ -24,12 +26,14 @@ PROPOSED = (
 
 
 def write_config(found: Inspection, path: Path) -> None:
-    """Writes the `data` section: the dataset's path and its label map. Settings that differ from defaults are kept.
+    """Writes the `data` section, and settings for a first training that suit the dataset and this machine.
+
+    Settings of the inspected configuration that differ from the defaults are kept.
 
     Raises:
         ConfigError: The file exists, or cannot be written.
     """
-    text = "\n".join([*HEAD, "data:", *(f"  {line}" for line in _data_section(found))])
+    text = "\n".join([*HEAD, "data:", *(f"  {line}" for line in _data_section(found)), *_training_sections(found)])
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(f"{text}\n")
@@ -54,6 +58,28 @@ def _data_section(found: Inspection) -> list[str]:
         *(f"# {line}" for line in _explanation(proposal)),
         *label_map_yaml(found.labels, proposal.masks if proposal else {}).splitlines(),
     ]
+
+
+def _training_sections(found: Inspection) -> Iterator[str]:
+    images = next(split.listed for split in found.splits if split.name == "train")
+    training, augment, model = first_settings(images, found.heights[1], found.widths[1])
+    seconds = expected_seconds(model, training, augment)
+    epochs = training.steps * training.global_batch_size / max(images, 1)
+    yield ""
+    yield f"# A first training: {training.steps} steps of {training.global_batch_size} crops, {epochs:.0f} epochs."
+    if seconds is None:
+        yield "# How long it takes on this machine is not known beforehand; the log shows what remains."
+    else:
+        minutes = max(seconds / 60, 1)
+        yield f"# Expected time here: about {minutes:.0f} minutes, within a factor of two. More steps, better masks."
+    yield "# initial_weights: imagenet starts from downloaded weights, which helps most where images are few."
+    for name, section in (("augment", augment), ("model", model), ("training", training)):
+        values = section.model_dump(mode="json", exclude_defaults=True)
+        values |= {"initial_weights": training.initial_weights} if section is training else {}
+        yield f"{name}:"
+        yield from (
+            f"  {line}" for line in yaml.safe_dump(values, default_flow_style=None, sort_keys=False).splitlines()
+        )
 
 
 def _explanation(proposal: Proposal | None) -> tuple[str, ...]:

@@ -224,6 +224,17 @@ def test_copies_are_found_among_all_images_not_only_those_whose_masks_are_read(f
     assert [(pair.first, pair.second) for pair in found.duplicates] == [("images/train/2.jpg", "images/test/copy.jpg")]
 
 
+def test_the_written_configuration_has_a_first_training_and_its_time(
+    fill: Fill, inspect: Inspect, tmp_path: Path
+) -> None:
+    write_config(inspect(fill(as_is, (6, 3, 3))), tmp_path / "mine.yaml")
+    text = (tmp_path / "mine.yaml").read_text()
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.training.steps == 200 and config.training.global_batch_size == 6
+    assert config.training.initial_weights == "random" and "initial_weights: random" in text
+    assert re.search(r"# Expected time here: about \d+ minutes|How long it takes on this machine is not known", text)
+
+
 def test_what_was_not_compared_is_said(fill: Fill, inspect: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.inspection.dataset.MOST_COMPARED", 4)
     found = inspect(fill(as_is, (7, 2, 3)), limit=2)
