@@ -2,7 +2,6 @@
 
 import gc
 import logging
-from functools import partial
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -49,22 +48,16 @@ def serve(
     directory = choose_serving_dir(serving_root(serving, workspace), model)
     name = directory.rstrip("/").rpartition("/")[2]
     with quietly():
-        from pipeline.serving.metrics import Metrics
-        from pipeline.serving.model import LoadedModel
         from pipeline.serving.server import listen
         from pipeline.serving.server import serve as serve_requests
         from pipeline.serving.service import Service
-        from pipeline.serving.versions import Versions
 
     gc.freeze()  # Else collecting a freed model would scan all imported objects, and stall requests.
-    metrics = Metrics()
-    load = partial(LoadedModel, name, max_pixels=limits.max_pixels)
-    versions = Versions(name, directory, load, limits.retry_seconds, metrics.loaded)
-    metrics.watch(versions)
+    service = Service(name, directory, limits, token)
     with listen(host, port) as socket:
         host, port = socket.getsockname()[:2]
         _LOG.info("model %s at http://%s:%d", name, f"[{host}]" if ":" in host else host, port)
         if not token and not ip_address(host).is_loopback:
             _LOG.warning("whoever reaches %s may ask: no --token-env is given", host)
-        serve_requests(Service(versions, limits, metrics, token), socket)
+        serve_requests(service, socket)
     _LOG.info("stopped")

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,7 @@ from components.storage.trees import local_copy
 from data.errors import WorkspaceError
 from data.labels import LabelMap
 from models.export.saved_model import IMAGE_BYTES, PIXELS, SERVING_SIGNATURE, load_label_map
-from pipeline.serving.errors import RequestError
-from pipeline.serving.images import checked_images, require_pixels
-from pipeline.serving.tensors import Tensor
+from pipeline.serving.tensors import RequestError, Tensor, checked_images, require_pixels
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,18 +47,24 @@ class LoadedModel:
     def __init__(self, name: str, published: ModelVersion, max_pixels: int) -> None:
         self.name = name
         self.published = published
+        self.version = published.version
         self._max_pixels = max_pixels
         with local_copy(published.path) as path:
             self.label_map: LabelMap = load_label_map(path)
-            self.signature_defs = _served_signatures(path)
-            self.signatures = {name: _signature(definition) for name, definition in self.signature_defs.items()}
+            saved = saved_model_pb2.SavedModel()
+            try:
+                with open(os.path.join(path, SAVED_MODEL), "rb") as file:
+                    saved.ParseFromString(file.read())
+            except OSError as error:
+                raise WorkspaceError(f"{path}: {SAVED_MODEL} cannot be read: {error.strerror or error}") from None
+            definitions = sorted(saved.meta_graphs[0].signature_def.items())
+            self.signature_defs = {name: each for name, each in definitions if set(each.inputs) in _LIMITED}
+            self.signatures = {
+                name: Signature(_tensors(each.inputs), _tensors(each.outputs))
+                for name, each in self.signature_defs.items()
+            }
             self._model = tf.saved_model.load(path)
             self._warm_up(path)
-
-    @property
-    def version(self) -> int:
-        """Number of the version."""
-        return self.published.version
 
     def signature(self, name: str) -> Signature:
         """A signature by its name.
@@ -87,17 +91,16 @@ class LoadedModel:
         Raises:
             RequestError: An image is unusable, or there are too many pixels.
         """
-        checked = {name: self._checked(name, array) for name, array in inputs.items()}
+        checked = dict(inputs)
+        for name, array in inputs.items():
+            if name == IMAGE_BYTES:
+                checked[name] = np.array(checked_images(array.tolist(), self._max_pixels, name), object)
+            else:
+                require_pixels(int(np.prod(array.shape[:3])), self._max_pixels, f"in {name}")
         try:
             return self._compute(signature, checked)
         except tf.errors.InvalidArgumentError as error:
             raise RequestError(f"the model refuses the request: {error.message.strip().splitlines()[-1]}") from None
-
-    def _checked(self, name: str, array: np.ndarray) -> np.ndarray:
-        if name == IMAGE_BYTES:
-            return np.array(checked_images(array.tolist(), self._max_pixels, name), object)
-        require_pixels(int(np.prod(array.shape[:3])), self._max_pixels, f"in {name}")
-        return array
 
     def _compute(self, signature: str, inputs: Arrays) -> Arrays:
         tensors = {name: tf.constant(array) for name, array in inputs.items()}
@@ -105,24 +108,18 @@ class LoadedModel:
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def _warm_up(self, path: str) -> None:
-        """Computes the requests that were published with the model, as TensorFlow Serving does."""
-        for signature, inputs in _warm_up_requests(path):
-            self._compute(signature, inputs)
-
-
-def _served_signatures(path: str) -> dict[str, meta_graph_pb2.SignatureDef]:
-    model = saved_model_pb2.SavedModel()
-    try:
-        with open(os.path.join(path, SAVED_MODEL), "rb") as file:
-            model.ParseFromString(file.read())
-    except OSError as error:
-        raise WorkspaceError(f"{path}: {SAVED_MODEL} cannot be read: {error.strerror or error}") from None
-    definitions = sorted(model.meta_graphs[0].signature_def.items())
-    return {name: definition for name, definition in definitions if set(definition.inputs) in _LIMITED}
-
-
-def _signature(definition: meta_graph_pb2.SignatureDef) -> Signature:
-    return Signature(_tensors(definition.inputs), _tensors(definition.outputs))
+        """Computes the requests that were published with the model, as TensorFlow Serving does, or one blank image."""
+        file = os.path.join(path, WARMUP_FILE)
+        computed = 0
+        for record in tf.data.TFRecordDataset(file).as_numpy_iterator() if os.path.exists(file) else ():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+            self._compute(request.model_spec.signature_name or SERVING_SIGNATURE, inputs)
+            computed += 1
+        if not computed:
+            stream = io.BytesIO()
+            Image.new("RGB", (64, 64)).save(stream, "PNG")
+            self._compute(SERVING_SIGNATURE, {IMAGE_BYTES: np.array([stream.getvalue()], object)})
 
 
 def _tensors(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> tuple[Tensor, ...]:
@@ -130,19 +127,3 @@ def _tensors(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> tuple[Tensor, ..
         Tensor(name, tf.as_dtype(info.dtype), tuple(dim.size for dim in info.tensor_shape.dim))
         for name, info in sorted(infos.items())
     )
-
-
-def _warm_up_requests(path: str) -> Iterator[tuple[str, Arrays]]:
-    """(signature, inputs) of each warm-up request; a blank image if none were published."""
-    file = os.path.join(path, WARMUP_FILE)
-    records = tf.data.TFRecordDataset(file).as_numpy_iterator() if os.path.exists(file) else ()
-    count = 0
-    for record in records:
-        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-        yield request.model_spec.signature_name or SERVING_SIGNATURE, inputs
-        count += 1
-    if not count:
-        stream = io.BytesIO()
-        Image.new("RGB", (64, 64)).save(stream, "PNG")
-        yield SERVING_SIGNATURE, {IMAGE_BYTES: np.array([stream.getvalue()], object)}

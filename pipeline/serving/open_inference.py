@@ -4,8 +4,8 @@ https://github.com/kserve/open-inference-protocol. JSON cannot hold bytes, and t
 encode them; here, elements of BYTES tensors are base64, as with `content_type: base64` in other servers.
 """
 
+import base64
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,14 @@ from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from pydantic_core import to_json
 
 from models.export.saved_model import SERVING_SIGNATURE
-from pipeline.serving.errors import RequestError
-from pipeline.serving.model import Arrays, LoadedModel
-from pipeline.serving.tensors import Tensor, from_base64, require_shape, to_array, to_base64
+from pipeline.serving.model import LoadedModel
+from pipeline.serving.tensors import RequestError, Tensor, from_base64, require_shape, to_array
 
 _DATATYPES = {tf.string: "BYTES", tf.uint8: "UINT8", tf.int64: "INT64", tf.float32: "FP32"}
 _SIGNATURE = "signature_name"
-#: A header that marks a body of JSON followed by raw tensors: the protocol's extension for binary data.
-_BINARY = "Inference-Header-Content-Length"
+#: A header that marks a body of JSON followed by raw tensors: the protocol's extension for binary data, which is not
+#: supported.
+BINARY_HEADER = "Inference-Header-Content-Length"
 
 
 class InferenceInput(BaseModel):
@@ -48,18 +48,6 @@ class InferenceRequest(BaseModel):
     outputs: list[InferenceOutput] = []
 
 
-def require_json(headers: Mapping[str, str]) -> None:
-    """Rejects a request whose body contains more than JSON.
-
-    Raises:
-        RequestError: The headers, whose names are case-insensitive, announce binary data.
-    """
-    if _BINARY in headers:
-        raise RequestError(
-            f"{_BINARY}: binary tensor data are not supported; send all data in the JSON, BYTES as base64"
-        )
-
-
 def infer(body: bytes, model: LoadedModel) -> bytes:
     """Answers `POST /v2/models/NAME/infer`; the parameter `signature_name` chooses a signature.
 
@@ -74,45 +62,32 @@ def infer(body: bytes, model: LoadedModel) -> bytes:
         raise RequestError(f"{place or 'the body'}: {first['msg']}") from None
     name = str(request.parameters.get(_SIGNATURE, SERVING_SIGNATURE))
     signature = model.signature(name)
-    outputs = model.run(name, _arrays(request.inputs, signature.inputs))
-    answer = {
-        "model_name": model.name,
-        "model_version": str(model.version),
-        "outputs": [_output(tensor, outputs[tensor.name]) for tensor in _chosen(request.outputs, signature.outputs)],
-    }
-    return to_json(answer if request.id is None else {**answer, "id": request.id})
-
-
-def _chosen(asked: list[InferenceOutput], tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    """The requested outputs; all outputs if none is named."""
-    known = {tensor.name: tensor for tensor in tensors}
-    for output in asked:
+    given, taken = [entry.name for entry in request.inputs], [tensor.name for tensor in signature.inputs]
+    if sorted(given) != sorted(taken):
+        raise RequestError(f"inputs: has {', '.join(given)}; the signature takes {', '.join(taken)}")
+    entries = {entry.name: entry for entry in request.inputs}
+    computed = model.run(name, {tensor.name: _array(entries[tensor.name], tensor) for tensor in signature.inputs})
+    known = {tensor.name: tensor for tensor in signature.outputs}
+    for output in request.outputs:
         if output.name not in known:
             raise RequestError(f"outputs: {output.name!r} is not among {', '.join(known)}")
-    return [known[output.name] for output in asked] or list(tensors)
-
-
-def _arrays(given: list[InferenceInput], tensors: tuple[Tensor, ...]) -> Arrays:
-    names = [entry.name for entry in given]
-    if sorted(names) != sorted(tensor.name for tensor in tensors):
-        raise RequestError(
-            f"inputs: has {', '.join(names)}; the signature takes {', '.join(tensor.name for tensor in tensors)}"
-        )
-    by_name = {entry.name: entry for entry in given}
-    return {tensor.name: _array(by_name[tensor.name], tensor) for tensor in tensors}
+    outputs = []
+    for output_name in [output.name for output in request.outputs] or known:  # All, if the request names none.
+        described = _description(known[output_name]) | {"shape": list(computed[output_name].shape)}
+        data = computed[output_name].ravel().tolist()
+        if known[output_name].dtype == tf.string:
+            described["parameters"] = {"content_type": "base64"}
+            data = [base64.b64encode(content).decode() for content in data]
+        outputs.append({**described, "data": data})
+    answer = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
+    return to_json(answer if request.id is None else {**answer, "id": request.id})
 
 
 def _array(entry: InferenceInput, tensor: Tensor) -> np.ndarray:
     datatype = _DATATYPES[tensor.dtype]
     if entry.datatype != datatype:
         raise RequestError(f"{entry.name}: has datatype {entry.datatype}; the signature takes {datatype}")
-
-    def read(value: Any) -> bytes:
-        if not isinstance(value, str):
-            raise RequestError(f"{entry.name}: BYTES must be base64 strings")
-        return from_base64(value, entry.name)
-
-    array = to_array(entry.data, tensor, read)
+    array = to_array(entry.data, tensor, _bytes)
     shape = tuple(entry.shape)
     if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != shape):
         raise RequestError(f"{entry.name}: data of shape {list(array.shape)} do not fill shape {entry.shape}")
@@ -121,13 +96,10 @@ def _array(entry: InferenceInput, tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _output(tensor: Tensor, array: np.ndarray) -> dict[str, Any]:
-    described = {"name": tensor.name, "datatype": _DATATYPES[tensor.dtype], "shape": list(array.shape)}
-    flat = array.ravel().tolist()
-    if tensor.dtype != tf.string:
-        return {**described, "data": flat}
-    encoded = [to_base64(content) for content in flat]
-    return {**described, "parameters": {"content_type": "base64"}, "data": encoded}
+def _bytes(value: Any, name: str) -> bytes:
+    if not isinstance(value, str):
+        raise RequestError(f"{name}: BYTES must be base64 strings")
+    return from_base64(value, name)
 
 
 def model_metadata(model: LoadedModel) -> dict[str, Any]:

@@ -1,16 +1,33 @@
-"""Converts JSON values to the arrays that a signature takes, with checks and without implicit type conversions."""
+"""The values of a request: converts JSON to the arrays that a signature takes, and checks encoded images.
+
+No type is converted implicitly, and the cost of images is known before TensorFlow decodes them.
+"""
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.serving.errors import RequestError
+from data.errors import DataError, ProjectError
+from data.images import LARGEST_IMAGE, opened, read_image
+
+
+class RequestError(ProjectError):
+    """A request is rejected; the text and the HTTP status are sent to the client.
+
+    TensorFlow Serving answers with the same status: 400 for INVALID_ARGUMENT, 404 for NOT_FOUND, 503 for UNAVAILABLE,
+    504 for DEADLINE_EXCEEDED.
+    """
+
+    def __init__(self, text: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -35,18 +52,13 @@ def from_base64(text: str, name: str) -> bytes:
         raise RequestError(f"{name}: no base64: {error}") from None
 
 
-def to_base64(content: bytes) -> str:
-    """Encodes bytes as a base64 string."""
-    return base64.b64encode(content).decode("ascii")
-
-
-def to_array(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> np.ndarray:
+def to_array(values: Any, tensor: Tensor, to_bytes: Callable[[Any, str], bytes]) -> np.ndarray:
     """Converts nested lists to an array of a tensor's type.
 
     Args:
         values: Nested lists of numbers, or one list of arguments for `to_bytes`.
         tensor: The signature's tensor.
-        to_bytes: Converts one element of a string tensor to bytes.
+        to_bytes: Converts one element of a string tensor to bytes, given the element and the tensor's name.
 
     Returns:
         An array of any shape; strings as an object array of `bytes`.
@@ -54,11 +66,34 @@ def to_array(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> n
     Raises:
         RequestError: The values are of another type.
     """
-    return _strings(values, tensor, to_bytes) if tensor.dtype == tf.string else _numbers(values, tensor)
+    name = tensor.name
+    if tensor.dtype == tf.string:  # No served signature takes strings of more than one dimension.
+        if not isinstance(values, list):
+            raise RequestError(f"{name}: must be a list")
+        strings = np.empty(len(values), object)
+        strings[:] = [to_bytes(value, name) for value in values]
+        return strings
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError):
+        raise RequestError(f"{name}: lists of different lengths; an array has one length a dimension") from None
+    dtype = np.dtype(tensor.dtype.as_numpy_dtype)
+    limits = np.iinfo(dtype)
+    elements = iter([values])
+    for _ in range(array.ndim):
+        elements = chain.from_iterable(elements)
+    # The elements are looked at as well, because NumPy converts true and false among numbers to 1 and 0.
+    if array.size and (array.dtype.kind not in "iu" or bool in map(type, elements)):
+        raise RequestError(f"{name}: holds other things than whole numbers; the signature takes {dtype.name}")
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise RequestError(
+            f"{name}: holds {array.min()} to {array.max()}; {dtype.name} allows {limits.min} to {limits.max}"
+        )
+    return array.astype(dtype)
 
 
 def require_shape(array: np.ndarray, tensor: Tensor) -> None:
-    """Rejects an array whose shape a signature does not accept, or that has no elements.
+    """Rejects an array whose shape the signature does not accept, or that has no elements.
 
     Raises:
         RequestError: The shape is wrong; states the actual and the allowed one.
@@ -70,34 +105,38 @@ def require_shape(array: np.ndarray, tensor: Tensor) -> None:
         )
 
 
-def _strings(values: Any, tensor: Tensor, to_bytes: Callable[[Any], bytes]) -> np.ndarray:
-    """Converts one list of strings: no served signature takes more dimensions."""
-    if not isinstance(values, list):
-        raise RequestError(f"{tensor.name}: must be a list")
-    array = np.empty(len(values), object)
-    array[:] = [to_bytes(value) for value in values]
-    return array
+def checked_images(images: Sequence[bytes], max_pixels: int, name: str) -> list[bytes]:
+    """Checks images by the rules of `predict`, and converts them to formats that the model decodes.
+
+    Args:
+        images: Encoded images: JPEG, PNG, BMP, WebP or TIFF.
+        max_pixels: Maximum of pixels of all images together. It is checked by the headers alone, so that a small file
+            that decompresses to a huge image is not decoded.
+        name: Name of the tensor, for errors.
+
+    Returns:
+        RGB and gray JPEG and PNG unchanged, all others as PNG.
+
+    Raises:
+        RequestError: One is not an image or is damaged, or all together are too large; states which.
+    """
+    pixels, checked = 0, []
+    for index, encoded in enumerate(images):
+        try:
+            with opened(encoded, "image", f"serving.max_pixels allows {max_pixels}") as image:
+                pixels += image.width * image.height
+            require_pixels(pixels, max_pixels, f"up to image {index}")
+            checked.append(read_image(encoded, LARGEST_IMAGE)[0])
+        except DataError as error:
+            raise RequestError(f"{name}: image {index} ({len(encoded)} bytes): {error}") from None
+    return checked
 
 
-def _numbers(values: Any, tensor: Tensor) -> np.ndarray:
-    try:
-        array = np.array(values)
-    except (ValueError, OverflowError):
-        raise RequestError(f"{tensor.name}: lists of different lengths; an array has one length a dimension") from None
-    dtype = np.dtype(tensor.dtype.as_numpy_dtype)
-    limits = np.iinfo(dtype)
-    if array.size and (array.dtype.kind not in "iu" or _hold_truth_values(values, array.ndim)):
-        raise RequestError(f"{tensor.name}: holds other things than whole numbers; the signature takes {dtype.name}")
-    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-        raise RequestError(
-            f"{tensor.name}: holds {array.min()} to {array.max()}; {dtype.name} allows {limits.min} to {limits.max}"
-        )
-    return array.astype(dtype)
+def require_pixels(pixels: int, max_pixels: int, where: str) -> None:
+    """Rejects more pixels than a request may contain.
 
-
-def _hold_truth_values(values: Any, dimensions: int) -> bool:
-    """Whether nested lists contain true or false, which NumPy converts to 1 and 0 among numbers."""
-    flat = iter([values])
-    for _ in range(dimensions):
-        flat = chain.from_iterable(flat)
-    return bool in map(type, flat)
+    Raises:
+        RequestError: There are too many pixels.
+    """
+    if pixels > max_pixels:
+        raise RequestError(f"too many pixels: {pixels} {where}; serving.max_pixels allows {max_pixels}")

@@ -3,7 +3,7 @@
 https://www.tensorflow.org/tfx/serving/api_rest; states and metadata are its own protos, in its JSON format.
 """
 
-from functools import partial
+import base64
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,8 @@ from pydantic_core import from_json, to_json
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from models.export.saved_model import SERVING_SIGNATURE
-from pipeline.serving.errors import RequestError
-from pipeline.serving.model import Arrays, LoadedModel, Signature
-from pipeline.serving.tensors import from_base64, require_shape, to_array, to_base64
+from pipeline.serving.model import LoadedModel, Signature
+from pipeline.serving.tensors import RequestError, from_base64, require_shape, to_array
 from pipeline.serving.versions import VersionStatus
 
 _INSTANCES, _INPUTS, _B64 = "instances", "inputs", "b64"
@@ -36,39 +35,42 @@ def predict(body: bytes, model: LoadedModel) -> bytes:
     Raises:
         RequestError: The request is malformed, or its content is rejected.
     """
-    document = _parsed(body)
-    name = document.get("signature_name") or SERVING_SIGNATURE
-    if not isinstance(name, str):
-        raise RequestError(f"signature_name: {name!r} is no string")
-    signature = model.signature(name)
-    if (_INSTANCES in document) == (_INPUTS in document):
-        raise RequestError(f"give one of '{_INSTANCES}' and '{_INPUTS}'")
-    if _INSTANCES in document:
-        columns = _columns(document[_INSTANCES], signature)
-        return to_json({"predictions": _rows(model.run(name, _arrays(columns, signature)))})
-    columns = _named(document[_INPUTS], signature)
-    return to_json({"outputs": _unnamed(model.run(name, _arrays(columns, signature)))})
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
     try:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise RequestError(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise RequestError("JSON Parse error: the body is no object")
-    return document
-
-
-def _columns(instances: Any, signature: Signature) -> dict[str, Any]:
-    """Converts rows to columns; rows may omit the name if there is only one input."""
-    if not isinstance(instances, list) or not instances:
-        raise RequestError(f"'{_INSTANCES}': must be a list of at least one row")
-    rows = [_named(row, signature) for row in instances]
-    return {tensor.name: [row[tensor.name] for row in rows] for tensor in signature.inputs}
+    name = document.get("signature_name") or SERVING_SIGNATURE
+    if not isinstance(name, str):
+        raise RequestError(f"signature_name: {name!r} is no string")
+    signature = model.signature(name)
+    in_rows = _INSTANCES in document
+    if in_rows == (_INPUTS in document):
+        raise RequestError(f"give one of '{_INSTANCES}' and '{_INPUTS}'")
+    if in_rows:
+        instances = document[_INSTANCES]
+        if not isinstance(instances, list) or not instances:
+            raise RequestError(f"'{_INSTANCES}': must be a list of at least one row")
+        rows = [_named(row, signature) for row in instances]
+        columns = {tensor.name: [row[tensor.name] for row in rows] for tensor in signature.inputs}
+    else:
+        columns = _named(document[_INPUTS], signature)
+    arrays = {}
+    for tensor in signature.inputs:
+        arrays[tensor.name] = to_array(columns[tensor.name], tensor, _bytes)
+        require_shape(arrays[tensor.name], tensor)
+    outputs = {output: _json_values(output, array) for output, array in model.run(name, arrays).items()}
+    answer: Any = outputs
+    if len(outputs) == 1:  # A single output goes without its name.
+        [answer] = outputs.values()
+    elif in_rows:
+        answer = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
+    return to_json({"predictions" if in_rows else "outputs": answer})
 
 
 def _named(values: Any, signature: Signature) -> dict[str, Any]:
+    """Input -> values of a row or of all columns, which may omit the name if there is only one input."""
     names = [tensor.name for tensor in signature.inputs]
     if not isinstance(values, dict) or values.keys() == {_B64}:
         if len(names) > 1:
@@ -79,15 +81,7 @@ def _named(values: Any, signature: Signature) -> dict[str, Any]:
     return values
 
 
-def _arrays(columns: dict[str, Any], signature: Signature) -> Arrays:
-    arrays = {}
-    for tensor in signature.inputs:
-        arrays[tensor.name] = to_array(columns[tensor.name], tensor, partial(_bytes, tensor.name))
-        require_shape(arrays[tensor.name], tensor)
-    return arrays
-
-
-def _bytes(name: str, value: Any) -> bytes:
+def _bytes(value: Any, name: str) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, dict) and value.keys() == {_B64} and isinstance(value[_B64], str):
@@ -95,26 +89,12 @@ def _bytes(name: str, value: Any) -> bytes:
     raise RequestError(f'{name}: must be strings or {{"{_B64}": "base64"}}')
 
 
-def _lists(name: str, array: np.ndarray) -> list[Any]:
-    """An output as JSON values."""
+def _json_values(name: str, array: np.ndarray) -> list[Any]:
     if array.dtype != object:
         return array.tolist()
     if name.endswith(_BYTES_SUFFIX):
-        return [{_B64: to_base64(content)} for content in array.tolist()]
+        return [{_B64: base64.b64encode(content).decode()} for content in array.tolist()]
     return [content.decode() for content in array.tolist()]
-
-
-def _unnamed(outputs: Arrays) -> Any:
-    """The outputs as columns; a single one without its name."""
-    columns = {name: _lists(name, array) for name, array in outputs.items()}
-    return columns if len(columns) > 1 else columns.popitem()[1]
-
-
-def _rows(outputs: Arrays) -> Any:
-    columns = _unnamed(outputs)
-    if isinstance(columns, list):
-        return columns
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def status(statuses: list[VersionStatus]) -> bytes:

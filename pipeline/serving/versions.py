@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from components.publishing.directory import DamagedVersion, ModelVersion, Version, versions
 from data.errors import ProjectError
-from pipeline.serving.errors import RequestError
 from pipeline.serving.model import LoadedModel
+from pipeline.serving.tensors import RequestError
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,14 +56,10 @@ class Versions:
         self._load = load
         self._retry_seconds = retry_seconds
         self._on_load = on_load
-        self._current: LoadedModel | None = None
+        self.current: LoadedModel | None = None
+        """The model that is served; None until the first version is loaded."""
         self._loading: int | None = None
         self._failures: dict[int, _Failure] = {}
-
-    @property
-    def current(self) -> LoadedModel | None:
-        """The model that is served; None until the first version is loaded."""
-        return self._current
 
     def model(self, name: str, version: int | None) -> LoadedModel:
         """The model for a request.
@@ -71,7 +67,7 @@ class Versions:
         Raises:
             RequestError: Another model or version is served, or none is loaded yet; only the latter is transient.
         """
-        current = self._current
+        current = self.current
         if name == self.name and current is None:
             raise RequestError(f"no version of model {name} is loaded yet", HTTPStatus.SERVICE_UNAVAILABLE)
         if name == self.name and current and version in (None, current.version):
@@ -86,23 +82,17 @@ class Versions:
         Raises:
             RequestError: There is no such version.
         """
-        known = self._statuses() if name == self.name else []
-        found = [status for status in known if version in (None, status.version)]
+        current, loading, failures = self.current, self._loading, list(self._failures.values())
+        known = {failed.found.version: VersionStatus(failed.found.version, "END", failed.error) for failed in failures}
+        if loading is not None:
+            known[loading] = VersionStatus(loading, "LOADING")
+        if current:
+            known[current.version] = VersionStatus(current.version, "AVAILABLE")
+        found = [status for number, status in known.items() if name == self.name and version in (None, number)]
         if not found:
             asked = "any versions" if version is None else f"version {version}"
             raise RequestError(f"Could not find {asked} of model {name}", HTTPStatus.NOT_FOUND)
-        return found
-
-    def _statuses(self) -> list[VersionStatus]:
-        current, loading, failures = self._current, self._loading, list(self._failures.values())
-        found = {
-            failure.found.version: VersionStatus(failure.found.version, "END", failure.error) for failure in failures
-        }
-        if loading is not None:
-            found[loading] = VersionStatus(loading, "LOADING")
-        if current:
-            found[current.version] = VersionStatus(current.version, "AVAILABLE")
-        return sorted(found.values(), reverse=True)
+        return sorted(found, reverse=True)
 
     def follow(self, stop: threading.Event, poll_seconds: float) -> None:
         """Polls the serving directory until it is stopped."""
@@ -121,19 +111,15 @@ class Versions:
             if isinstance(version, DamagedVersion) and version.version not in self._failures:
                 self._leave_out(version, version.error, math.inf)
         for candidate in reversed(found):
-            if self._in_use(candidate):
+            served = self.current.published if self.current else None
+            # A loaded version stays in service if its record is damaged later.
+            damaged_since = served and isinstance(candidate, DamagedVersion) and candidate.version == served.version
+            if candidate == served or damaged_since:
                 return
             failure = self._failures.get(candidate.version)
             due = failure is None or time.monotonic() >= failure.retry_at
             if isinstance(candidate, ModelVersion) and due and self._try(candidate):
                 return
-
-    def _in_use(self, candidate: Version) -> bool:
-        """Whether a version is in use, also if its record was damaged since: a loaded version stays in service."""
-        if self._current is None:
-            return False
-        same = candidate.version == self._current.version
-        return same if isinstance(candidate, DamagedVersion) else candidate == self._current.published
 
     def _leave_out(self, version: Version, error: str, retry_at: float) -> None:
         _LOG.error("version %d cannot be served: %s", version.version, error)
@@ -151,7 +137,7 @@ class Versions:
             return False
         else:
             self._failures.pop(candidate.version, None)
-            self._current = model
+            self.current = model
             _LOG.info("serving version %d, loaded in %.1f s", candidate.version, time.monotonic() - started)
             self._on_load(True)
             return True

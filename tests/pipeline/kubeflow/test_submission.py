@@ -1,109 +1,125 @@
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Iterator
 
 import pytest
-from google.protobuf import json_format
 
-from data.errors import ConfigError
+from pipeline.kubeflow.client import Connection, Server, ServerRefused, ServerUnavailable
 from pipeline.kubeflow.document import CompiledPipeline
-from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
+from pipeline.kubeflow.submission import Patience, RunUnfinished, Submission, failures, follow, start
+from tests.pipeline.kubeflow import kfp_server
 
-DECLARED = {
-    "data_path": {"parameterType": "STRING", "defaultValue": "gs://b/data"},
-    "train_steps": {"parameterType": "NUMBER_INTEGER", "defaultValue": 0},
-    "learning_rate": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0.01},
-    "check": {"parameterType": "BOOLEAN", "defaultValue": False},
-    "classes": {"parameterType": "LIST", "defaultValue": []},
-    "options": {"parameterType": "STRUCT", "isOptional": True},
-    "seed": {"parameterType": "NUMBER_INTEGER"},
+SPEC = {
+    "schemaVersion": "2.1.0",
+    "pipelineInfo": {"name": "segmentation"},
+    "root": {"inputDefinitions": {"parameters": {"train_steps": {"parameterType": "NUMBER_INTEGER"}}}},
 }
+SUBMISSION = Submission(CompiledPipeline(SPEC), "nightly", "a run", {"train_steps": 7}, "trainer")
+QUICK = Patience(limit=60, poll=0.001)
 
 
-def pipeline_with(parameters: dict[str, Any], platforms: dict[str, Any] | None = None) -> CompiledPipeline:
-    root = {"dag": {}, "inputDefinitions": {"parameters": parameters}}
-    spec = {"schemaVersion": "2.1.0", "pipelineInfo": {"name": "segmentation"}, "root": root}
-    return CompiledPipeline(spec, platforms or {})
+@pytest.fixture
+def kfp() -> Iterator[kfp_server.Server]:
+    with kfp_server.running() as server:
+        yield server
 
 
-def test_every_parameter_gets_a_value_of_its_type():
-    given = ["seed=3", "learning_rate=1e-3", "check=true", 'classes=["a", 1]', "data_path=s3://b/k=v", "options={}"]
-
-    values = run_parameters(pipeline_with(DECLARED), given)
-
-    assert values == {
-        "data_path": "s3://b/k=v",
-        "train_steps": 0,
-        "learning_rate": 0.001,
-        "check": True,
-        "classes": ["a", 1],
-        "options": {},
-        "seed": 3,
-    }
-    assert isinstance(values["seed"], int) and isinstance(values["learning_rate"], float)
+def server_of(kfp: kfp_server.Server) -> Server:
+    return Server(Connection(kfp.url, attempts=1))
 
 
-def test_the_last_of_two_values_counts():
-    assert run_parameters(pipeline_with(DECLARED), ["seed=3", "seed=4"])["seed"] == 4
+def test_a_run_is_started_with_all_that_it_needs(kfp: kfp_server.Server):
+    started = start(server_of(kfp), SUBMISSION)
+
+    (run,) = kfp.state.runs
+    assert (run.run_id, run.display_name, run.service_account) == (started.run_id, "a run", "trainer")
+    assert run.experiment_id == kfp.state.experiments[0].experiment_id
+    assert run.pipeline_spec == SPEC
+    assert run.runtime_config.parameters == {"train_steps": 7}
 
 
-def test_a_pipeline_without_parameters_has_none():
-    assert run_parameters(CompiledPipeline({"root": {"dag": {}}}), []) == {}
+def test_what_the_server_refuses_is_told_in_its_words(kfp: kfp_server.Server):
+    wrong = Submission(SUBMISSION.pipeline, "nightly", "a run", {"steps": 7})
+
+    with pytest.raises(ServerRefused, match="400 parameter.s. provided are not required by pipeline: steps"):
+        start(server_of(kfp), wrong)
 
 
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        (["seed"], "--set seed: must look like parameter=value"),
-        (["train_step=3"], "--set train_step=3: the pipeline has no parameter train_step; did you mean train_steps?"),
-        (["xyz=3"], "no parameter xyz; allowed: data_path, train_steps, learning_rate, check, classes, options, seed"),
-        (["seed=1.5"], "--set seed=1.5: '1.5' is not of type NUMBER_INTEGER"),
-        (["seed=true"], "'true' is not of type NUMBER_INTEGER"),
-        (["learning_rate=fast"], "'fast' is not of type NUMBER_DOUBLE"),
-        (["learning_rate=nan"], "'nan' is not of type NUMBER_DOUBLE"),
-        (["learning_rate=inf"], "'inf' is not of type NUMBER_DOUBLE"),
-        (["check=1"], "'1' is not of type BOOLEAN"),
-        (["classes={}"], "'{}' is not of type LIST"),
-        (["options=[]"], "'[]' is not of type STRUCT"),
-        ([], "parameters without a value: seed; give each with --set"),
-    ],
-)
-def test_a_wrong_setting_is_named(settings: list[str], complaint: str):
-    with pytest.raises(ConfigError) as raised:
-        run_parameters(pipeline_with(DECLARED), settings)
+def test_a_lost_answer_warns_that_the_run_may_have_started(kfp: kfp_server.Server):
+    kfp.state.fail("cut", path="POST /apis/v2beta1/runs")
 
-    assert complaint in str(raised.value)
+    with pytest.raises(ServerUnavailable, match=f"'a run' may have started all the same; look .*: {kfp.url}/#/runs"):
+        start(server_of(kfp), SUBMISSION)
+    assert len(kfp.state.runs) == 1
 
 
-def test_a_file_that_is_no_pipeline_is_told():
-    with pytest.raises(ConfigError, match="no pipelineInfo.name; allowed: what `kubeflow_runner.py compile` writes"):
-        pipeline_name(CompiledPipeline({"apiVersion": "v1"}))
+@pytest.mark.parametrize("end", ["SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"])
+def test_a_run_is_followed_to_its_end(kfp: kfp_server.Server, end: str):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    kfp.state.progress = ["PENDING", "RUNNING", "RUNNING", "PAUSED", "CANCELING", end]
+    seen: list[str] = []
+
+    ended = follow(server, run.run_id, QUICK, seen.append)
+
+    assert ended.state == end
+    assert seen == ["PENDING", "RUNNING", "PAUSED", "CANCELING", end]
 
 
-def test_the_service_account_comes_with_the_compiled_pipeline():
-    platforms = {"platforms": {"kubernetes": {"config": {"serviceAccount": "trainer"}}}}
+def test_the_wait_ends_in_time_and_the_run_goes_on(kfp: kfp_server.Server):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    kfp.state.progress = ["RUNNING"]
+    begin = time.monotonic()
 
-    assert service_account_of(pipeline_with({}, platforms)) == "trainer"
-    assert service_account_of(pipeline_with({})) == ""
+    with pytest.raises(RunUnfinished, match=f"RUNNING after 0.2 s of waiting; it goes on: {kfp.url}/#/runs/details"):
+        follow(server, run.run_id, Patience(limit=0.2, poll=0.05))
+    assert time.monotonic() - begin >= 0.2
 
 
-@pytest.mark.parametrize("platforms", [{}, {"platforms": {"kubernetes": {"config": {"serviceAccount": "trainer"}}}}])
-def test_the_document_is_what_the_kfp_sdk_would_send(platforms: dict[str, Any], tmp_path: Path):
-    from kfp.client import client as sdk
-    from kfp.pipeline_spec import pipeline_spec_pb2
+def test_no_time_to_wait_is_one_look(kfp: kfp_server.Server):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    before = len(kfp.state.requests)
 
-    pipeline = pipeline_with(DECLARED, platforms)
-    pipeline.write(tmp_path / "pipeline.yaml")
-    theirs = sdk._extract_pipeline_yaml(str(tmp_path / "pipeline.yaml")).to_dict()
+    with pytest.raises(RunUnfinished, match="PENDING after 0 s"):
+        follow(server, run.run_id, Patience(limit=0))
+    assert len(kfp.state.requests) == before + 1
 
-    ours = Submission(CompiledPipeline.read(tmp_path / "pipeline.yaml"), "experiment", "name").document
 
-    def messages(document: dict[str, Any]) -> tuple[Any, Any]:
-        spec, platform = document.get("pipeline_spec", document), document.get("platform_spec", {})
-        return (
-            json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()),
-            json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec()),
-        )
+@pytest.mark.parametrize("kind", ["error", "cut"])
+def test_an_outage_of_the_server_is_sat_out(kfp: kfp_server.Server, kind: str):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    kfp.state.fail(kind, nth=2, times=5)
 
-    assert ours.keys() == theirs.keys()
-    assert messages(ours) == messages(theirs)
-    assert bool(messages(ours)[1].platforms) == bool(platforms)
+    assert follow(server, run.run_id, QUICK).state == "SUCCEEDED"
+
+
+def test_an_outage_that_does_not_end_is_told(kfp: kfp_server.Server):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    kfp.state.fail("error", nth=2)
+
+    with pytest.raises(ServerUnavailable, match="503 Failed to reach the database"):
+        follow(server, run.run_id, Patience(poll=0.01, outage=0.1))
+
+
+def test_an_expired_token_ends_the_wait_at_once(kfp: kfp_server.Server):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    kfp.state.token = "another"
+
+    with pytest.raises(ServerRefused, match="401 "):
+        follow(server, run.run_id, QUICK)
+
+
+def test_a_failure_names_the_task_and_its_reason(kfp: kfp_server.Server):
+    server = server_of(kfp)
+    run = start(server, SUBMISSION)
+    kfp.state.progress = ["FAILED"]
+    kfp.state.run_error = "1 of 9 tasks failed"
+
+    ended = follow(server, run.run_id, QUICK)
+
+    assert failures(ended) == ["1 of 9 tasks failed", "Trainer: out of memory"]
+    assert failures(run) == []

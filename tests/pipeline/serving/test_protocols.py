@@ -2,7 +2,6 @@
 
 import base64
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipeline.serving import open_inference, tf_serving
-from pipeline.serving.errors import RequestError
 from pipeline.serving.model import Arrays, LoadedModel, Signature
-from pipeline.serving.tensors import Tensor
+from pipeline.serving.tensors import RequestError, Tensor
 
 PIXELS = Tensor("pixels", tf.uint8, (-1, -1, -1, 3))
 IMAGES = Tensor("image_bytes", tf.string, (-1,))
@@ -34,7 +32,7 @@ class FakeModel(LoadedModel):
 
     def __init__(self) -> None:
         self.name = "tiny"
-        self.published = SimpleNamespace(version=7)
+        self.version = 7
         self.signatures = {
             "serving_default": Signature((IMAGES,), (MASKS, SCORES)),
             "predict_pixels": Signature((PIXELS,), (CLASS_IDS,)),

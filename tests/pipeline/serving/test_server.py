@@ -4,9 +4,12 @@ import base64
 import gzip
 import io
 import json
+import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -34,9 +37,9 @@ from pipeline.rollback import roll_back
 from pipeline.serving.model import LoadedModel
 from pipeline.serving.server import listen
 from tests.browser import chromium
-from tests.pipeline.conftest import command_line
+from tests.pipeline.conftest import ROOT, command_line
 from tests.pipeline.serving.conftest import NAMES, Server, ServingDirectory, blocks, encode, running
-from tests.pipeline.serving.test_images import bomb
+from tests.pipeline.serving.test_tensors import bomb
 
 PREDICT = "/v1/models/tiny:predict"
 INFER = "/v2/models/tiny/infer"
@@ -552,3 +555,19 @@ def test_a_busy_server_refuses_and_ends_what_is_under_way_when_it_is_stopped(
         assert server.process.wait(30) == 0
     log = server.log.read_text()
     assert "SIGTERM: stopping" in log and log.rstrip().endswith("stopped")
+
+
+@pytest.mark.long
+def test_no_request_fails_in_a_minute_of_load_with_a_new_version_every_ten_seconds():
+    command = [sys.executable, "benchmarks/serving.py", "--seconds", "60", "--swap-every", "10"]
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "the same, versions swapped" in ended.stdout

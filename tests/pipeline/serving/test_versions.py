@@ -11,7 +11,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse,
 
 from components.publishing.directory import ModelVersion, publish
 from pipeline.serving import tf_serving, versions
-from pipeline.serving.errors import RequestError
+from pipeline.serving.tensors import RequestError
 from pipeline.serving.versions import Versions
 
 

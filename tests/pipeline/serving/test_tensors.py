@@ -1,3 +1,5 @@
+"""Encoded images are checked before TensorFlow decodes them."""
+
 import struct
 import zlib
 
@@ -5,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.serving.errors import RequestError
-from pipeline.serving.images import checked_images
+from pipeline.serving.tensors import RequestError, checked_images
 from tests.pipeline.serving.conftest import blocks, encode
 
 

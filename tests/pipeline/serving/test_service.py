@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from pipeline.sections.serving import ServingConfig
-from pipeline.serving.errors import RequestError
-from pipeline.serving.pool import Pool
+from pipeline.serving.service import Pool
+from pipeline.serving.tensors import RequestError
 
 
 @pytest.fixture

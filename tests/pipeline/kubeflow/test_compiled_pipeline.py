@@ -1,0 +1,109 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from data.errors import ConfigError
+from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
+
+DECLARED = {
+    "data_path": {"parameterType": "STRING", "defaultValue": "gs://b/data"},
+    "train_steps": {"parameterType": "NUMBER_INTEGER", "defaultValue": 0},
+    "learning_rate": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0.01},
+    "check": {"parameterType": "BOOLEAN", "defaultValue": False},
+    "classes": {"parameterType": "LIST", "defaultValue": []},
+    "options": {"parameterType": "STRUCT", "isOptional": True},
+    "seed": {"parameterType": "NUMBER_INTEGER"},
+}
+
+
+def pipeline_with(parameters: dict[str, Any], platforms: dict[str, Any] | None = None) -> CompiledPipeline:
+    root = {"dag": {}, "inputDefinitions": {"parameters": parameters}}
+    spec = {"schemaVersion": "2.1.0", "pipelineInfo": {"name": "segmentation"}, "root": root}
+    return CompiledPipeline(spec, platforms or {})
+
+
+def test_every_parameter_gets_a_value_of_its_type():
+    given = ["seed=3", "learning_rate=1e-3", "check=true", 'classes=["a", 1]', "data_path=s3://b/k=v", "options={}"]
+
+    values = run_parameters(pipeline_with(DECLARED), given)
+
+    assert values == {
+        "data_path": "s3://b/k=v",
+        "train_steps": 0,
+        "learning_rate": 0.001,
+        "check": True,
+        "classes": ["a", 1],
+        "options": {},
+        "seed": 3,
+    }
+    assert isinstance(values["seed"], int) and isinstance(values["learning_rate"], float)
+
+
+def test_the_last_of_two_values_counts():
+    assert run_parameters(pipeline_with(DECLARED), ["seed=3", "seed=4"])["seed"] == 4
+
+
+def test_a_pipeline_without_parameters_has_none():
+    assert run_parameters(CompiledPipeline({"root": {"dag": {}}}), []) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["seed"], "--set seed: must look like parameter=value"),
+        (["train_step=3"], "--set train_step=3: the pipeline has no parameter train_step; did you mean train_steps?"),
+        (["xyz=3"], "no parameter xyz; allowed: data_path, train_steps, learning_rate, check, classes, options, seed"),
+        (["seed=1.5"], "--set seed=1.5: '1.5' is not of type NUMBER_INTEGER"),
+        (["seed=true"], "'true' is not of type NUMBER_INTEGER"),
+        (["learning_rate=fast"], "'fast' is not of type NUMBER_DOUBLE"),
+        (["learning_rate=nan"], "'nan' is not of type NUMBER_DOUBLE"),
+        (["learning_rate=inf"], "'inf' is not of type NUMBER_DOUBLE"),
+        (["check=1"], "'1' is not of type BOOLEAN"),
+        (["classes={}"], "'{}' is not of type LIST"),
+        (["options=[]"], "'[]' is not of type STRUCT"),
+        ([], "parameters without a value: seed; give each with --set"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: list[str], complaint: str):
+    with pytest.raises(ConfigError) as raised:
+        run_parameters(pipeline_with(DECLARED), settings)
+
+    assert complaint in str(raised.value)
+
+
+def test_a_file_that_is_no_pipeline_is_told():
+    with pytest.raises(ConfigError, match="no pipelineInfo.name; allowed: what `kubeflow_runner.py compile` writes"):
+        pipeline_name(CompiledPipeline({"apiVersion": "v1"}))
+
+
+def test_the_service_account_comes_with_the_compiled_pipeline():
+    platforms = {"platforms": {"kubernetes": {"config": {"serviceAccount": "trainer"}}}}
+
+    assert service_account_of(pipeline_with({}, platforms)) == "trainer"
+    assert service_account_of(pipeline_with({})) == ""
+
+
+@pytest.mark.parametrize("platforms", [{}, {"platforms": {"kubernetes": {"config": {"serviceAccount": "trainer"}}}}])
+def test_the_document_is_what_the_kfp_sdk_would_send(platforms: dict[str, Any], tmp_path: Path):
+    from kfp.client import client as sdk
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    pipeline = pipeline_with(DECLARED, platforms)
+    pipeline.write(tmp_path / "pipeline.yaml")
+    theirs = sdk._extract_pipeline_yaml(str(tmp_path / "pipeline.yaml")).to_dict()
+
+    ours = Submission(CompiledPipeline.read(tmp_path / "pipeline.yaml"), "experiment", "name").document
+
+    def messages(document: dict[str, Any]) -> tuple[Any, Any]:
+        spec, platform = document.get("pipeline_spec", document), document.get("platform_spec", {})
+        return (
+            json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()),
+            json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec()),
+        )
+
+    assert ours.keys() == theirs.keys()
+    assert messages(ours) == messages(theirs)
+    assert bool(messages(ours)[1].platforms) == bool(platforms)
