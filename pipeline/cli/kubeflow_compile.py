@@ -96,9 +96,9 @@ def compile_(
         checkpoints=checkpoints,
         verbose=verbose,
     )
-    from pipeline.kubeflow.places import places_on_no_volume
+    from pipeline.kubeflow.compiler import paths_on_no_volume
 
-    for note in places_on_no_volume(resolved, serving, checkpoints):
+    for note in paths_on_no_volume(resolved, serving, checkpoints):
         Console().print(f"note: {note}", markup=False, highlight=False)
 
 
@@ -115,8 +115,8 @@ def tfjob(
     """Render a Training Operator job that trains on several pods (never run on a cluster)."""
     resolved = resolved_config(config, set_ or [])
     with quietly(verbose):
-        from pipeline.kubeflow.training_job import Places, write_training_job
+        from pipeline.kubeflow.training_job import JobFolders, write_training_job
 
-        write_training_job(resolved, image, Places(examples, model, checkpoints), out)
+        write_training_job(resolved, image, JobFolders(examples, model, checkpoints), out)
     workers = resolved.kubeflow.training_job.workers
     Console().print(f"wrote {out}: {workers} workers; never run on a cluster", markup=False)

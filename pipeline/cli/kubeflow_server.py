@@ -20,7 +20,7 @@ from pipeline.cli.application import quietly
 if TYPE_CHECKING:
     import kfp_server_api as api
 
-    from pipeline.kubeflow.recurring import Place
+    from pipeline.kubeflow.recurring import ScheduleKey
     from pipeline.kubeflow.submission import Submission
 
 HostOption = Annotated[str, typer.Option("--host", metavar="URL", help="Server, such as https://kubeflow/pipeline.")]
@@ -71,38 +71,36 @@ class SubmitOptions:
             SpecError: The server would refuse the pipeline.
             ConfigError: The file or a parameter is wrong.
         """
-        from pipeline.kubeflow.document import CompiledPipeline
-        from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
+        from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
+        from pipeline.kubeflow.submission import Submission
 
         pipeline = CompiledPipeline.read(self.spec)
         with quietly():
             from pipeline.kubeflow.rules import check_spec
 
             check_spec(pipeline.spec, pipeline.platforms)
-        name = pipeline_name(pipeline)
         return Submission(
             pipeline,
-            self.experiment or name,
-            self.name or default_name.format(pipeline=name),
-            run_parameters(pipeline, self.settings),
-            self.service_account or service_account_of(pipeline),
+            self.experiment or pipeline.name,
+            self.name or default_name.format(pipeline=pipeline.name),
+            pipeline.run_parameters(self.settings),
+            self.service_account or pipeline.service_account,
         )
 
-    def place(self) -> Place:
+    def schedule_key(self) -> ScheduleKey:
         """Experiment and name of a schedule, without need of the file if both are given."""
-        from pipeline.kubeflow.document import CompiledPipeline
-        from pipeline.kubeflow.recurring import Place
-        from pipeline.kubeflow.submission import pipeline_name
+        from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
+        from pipeline.kubeflow.recurring import ScheduleKey
 
         if self.experiment and self.name:
-            return Place(self.experiment, self.name)
+            return ScheduleKey(self.experiment, self.name)
         try:
-            name = pipeline_name(CompiledPipeline.read(self.spec))
+            name = CompiledPipeline.read(self.spec).name
         except ConfigError as error:
             raise ConfigError(
                 f"{error}\nwhich schedule? give --experiment and --name, or the file with --spec"
             ) from None
-        return Place(self.experiment or name, self.name or name)
+        return ScheduleKey(self.experiment or name, self.name or name)
 
 
 def submit(
@@ -225,9 +223,9 @@ def schedule(
         console.print(f"page        {server.connection.link('recurringrun', made.recurring_run_id)}")
     else:
         apply, done = change[action]
-        place = options.place()
-        apply(server, place)
-        console.print(f"{place} {done}")
+        key = options.schedule_key()
+        apply(server, key)
+        console.print(f"{key} {done}")
 
 
 def _console() -> Console:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.errors import ProjectError
-from pipeline.cli.application import ConfigOption
+from pipeline.cli.application import ConfigOption, quietly
 from pipeline.cli.kubeflow_compile import compile_to, resolved_config
 from pipeline.cli.kubeflow_server import ParameterOption
 from pipeline.stages import Stage
@@ -31,19 +31,22 @@ def simulate(
     """Rehearse the compiled pipeline on this machine, under the rules of the open-source server."""
     if config is not None and spec is not None:
         raise typer.BadParameter("--config and --spec exclude each other")
-    from pipeline.config import load_config
-    from pipeline.kubeflow.places import on_this_machine
     from pipeline.kubeflow.simulation.driver import DEFAULT_ROOT, FAILED
     from pipeline.kubeflow.simulation.driver import simulate as simulate_run
     from pipeline.workspace import REPORT_FILE
 
     store = store.absolute()
     if spec is None:
+        from pipeline.config import load_config
+
+        read = load_config(config)
+        with quietly():
+            from pipeline.kubeflow.compiler import absolute_paths
         spec = store / ".simulation" / "pipeline.yaml"
         spec.parent.mkdir(parents=True, exist_ok=True)
         compile_to(
             spec,
-            resolved_config(config, on_this_machine(load_config(config))),
+            resolved_config(config, absolute_paths(read)),
             image=IMAGE,
             pipeline_root=DEFAULT_ROOT,
             serving=str(store / "serving"),

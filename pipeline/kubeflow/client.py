@@ -1,24 +1,23 @@
-"""A Kubeflow Pipelines server: where it is, who asks, how long to wait, what to repeat, what went wrong.
+"""A Kubeflow Pipelines server: its address, authorization, timeouts, repeated requests and errors.
 
 A token is never printed: not in an error, a representation or an address.
 
 Requests go through `kfp_server_api`, the REST client that the kfp SDK generates from the server's API and is itself
-built on. The SDK's `kfp.Client` around it is left out for what it does on its own (kfp 2.16.1, `kfp/client/client.py`):
-it sets no timeout, asks an absent server five times with a stack trace each, waits for ever on a cancelled run, takes a
-login page for an empty answer, keeps settings in the home directory, and costs seconds to import.
+built on. The SDK's `kfp.Client` is not used (kfp 2.16.1, `kfp/client/client.py`): it sets no timeout, asks an absent
+server five times with a stack trace each, waits forever on a cancelled run, takes a login page for an empty answer,
+keeps settings in the home directory, and takes seconds to import.
 
-ServerError             the server, or the way to it, does not do what was asked
-├── ServerUnavailable   it may do so later: not reached, no answer in time, overloaded, 5xx
-├── ServerRefused       it will not: 4xx, or an answer that is none of Kubeflow Pipelines
-└── NotFound            what was asked for is not there
+ServerError             the server or the connection to it failed to do what was asked
+├── ServerUnavailable   it may succeed later: not reached, no answer in time, overloaded, 5xx
+├── ServerRefused       it will not succeed: 4xx, or an answer that is not one of Kubeflow Pipelines
+└── NotFound            the requested object does not exist
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import kfp_server_api as api
@@ -35,47 +34,63 @@ pipelines.kubeflow.org; the kfp SDK looks there too."""
 
 _PAGE_SIZE = 100
 _TEMPORARY = frozenset({408, 425, 429})
+_INSECURE = "{}: no secure connection: {}; a private authority's certificate is given with --ca-file"
 
 
 class ServerError(ProjectError):
-    """The server, or the way to it, does not do what was asked."""
+    """The server or the connection to it failed to do what was asked."""
 
 
 class ServerUnavailable(ServerError):
-    """The server may do it later."""
+    """The request may succeed later."""
 
 
 class ServerRefused(ServerError):
-    """The server will not do it."""
+    """The request will not succeed."""
 
 
 class NotFound(ServerError):
-    """What was asked for is not on the server."""
+    """The requested object is not on the server."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a server is and how to talk to it."""
+    """The address of a server, and how requests to it are sent."""
 
     host: str
     """Base URL, with the path of a proxy if there is one, such as https://kubeflow.example/pipeline."""
     token: str = field(default="", repr=False)
     """Sent as bearer token; empty sends none."""
     token_file: Path | None = None
-    """Holds the token, and is read anew for each request, so that a renewed one is used."""
+    """File of the token; it is read for each request, so that a renewed token is used."""
     namespace: str = ""
     """Namespace of the user, where the server serves several; empty otherwise."""
     ca_file: Path | None = None
-    """PEM file of the authority that signed the server's certificate, if it is none that is known everywhere."""
+    """PEM file of the authority that signed the server's certificate, if it is a private one."""
     timeout: float = 30.0
-    """Seconds to wait for one answer."""
+    """Seconds to wait for an answer."""
     attempts: int = 3
-    """How often a request that may safely be repeated is sent."""
+    """How many times a request that may safely be repeated is sent."""
     pause: float = 1.0
-    """Seconds before the second attempt; they double."""
+    """Seconds before the second attempt; the time doubles with each further one."""
 
     def __post_init__(self) -> None:
-        _check_host(self.host)
+        try:
+            parts = urlsplit(self.host)
+            wrong = parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1
+        except ValueError:
+            wrong = True
+        if wrong:
+            raise ConfigError(
+                f"--host {self.host!r}: is not an address; allowed: http://name[:port][/path] or https://..."
+            )
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError(
+                "--host: holds a user name or a password, which would be printed with the address; allowed: a token in "
+                f"{TOKEN_VARIABLE}"
+            )
+        if parts.query or parts.fragment:
+            raise ConfigError(f"--host {self.host!r}: has a query or a fragment; allowed: http(s)://name[:port][/path]")
         if self.token:
             check_token(self.token, TOKEN_VARIABLE)
         if self.token_file:
@@ -86,22 +101,6 @@ class Connection:
     def link(self, page: str, key: str) -> str:
         """URL of a page of the server's user interface: `runs` or `recurringrun`."""
         return f"{self.host.rstrip('/')}/#/{page}/details/{key}"
-
-
-def _check_host(host: str) -> None:
-    try:
-        parts = urlsplit(host)
-        wrong = parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1
-    except ValueError:
-        wrong = True
-    if wrong:
-        raise ConfigError(f"--host {host!r}: is no address; allowed: http://name[:port][/path] or https://...")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            f"--host: holds a user name or a password, and addresses are printed; allowed: a token in {TOKEN_VARIABLE}"
-        )
-    if parts.query or parts.fragment:
-        raise ConfigError(f"--host {host!r}: has a query or a fragment; allowed: http(s)://name[:port][/path]")
 
 
 def connect(
@@ -115,18 +114,18 @@ def connect(
 ) -> "Server":
     """The server at `host`. Without `token_file` or `in_cluster`, the token is that of the environment, if any."""
     if in_cluster and token_file:
-        raise ConfigError("--in-cluster and --token-file both say where the token is; allowed: one of them")
+        raise ConfigError("--in-cluster and --token-file both name a token; allowed: one of them")
     file = SERVICE_ACCOUNT_TOKEN if in_cluster else token_file
     token = "" if file else os.environ.get(TOKEN_VARIABLE, "").strip()
     return Server(Connection(host, token, file, namespace, ca_file, timeout))
 
 
 class _ApiClient(api.ApiClient):
-    """The generated client, with time-outs, repeated attempts where those are safe, and errors in words."""
+    """The generated client, with timeouts, repeated attempts where those are safe, and readable errors."""
 
     def __init__(self, connection: Connection) -> None:
         configuration = api.Configuration(host=connection.host.rstrip("/"))
-        configuration.retries = urllib3.Retry(total=False)  # nor are redirects followed
+        configuration.retries = urllib3.Retry(total=False)  # Redirects are not followed, either.
         configuration.client_side_validation = False
         if connection.ca_file:
             configuration.ssl_ca_cert = str(connection.ca_file)
@@ -134,7 +133,8 @@ class _ApiClient(api.ApiClient):
             configuration.api_key = {"authorization": connection.token}
             configuration.api_key_prefix = {"authorization": "Bearer"}
         if connection.token_file:
-            configuration.refresh_api_key_hook = _refresher(connection.token_file)
+            token_file = connection.token_file
+            configuration.refresh_api_key_hook = lambda used: used.api_key.update(authorization=read_token(token_file))
         super().__init__(configuration)
         self.connection = connection
 
@@ -152,18 +152,37 @@ class _ApiClient(api.ApiClient):
         return attempts(call, resource_path, method, *args, **kwargs)
 
     def request(self, method: str, url: str, **kwargs: Any) -> Any:
+        """Sends one request, and raises what its failure means."""
+        asked = f"{method} {url}"
         try:
             return super().request(method, url, **kwargs)
         except api.ApiException as error:
-            if not error.status:  # the REST client's way to pass on an SSLError
-                raise ServerRefused(_insecure(f"{method} {url}", error.reason.rpartition("\n")[2])) from None
-            text = _message(error)
-            token = self.configuration.api_key.get("authorization")
-            _raise_answer(
-                error.status, f"{method} {url}: {error.status} {text.replace(token, '***') if token else text}"
-            )
+            if not error.status:  # The REST client passes on an SSLError in this way.
+                raise ServerRefused(_INSECURE.format(asked, error.reason.rpartition("\n")[2])) from None
+            status, text = error.status, f"{asked}: {error.status} {_message(error)}"
+            if token := self.configuration.api_key.get("authorization"):
+                text = text.replace(token, "***")
+            if status == 401 or 300 <= status < 400:
+                raise ServerRefused(
+                    f"{text}\nthe server requires a token, and that of this request is missing, wrong or expired; put "
+                    f"one into {TOKEN_VARIABLE}, or give --token-file or, in a pod, --in-cluster"
+                ) from None
+            if status == 404:
+                raise NotFound(text) from None
+            if status >= 500 or status in _TEMPORARY:
+                raise ServerUnavailable(text) from None
+            raise ServerRefused(text) from None
+        except urllib3.exceptions.LocationValueError as error:
+            raise ServerRefused(f"{asked}: the address cannot be used: {error}") from None
+        except urllib3.exceptions.SSLError as error:
+            raise ServerRefused(_INSECURE.format(asked, error)) from None
+        except urllib3.exceptions.NewConnectionError as error:
+            reason = str(error).rpartition(": ")[2]
+            raise ServerUnavailable(f"{asked}: the server cannot be reached: {reason}") from None
+        except urllib3.exceptions.TimeoutError:
+            raise ServerUnavailable(f"{asked}: no answer within {self.connection.timeout:g} s") from None
         except urllib3.exceptions.HTTPError as error:
-            _raise_transport(error, f"{method} {url}", self.connection.timeout)
+            raise ServerUnavailable(f"{asked}: the connection broke: {error}") from None
 
     def deserialize(self, response: Any, response_type: Any) -> Any:
         try:
@@ -172,65 +191,24 @@ class _ApiClient(api.ApiClient):
         except (ValueError, api.ApiException):
             pass
         raise ServerRefused(
-            f"{self.connection.host}: the answer is none of Kubeflow Pipelines, perhaps a login page; "
+            f"{self.connection.host}: the answer is not one of Kubeflow Pipelines, perhaps a login page; "
             "allowed for --host: the address of the API, such as https://kubeflow.example/pipeline"
         )
 
 
-def _raise_answer(status: int, text: str) -> NoReturn:
-    """Raises what an answer other than 2xx means."""
-    if status == 401 or 300 <= status < 400:
-        raise ServerRefused(
-            f"{text}\nthe server wants to know who asks: put a token into {TOKEN_VARIABLE}, or give --token-file "
-            "or, in a pod, --in-cluster; one that was given is wrong or has expired"
-        ) from None
-    if status == 404:
-        raise NotFound(text) from None
-    if status >= 500 or status in _TEMPORARY:
-        raise ServerUnavailable(text) from None
-    raise ServerRefused(text) from None
-
-
-def _refresher(file: Path) -> Callable[[api.Configuration], None]:
-    def refresh(configuration: api.Configuration) -> None:
-        configuration.api_key["authorization"] = read_token(file)
-
-    return refresh
-
-
 def _message(error: api.ApiException) -> str:
-    """What the server says: the sentence meant for users, where there is one, else the whole."""
+    """The server's message: the sentence meant for users if there is one, else all of it."""
     try:
         body = json.loads(error.body or "")
     except ValueError:
         body = None
     if not isinstance(body, dict):
         target = (error.headers or {}).get("Location")
-        return (
-            f"{error.reason}, redirected to {urlsplit(target)._replace(query='').geturl()}"
-            if target
-            else str(error.reason)
-        )
+        redirected = f", redirected to {urlsplit(target)._replace(query='').geturl()}" if target else ""
+        return f"{error.reason}{redirected}"
     details = body.get("details") or []
     for_users = [detail.get("message") or detail.get("error_message") for detail in details if isinstance(detail, dict)]
     return next(filter(None, for_users), None) or body.get("message") or body.get("error") or str(error.reason)
-
-
-def _raise_transport(error: urllib3.exceptions.HTTPError, request: str, timeout: float) -> NoReturn:
-    """Raises what it means that there was no answer."""
-    if isinstance(error, urllib3.exceptions.LocationValueError):
-        raise ServerRefused(f"{request}: the address cannot be used: {error}") from None
-    if isinstance(error, urllib3.exceptions.SSLError):
-        raise ServerRefused(_insecure(request, error)) from None
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        raise ServerUnavailable(f"{request}: the server is not reached: {str(error).rpartition(': ')[2]}") from None
-    if isinstance(error, urllib3.exceptions.TimeoutError):
-        raise ServerUnavailable(f"{request}: no answer within {timeout:g} s") from None
-    raise ServerUnavailable(f"{request}: the connection broke: {error}") from None
-
-
-def _insecure(request: str, reason: object) -> str:
-    return f"{request}: no secure connection: {reason}; a private authority's certificate goes into --ca-file"
 
 
 class Server:
@@ -252,7 +230,7 @@ class Server:
         return found[0].experiment_id if found else None
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment of that name, which is made if there is none."""
+        """Id of the experiment of that name, which is created if there is none."""
         found = self.find_experiment(name)
         if found:
             return found
@@ -260,52 +238,49 @@ class Server:
         return self._experiments.experiment_service_create_experiment(experiment).experiment_id
 
     def create_run(self, run: api.V2beta1Run) -> api.V2beta1Run:
-        """Starts a run. Sent once: if no answer comes, the run may have started all the same."""
+        """Starts a run. The request is sent once: without an answer, the run may have started nevertheless."""
         return self._runs.run_service_create_run(run)
 
     def get_run(self, run_id: str) -> api.V2beta1Run:
-        """A run as it stands."""
+        """A run with its present state."""
         return self._runs.run_service_get_run(run_id)
 
     def create_recurring_run(self, recurring_run: api.V2beta1RecurringRun) -> api.V2beta1RecurringRun:
-        """Makes a recurring run. Sent once."""
+        """Creates a recurring run. The request is sent once."""
         return self._recurring_runs.recurring_run_service_create_recurring_run(recurring_run)
 
     def recurring_runs(self, experiment_id: str | None, name: str | None) -> list[api.V2beta1RecurringRun]:
         """Recurring runs, oldest first: all of the namespace, or those of an experiment, or those of a name."""
-        place = {"experiment_id": experiment_id} if experiment_id else {"namespace": self.connection.namespace}
+        query = {"experiment_id": experiment_id} if experiment_id else {"namespace": self.connection.namespace}
         if name is not None:
-            place["filter"] = self._named(name)
-        return list(self._pages(place))
-
-    def _pages(self, query: dict[str, str]) -> Iterator[api.V2beta1RecurringRun]:
-        token = ""
+            query["filter"] = self._named(name)
+        token, found = "", list[api.V2beta1RecurringRun]()
         while True:
             page = self._recurring_runs.recurring_run_service_list_recurring_runs(
                 page_token=token, page_size=_PAGE_SIZE, sort_by="created_at", **query
             )
-            yield from page.recurring_runs or []
+            found += page.recurring_runs or []
             token = page.next_page_token
             if not token:
-                return
+                return found
 
     def enable(self, recurring_run_id: str) -> None:
         """Lets a recurring run start runs."""
         self._recurring_runs.recurring_run_service_enable_recurring_run(recurring_run_id)
 
     def disable(self, recurring_run_id: str) -> None:
-        """Stops a recurring run from starting more; what runs goes on."""
+        """Stops a recurring run from starting more runs; active ones continue."""
         self._recurring_runs.recurring_run_service_disable_recurring_run(recurring_run_id)
 
     def delete(self, recurring_run_id: str) -> None:
-        """Deletes a recurring run, if it is still there; its runs stay."""
+        """Deletes a recurring run, if it still exists; its runs are kept."""
         try:
             self._recurring_runs.recurring_run_service_delete_recurring_run(recurring_run_id)
         except NotFound:
             return
 
     def _named(self, name: str) -> str:
-        """The filter for things of that name. The server decodes it once more than the URL (kubeflow/pipelines
+        """The filter for objects of that name. The server decodes it once more than the URL (kubeflow/pipelines
         `backend/src/apiserver/server/list_request_util.go`, `parseAPIFilter`), hence the quoting.
         """
         predicate = api.V2beta1Predicate(

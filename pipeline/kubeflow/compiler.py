@@ -1,38 +1,36 @@
 """Compiles the pipeline for open-source Kubeflow Pipelines v2.
 
-TFX's compiler targets Vertex AI. Each function below changes its output in one respect, and states the server's rule
-that requires it; "KFP" is kubeflow/pipelines 2.17.0, "TFX" is tfx 1.21.0.
+TFX's compiler targets Vertex AI. What is changed in its output stands below with the server's rule that requires it;
+"KFP" is kubeflow/pipelines 2.17.0 (paths below `backend/src`), "TFX" is tfx 1.21.0. Settings of stages are built as the
+protobuf messages that the server reads, so that no field can be misspelt.
 """
 
 import copy
 import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from google.protobuf import duration_pb2, json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
+from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
-from tfx.orchestration.pipeline import Pipeline
 from tfx.utils import name_utils
 
 from components.code_hash import ROOT
 from components.drivers import StateDriver
+from components.storage.file_systems import is_local
 from data.errors import ConfigError
 from pipeline.config import Config, config_hash
 from pipeline.kubeflow import parameters
-from pipeline.kubeflow.document import CompiledPipeline
-from pipeline.kubeflow.places import check_places
-from pipeline.kubeflow.platform import (
-    check_stages,
-    container_settings,
-    kubernetes_settings,
-    platform_document,
-    retry_policy,
-)
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.rules import check_spec
 from pipeline.kubeflow.run_report import RunReporter
 from pipeline.pipeline import PipelinePaths, create_pipeline
-from pipeline.sections.kubeflow import StageConfig
+from pipeline.sections.kubeflow import KubeflowConfig, StageConfig
 from pipeline.stages import Stage
 
 #: How the image starts a step; its working directory is the project's folder.
@@ -40,8 +38,16 @@ COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 
 STATE_SUFFIX = "-state"
 _INPUTS_SPEC = "--json_serialized_inputs_spec_args"
+_LONGEST_BACKOFF = duration_pb2.Duration(seconds=3600)
+_Container = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec
 
-Spec = dict[str, Any]
+
+class InputPath(NamedTuple):
+    """A file or folder that the configuration names and a stage reads."""
+
+    stage: str
+    key: str
+    path: str
 
 
 def compile_pipeline(
@@ -58,32 +64,11 @@ def compile_pipeline(
             pod.
 
     Raises:
-        ConfigError: A path cannot be reached from a container, a stage is unknown, or the strategy needs several pods.
+        ConfigError: A path cannot be reached from a container, a stage is unknown, or the strategy does not fit the
+            Trainer's one pod.
         SpecError: The server would reject the result.
     """
-    check_places(config, serving, checkpoints)
-    check_strategy(config)
-    ingested = f"{serving.rstrip('/')}-ingested"
-    paths = PipelinePaths(artifacts=pipeline_root, serving=serving, checkpoints=checkpoints, ingested=ingested)
-    pipeline = create_pipeline(config, paths, last=lambda nodes: RunReporter(config, nodes))
-    nodes = {node.id: node for node in pipeline.components}
-    check_stages(config.kubeflow, nodes)
-
-    spec = _compiled_by_tfx(pipeline, image)
-    spec["defaultPipelineRoot"] = pipeline_root
-    use_set_up_file_of_image(spec)
-    add_state_steps(spec, nodes)
-    push_each_time(spec)
-    add_run_parameters(spec, parameters.defaults(config, serving), config_hash(config))
-    name_nodes(spec)
-    renew_inputs_specs(spec)
-    compiled = CompiledPipeline(spec, apply_stages(spec, config))
-    check_spec(compiled.spec, compiled.platforms)
-    return compiled
-
-
-def check_strategy(config: Config) -> None:
-    """Raises ConfigError if the Trainer's one pod does not fit the strategy."""
+    check_paths(config, serving, checkpoints)
     trainer = config.kubeflow.stage(Stage.TRAINER)
     if config.training.strategy == "multi_worker":
         raise ConfigError(
@@ -95,42 +80,31 @@ def check_strategy(config: Config) -> None:
             f"kubeflow.stages.Trainer.accelerators={trainer.accelerators}, but training.strategy 'one_device' uses "
             "one; allowed: 'mirrored' (GPUs), 'tpu'"
         )
+    ingested = f"{serving.rstrip('/')}-ingested"
+    paths = PipelinePaths(artifacts=pipeline_root, serving=serving, checkpoints=checkpoints, ingested=ingested)
+    pipeline = create_pipeline(config, paths, last=lambda nodes: RunReporter(config, nodes))
+    nodes = {node.id: node for node in pipeline.components}
+    for name in config.kubeflow.stages:
+        if name not in nodes:
+            raise ConfigError(f"kubeflow.stages.{name}: no such stage; the stages are {', '.join(nodes)}")
 
-
-def _compiled_by_tfx(pipeline: Pipeline, image: str) -> Spec:
-    """TFX's unchanged output. The server accepts only schema 2.1.0 (KFP backend/src/apiserver/template/v2_template.go,
-    `NewV2SpecTemplate`), while TFX writes 2.0.0 by default.
-    """
+    # The server accepts only schema 2.1.0 (KFP apiserver/template/v2_template.go, `NewV2SpecTemplate`). By default TFX
+    # writes 2.0.0.
     settings = KubeflowV2DagRunnerConfig(
         default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
     )
-    job = KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
-    spec: Spec = job["pipelineSpec"]
-    return spec
-
-
-def tasks_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The tasks of the pipeline, by name."""
-    tasks: dict[str, Any] = spec["root"]["dag"]["tasks"]
-    return tasks
-
-
-def executors_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The executors, by label."""
-    executors: dict[str, Any] = spec["deploymentSpec"]["executors"]
-    return executors
-
-
-def component_of(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """The component that a task runs."""
-    component: dict[str, Any] = spec["components"][tasks_of(spec)[task]["componentRef"]["name"]]
-    return component
-
-
-def container_of(spec: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """The container that a task runs in."""
-    container: dict[str, Any] = executors_of(spec)[component_of(spec, task)["executorLabel"]]["container"]
-    return container
+    spec = KubeflowV2DagRunner(settings).run(pipeline, write_out=False)["pipelineSpec"]
+    spec["defaultPipelineRoot"] = pipeline_root
+    compiled = CompiledPipeline(spec)
+    add_state_steps(compiled, nodes)
+    # A step's effects outside the pipeline are not part of its cache key (KFP v2/cacheutils/cache.go): a version that
+    # was removed manually would not be pushed again. The ModelPusher does not push again a model that is served.
+    compiled.tasks[Stage.PUSHER]["cachingOptions"] = {}
+    add_run_parameters(compiled, parameters.defaults(config, serving), config_hash(config))
+    complete_arguments(compiled)
+    compiled = CompiledPipeline(spec, apply_stages(compiled, config.kubeflow))
+    check_spec(compiled.spec, compiled.platforms)
+    return compiled
 
 
 def node_of(task: str) -> str:
@@ -138,141 +112,228 @@ def node_of(task: str) -> str:
     return task.removesuffix(STATE_SUFFIX)
 
 
-def use_set_up_file_of_image(spec: Spec) -> None:
-    """The local path of setup.py, which Beam's workers are given, is wrong in a container: there the file is in the
-    working directory. The path would also make the cache key (KFP backend/src/v2/cacheutils/cache.go,
-    `GenerateCacheKey`: arguments) depend on where the pipeline was compiled.
-    """
-    here = f"--setup_file={ROOT / 'setup.py'}"
-    for task in tasks_of(spec):
-        container = container_of(spec, task)
-        container["args"] = ["--setup_file=./setup.py" if arg == here else arg for arg in container["args"]]
-
-
-def state_keys(node: BaseNode) -> list[str]:
-    """The execution properties that a node's `StateDriver` sets: the optional ones that have no value yet."""
-    if not isinstance(node, BaseComponent) or not issubclass(node.driver_class, StateDriver):
-        return []
-    return [
-        key
-        for key, declared in node.spec.PARAMETERS.items()
-        if declared.optional and node.exec_properties.get(key) is None
-    ]
-
-
-def add_state_steps(spec: Spec, nodes: Mapping[str, BaseNode]) -> None:
+def add_state_steps(compiled: CompiledPipeline, nodes: Mapping[str, BaseNode]) -> None:
     """The server does not run TFX's drivers, so an extra step before the node looks the state up.
 
-    The server's driver only resolves inputs and looks for a cached result (KFP backend/src/v2/driver/container.go,
-    `Container`), and TFX's hook `lifecycle.preCacheCheck` is never read. The result of the extra step becomes an input
-    of the node, and thus part of its cache key (`GenerateCacheKey`); the extra step itself is never cached.
+    The server's driver only resolves inputs and looks for a cached result (KFP v2/driver/container.go, `Container`),
+    and TFX's hook `lifecycle.preCacheCheck` is never read. The result of the extra step becomes an input of the node,
+    and thus part of its cache key (`GenerateCacheKey`); the extra step itself is never cached.
     """
     for name, node in nodes.items():
-        if keys := state_keys(node):
-            _add_state_step(spec, name, keys, name_utils.get_full_name(node.driver_class))
-
-
-def _add_state_step(spec: Spec, node: str, keys: list[str], driver: str) -> None:
-    task_name = node + STATE_SUFFIX
-    label = f"{task_name}_executor"
-    task, component, container = tasks_of(spec)[node], component_of(spec, node), container_of(spec, node)
-    executors_of(spec)[label] = {
-        "container": {
-            "image": container["image"],
-            "command": list(COMMAND),
-            "args": ["--state-of", driver, "--json_serialized_invocation_args", "{{$}}", _INPUTS_SPEC, ""],
+        if not isinstance(node, BaseComponent) or not issubclass(node.driver_class, StateDriver):
+            continue
+        # A `StateDriver` sets the optional execution properties that have no value yet.
+        keys = [
+            key
+            for key, declared in node.spec.PARAMETERS.items()
+            if declared.optional and node.exec_properties.get(key) is None
+        ]
+        if not keys:
+            continue
+        state, label = name + STATE_SUFFIX, f"{name}{STATE_SUFFIX}_executor"
+        task, component = compiled.tasks[name], compiled.component(name)
+        driver = name_utils.get_full_name(node.driver_class)
+        compiled.spec["deploymentSpec"]["executors"][label] = {
+            "container": {
+                "image": compiled.container(name)["image"],
+                "command": list(COMMAND),
+                "args": ["--state-of", driver, "--json_serialized_invocation_args", "{{$}}", _INPUTS_SPEC, ""],
+            }
         }
-    }
-    spec["components"][task_name] = {
-        "executorLabel": label,
-        "inputDefinitions": {"parameters": copy.deepcopy(component["inputDefinitions"]["parameters"])},
-        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in keys}},
-    }
-    tasks_of(spec)[task_name] = {
-        "taskInfo": {"name": task_name},
-        "componentRef": {"name": task_name},
-        "inputs": {"parameters": copy.deepcopy(task["inputs"]["parameters"])},
-        "cachingOptions": {},
-    }
-    task["dependentTasks"] = [*task.get("dependentTasks", []), task_name]
-    for key in keys:
-        component["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
-        task["inputs"]["parameters"][key] = {
-            "taskOutputParameter": {"producerTask": task_name, "outputParameterKey": key}
+        compiled.spec["components"][state] = {
+            "executorLabel": label,
+            "inputDefinitions": {"parameters": copy.deepcopy(component["inputDefinitions"]["parameters"])},
+            "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in keys}},
         }
+        compiled.tasks[state] = {
+            "taskInfo": {"name": state},
+            "componentRef": {"name": state},
+            "inputs": {"parameters": copy.deepcopy(task["inputs"]["parameters"])},
+            "cachingOptions": {},
+        }
+        task["dependentTasks"] = [*task.get("dependentTasks", []), state]
+        for key in keys:
+            component["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
+            task["inputs"]["parameters"][key] = {
+                "taskOutputParameter": {"producerTask": state, "outputParameterKey": key}
+            }
 
 
-def push_each_time(spec: Spec) -> None:
-    """A step's effects outside the pipeline are not part of its cache key (KFP backend/src/v2/cacheutils/cache.go): a
-    version that was removed manually would not be pushed again. So the ModelPusher is never cached; it does not push
-    again a model that is already served.
-    """
-    tasks_of(spec)[Stage.PUSHER]["cachingOptions"] = {}
-
-
-def add_run_parameters(spec: Spec, values: Mapping[str, parameters.Value], hash_of_config: str) -> None:
+def add_run_parameters(compiled: CompiledPipeline, values: Mapping[str, parameters.Value], hash_of_config: str) -> None:
     """Adds inputs of the whole pipeline, with defaults, and passes them to the steps that they affect.
 
     TFX drops the default of a RuntimeParameter (compiler_utils.py, `build_parameter_type_spec`), and cannot put one
     inside a JSON property; the server rejects a run without a value for an input without a default (KFP
-    backend/src/apiserver/template/v2_template.go, `validatePipelineJobInputs`).
+    apiserver/template/v2_template.go, `validatePipelineJobInputs`).
     """
-    inputs = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    inputs = compiled.spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
     inputs[parameters.CONFIG_HASH] = {
         "parameterType": "STRING",
         "defaultValue": hash_of_config,
         "description": "Of the configuration that was compiled; for the record.",
     }
     for parameter in parameters.PARAMETERS:
-        if parameter.name in values:
-            inputs[parameter.name] = {
-                "parameterType": parameter.type,
-                "defaultValue": values[parameter.name],
-                "description": parameter.description,
-            }
-            _hand_to_steps(spec, parameter)
+        if parameter.name not in values:
+            continue
+        of_serving = parameter.key == "serving"
+        inputs[parameter.name] = {
+            "parameterType": parameter.type,
+            "defaultValue": values[parameter.name],
+            "description": "Serving directory" if of_serving else f"Configuration key {parameter.key}",
+        }
+        key = parameters.PREFIX + parameter.name
+        for name, task in compiled.tasks.items():
+            if parameter.targets_in(node_of(name)):
+                declared = compiled.component(name)["inputDefinitions"]["parameters"]
+                declared[key] = {"parameterType": parameter.type}
+                task["inputs"]["parameters"][key] = {"componentInputParameter": parameter.name}
 
 
-def _hand_to_steps(spec: Spec, parameter: parameters.Parameter) -> None:
-    key = parameters.PREFIX + parameter.name
-    for name, task in tasks_of(spec).items():
-        if parameter in parameters.of_node(node_of(name)):
-            component_of(spec, name)["inputDefinitions"]["parameters"][key] = {"parameterType": parameter.type}
-            task["inputs"]["parameters"][key] = {"componentInputParameter": parameter.name}
+def complete_arguments(compiled: CompiledPipeline) -> None:
+    """Makes the arguments of each step those that its entry point needs; called when the spec has all its inputs."""
+    setup_file = f"--setup_file={ROOT / 'setup.py'}"
+    for name in compiled.tasks:
+        container = compiled.container(name)
+        # The local path of setup.py, which Beam's workers are given, is wrong in a container, where the file is in the
+        # working directory. It would also make the cache key (KFP v2/cacheutils/cache.go, `GenerateCacheKey`:
+        # arguments) depend on where the pipeline was compiled.
+        args = ["--setup_file=./setup.py" if arg == setup_file else arg for arg in container["args"]]
+        # Input artifacts arrive without a type (KFP v2/metadata/client.go, `GetOutputArtifactsByExecutionId`), and
+        # numbers as doubles: the steps read both types from this argument, which must include the added inputs, too.
+        inputs_spec = json.dumps(compiled.component(name)["inputDefinitions"], sort_keys=True)
+        args[args.index(_INPUTS_SPEC) + 1] = inputs_spec
+        # The server gives a step its inputs and outputs, but not its name.
+        container["args"] = [*args, "--node", node_of(name)]
 
 
-def name_nodes(spec: Spec) -> None:
-    """Passes the node's name to the entry point: the server gives a step its inputs and outputs, but not its name."""
-    for task in tasks_of(spec):
-        container_of(spec, task)["args"] += ["--node", node_of(task)]
-
-
-def renew_inputs_specs(spec: Spec) -> None:
-    """Input artifacts arrive without a type (KFP backend/src/v2/metadata/client.go, `GetOutputArtifactsByExecutionId`),
-    and numbers as doubles: the steps read both types from this argument, which must include the added inputs, too.
-    """
-    for task in tasks_of(spec):
-        args = container_of(spec, task)["args"]
-        args[args.index(_INPUTS_SPEC) + 1] = json.dumps(component_of(spec, task)["inputDefinitions"], sort_keys=True)
-
-
-def apply_stages(spec: Spec, config: Config) -> dict[str, Any]:
+def apply_stages(compiled: CompiledPipeline, section: KubeflowConfig) -> dict[str, Any]:
     """Writes resources, variables and retries into the spec; returns the platform document with the other settings.
 
     TFX's own `platform_config` supports only floating-point numbers, and is ignored on a FileBasedExampleGen (TFX
-    step_builder.py, `_build_file_based_example_gen_spec`).
+    step_builder.py, `_build_file_based_example_gen_spec`). Retries: KFP v2/compiler/argocompiler/container.go,
+    `getTaskRetryParametersWithValues`.
     """
-    settings: dict[str, dict[str, Any]] = {}
-    for name, task in tasks_of(spec).items():
-        stage = _stage_of_task(config, name)
-        container_of(spec, name).update(container_settings(stage))
-        if policy := retry_policy(stage):
-            task["retryPolicy"] = policy
-        settings[component_of(spec, name)["executorLabel"]] = kubernetes_settings(stage)
-    return platform_document(settings, config.kubeflow.service_account)
+    executors = {}
+    for name, task in compiled.tasks.items():
+        stage = section.stage(node_of(name))
+        if name.endswith(STATE_SUFFIX):  # It has its node's volumes, but no resources for computation.
+            stage = stage.model_copy(update={"accelerator": ""})
+        compiled.container(name).update(container_settings(stage))
+        if stage.retries:
+            policy = pipeline_spec_pb2.PipelineTaskSpec.RetryPolicy(
+                max_retry_count=stage.retries,
+                backoff_duration=duration_pb2.Duration(seconds=stage.retry_seconds),
+                backoff_factor=2,
+                backoff_max_duration=_LONGEST_BACKOFF,
+            )
+            task["retryPolicy"] = json_format.MessageToDict(policy)
+        if settings := kubernetes_settings(stage):
+            executors[compiled.component(name)["executorLabel"]] = settings
+    platform: dict[str, Any] = {"deploymentSpec": {"executors": executors}} if executors else {}
+    if section.service_account:
+        # The server takes the service account from the request for a run, not from this document, where `submit` and
+        # `schedule` find it.
+        platform["config"] = {"serviceAccount": section.service_account}
+    return {"platforms": {"kubernetes": platform}} if platform else {}
 
 
-def _stage_of_task(config: Config, task: str) -> StageConfig:
-    """The settings of a task. A step that looks up a state has its node's volumes, but no resources for computation."""
-    stage = config.kubeflow.stage(node_of(task))
-    return stage.model_copy(update={"accelerator": ""}) if task.endswith(STATE_SUFFIX) else stage
+def container_settings(stage: StageConfig) -> dict[str, Any]:
+    """Fields `resources` and `env` of a container, in protobuf's JSON form; only those that are set.
+
+    Source: KFP v2/driver/driver.go, `initPodSpecPatch`.
+    """
+    container = _Container(env=[_Container.EnvVar(name=name, value=value) for name, value in stage.env.items()])
+    resources = container.resources
+    resources.resource_cpu_limit = stage.cpu
+    resources.resource_memory_limit = stage.memory
+    if stage.accelerator:
+        resources.accelerator.resource_type = stage.accelerator
+        resources.accelerator.resource_count = str(stage.accelerators)
+    if not resources.ByteSize():
+        container.ClearField("resources")
+    return json_format.MessageToDict(container)
+
+
+def kubernetes_settings(stage: StageConfig) -> dict[str, Any]:
+    """An executor's entry in the platform document; empty if the stage needs none.
+
+    The name of a secret or claim is written twice: servers before 2.5 know only the field that is now deprecated.
+    Source: KFP v2/driver/k8s.go, `extendPodSpecPatch`.
+    """
+    message = kubernetes.KubernetesExecutorConfig(
+        pvc_mount=[
+            kubernetes.PvcMount(
+                constant=volume.claim, pvc_name_parameter=_constant(volume.claim), mount_path=volume.path
+            )
+            for volume in stage.volumes
+        ],
+        secret_as_env=[
+            kubernetes.SecretAsEnv(
+                secret_name=secret.secret,
+                secret_name_parameter=_constant(secret.secret),
+                key_to_env=[kubernetes.SecretAsEnv.SecretKeyToEnvMap(secret_key=secret.key, env_var=secret.variable)],
+            )
+            for secret in stage.secrets
+        ],
+        tolerations=[kubernetes.Toleration(**toleration.model_dump()) for toleration in stage.tolerations],
+    )
+    if stage.node_selector:
+        message.node_selector.labels.update(stage.node_selector)
+    return json_format.MessageToDict(message)
+
+
+def _constant(value: str) -> pipeline_spec_pb2.TaskInputsSpec.InputParameterSpec:
+    parameter = pipeline_spec_pb2.TaskInputsSpec.InputParameterSpec()
+    parameter.runtime_value.constant.string_value = value
+    return parameter
+
+
+def input_paths(config: Config) -> Iterator[InputPath]:
+    """The files and folders that the stages read in addition to artifacts."""
+    yield InputPath(Stage.EXAMPLE_GEN, "data.path", config.data.path)
+    if config.data.test_set not in ("fixed", "window"):
+        yield InputPath(Stage.EXAMPLE_GEN, "data.test_set", config.data.test_set)
+    weights = config.training.initial_weights
+    if weights not in ("random", "imagenet") and is_local(weights):
+        yield InputPath(Stage.TRAINER, "training.initial_weights", weights)
+
+
+def absolute_paths(config: Config) -> list[str]:
+    """Overrides that make relative paths absolute: a step's working directory is not that of this command."""
+    return [
+        f"{read.key}={json.dumps(str(Path(read.path).absolute()))}"
+        for read in input_paths(config)
+        if is_local(read.path)
+    ]
+
+
+def check_paths(config: Config, serving: str, checkpoints: str) -> None:
+    """Raises ConfigError for a path that a step cannot use, because a container shares no folder with this machine."""
+    named = [(read.key, read.path) for read in input_paths(config)]
+    for name, path in (*named, ("the serving directory", serving)):
+        if not re.match(r"(/|gs://.|s3://.)", path):
+            raise ConfigError(
+                f"{name} is {path!r}, which a container cannot reach; allowed: gs://, s3://, or the absolute path of "
+                "a folder on a volume of kubeflow.default.volumes"
+            )
+    if not checkpoints.startswith("/"):
+        raise ConfigError(
+            f"the checkpoints' folder is {checkpoints!r}, but training writes them to a file system; allowed: an "
+            "absolute path, on a volume of kubeflow.stages.Trainer.volumes if a new pod shall resume the training of "
+            "one that stopped"
+        )
+
+
+def paths_on_no_volume(config: Config, serving: str, checkpoints: str) -> list[str]:
+    """The paths that would be read or written only inside a step's pod, as sentences; empty if all are on volumes."""
+    paths = (
+        *((*read, "it must be in the image") for read in input_paths(config)),
+        (Stage.PUSHER, "the serving directory", serving, "the pushed model is lost with the pod"),
+        (Stage.RUN_REPORTER, "the serving directory", serving, "the pushed model gets no model card"),
+        (Stage.TRAINER, "the checkpoints' folder", checkpoints, "a new pod trains from the beginning"),
+    )
+    return [
+        f"{what} {path} is on no volume of kubeflow.stages.{stage}: {otherwise}"
+        for stage, what, path, otherwise in paths
+        if path.startswith("/") and not config.kubeflow.stage(stage).mounts(path)
+    ]

@@ -41,7 +41,7 @@ class Mounts:
         if not separator or scheme not in FOLDERS:
             allowed = ", ".join(f"{known}://" for known in FOLDERS)
             raise ConfigError(
-                f"{uri!r}: the launcher mirrors no such URI; a pipeline root begins with one of {allowed}"
+                f"{uri!r}: the launcher does not mirror such a URI; a pipeline root begins with one of {allowed}"
             )
         if key.startswith("/") or not key or ".." in key.split("/"):
             raise ConfigError(f"{uri!r}: expected {scheme}://BUCKET/KEY without '..'")

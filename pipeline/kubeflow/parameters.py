@@ -6,6 +6,7 @@ A parameter is an input of the whole pipeline with a default. The steps that it 
 
 from __future__ import annotations
 
+import functools
 import json
 import posixpath
 from collections.abc import Callable, Mapping
@@ -22,13 +23,13 @@ PREFIX = "parameter_"
 #: The server replaces a constant of this value by the run's id (KFP backend/src/v2/driver/resolve.go).
 RUN_ID = "{{$.pipeline_job_uuid}}"
 
-#: A parameter that no step reads: it identifies in a run's record the configuration that was compiled.
+#: A parameter that no step reads: in a run's record it identifies the configuration that was compiled.
 CONFIG_HASH = "config_hash"
 
 
 @dataclass(frozen=True)
-class Place:
-    """The location of a parameter in a step's execution properties."""
+class PropertyPath:
+    """Where a parameter's value stands in a step's execution properties."""
 
     node: str
     property: str
@@ -42,7 +43,7 @@ Value = str | int | float
 
 
 def _span(text: Value) -> Value | None:
-    """Number or date of a span; empty for none."""
+    """The number or date of a span; an empty text stands for none."""
     return int(text) if str(text).isdecimal() else text or None
 
 
@@ -54,36 +55,34 @@ class Parameter:
     key: str
     """Key of the configuration; "serving" stands for the serving directory, an option of the runner."""
     type: Literal["STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE"]
-    places: tuple[Place, ...]
+    targets: tuple[PropertyPath, ...]
     convert: Callable[[Value], Value | None] = str
     """Converts Kubeflow's value, which is a string, or a double for every number, to the configuration's value."""
 
-    def places_in(self, node: str) -> list[Place]:
-        """Its locations in a step's execution properties."""
-        # This step has the whole configuration, and so every value of it that a run sets.
-        whole = [Place(Stage.RUN_REPORTER, "config", tuple(self.key.split(".")))] if "." in self.key else []
-        return [place for place in (*self.places, *whole) if place.node == node]
-
-    @property
-    def description(self) -> str:
-        """Its description in Kubeflow's user interface."""
-        return "Serving directory" if self.key == "serving" else f"Configuration key {self.key}"
+    def targets_in(self, node: str) -> list[PropertyPath]:
+        """Where its value stands in a step's execution properties; empty if the step does not depend on it."""
+        # The run reporter has the whole configuration, and so every value of it that a run sets.
+        whole = [PropertyPath(Stage.RUN_REPORTER, "config", tuple(self.key.split(".")))] if "." in self.key else []
+        return [target for target in (*self.targets, *whole) if target.node == node]
 
 
-def _training(field: str) -> tuple[Place, ...]:
+def _training(field: str) -> tuple[PropertyPath, ...]:
     return tuple(
-        Place(node, "custom_config", ("training", field)) for node in (Stage.TRAINER, Stage.TUNER, Stage.WARM_START)
+        PropertyPath(node, "custom_config", ("training", field))
+        for node in (Stage.TRAINER, Stage.TUNER, Stage.WARM_START)
     )
 
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("data_path", "data.path", "STRING", (Place(Stage.EXAMPLE_GEN, "config", ("path",)),)),
-    Parameter("span", "data.spans.span", "STRING", (Place(Stage.EXAMPLE_GEN, "config", ("spans", "span")),), _span),
+    Parameter("data_path", "data.path", "STRING", (PropertyPath(Stage.EXAMPLE_GEN, "config", ("path",)),)),
+    Parameter(
+        "span", "data.spans.span", "STRING", (PropertyPath(Stage.EXAMPLE_GEN, "config", ("spans", "span")),), _span
+    ),
     Parameter(
         "train_steps",
         "training.steps",
         "NUMBER_INTEGER",
-        (*_training("steps"), Place(Stage.TRAINER, "train_args", ("num_steps",))),
+        (*_training("steps"), PropertyPath(Stage.TRAINER, "train_args", ("num_steps",))),
         int,
     ),
     Parameter("batch_size", "training.global_batch_size", "NUMBER_INTEGER", _training("global_batch_size"), int),
@@ -93,40 +92,35 @@ PARAMETERS: tuple[Parameter, ...] = (
         "min_mean_iou",
         "evaluation.min_mean_iou",
         "NUMBER_DOUBLE",
-        (Place(Stage.EVALUATOR, "config", ("min_mean_iou",)),),
+        (PropertyPath(Stage.EVALUATOR, "config", ("min_mean_iou",)),),
         float,
     ),
     Parameter(
         "serving",
         "serving",
         "STRING",
-        tuple(Place(node, "serving_dir", parent=True) for node in (Stage.SERVED_MODEL, Stage.WARM_START, Stage.PUSHER)),
+        tuple(
+            PropertyPath(node, "serving_dir", parent=True)
+            for node in (Stage.SERVED_MODEL, Stage.WARM_START, Stage.PUSHER)
+        ),
     ),
 )
 
 
-def of_pipeline(config: Config) -> list[Parameter]:
-    """The parameters of a pipeline: `span` only if its data are divided into spans."""
-    return [p for p in PARAMETERS if p.name != "span" or config.data.has_spans]
-
-
 def defaults(config: Config, serving: str) -> dict[str, Value]:
-    """Name -> value at compile time, in Kubeflow's form."""
-    return {p.name: serving if p.key == "serving" else _default(config, p.key) for p in of_pipeline(config)}
-
-
-def _default(config: Config, key: str) -> Value:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    if value is None:
-        return ""
-    return value if isinstance(value, int | float) else str(value)
-
-
-def of_node(node: str) -> list[Parameter]:
-    """The parameters that a step is given."""
-    return [p for p in PARAMETERS if p.places_in(node)]
+    """Parameter of a pipeline -> value at compile time, in Kubeflow's form; `span` only if the data are in spans."""
+    values: dict[str, Value] = {}
+    for parameter in PARAMETERS:
+        if parameter.name == "span" and not config.data.has_spans:
+            continue
+        if parameter.key == "serving":
+            value: Any = serving
+        else:
+            value = functools.reduce(getattr, parameter.key.split("."), config)
+        if value is None:
+            value = ""
+        values[parameter.name] = value if isinstance(value, int | float) else str(value)
+    return values
 
 
 def apply(node: str, exec_properties: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
@@ -139,22 +133,19 @@ def apply(node: str, exec_properties: Mapping[str, Any], values: Mapping[str, Va
     """
     given = {name.removeprefix(PREFIX): value for name, value in values.items()}
     properties = {name: value for name, value in exec_properties.items() if not name.startswith(PREFIX)}
-    for parameter in of_node(node):
-        if parameter.name in given:
-            for place in parameter.places_in(node):
-                old = properties[place.property]
-                properties[place.property] = _replaced(old, place, parameter.convert(given[parameter.name]))
+    for parameter in PARAMETERS:
+        for target in parameter.targets_in(node) if parameter.name in given else ():
+            value = parameter.convert(given[parameter.name])
+            if target.parent:
+                name_of_model = posixpath.basename(properties[target.property])
+                properties[target.property] = posixpath.join(str(value), name_of_model)
+            elif target.path:
+                tree = json.loads(properties[target.property])
+                inner = tree
+                for key in target.path[:-1]:
+                    inner = inner[key]
+                inner[target.path[-1]] = value
+                properties[target.property] = json.dumps(tree)
+            else:
+                properties[target.property] = value
     return properties
-
-
-def _replaced(old: Any, place: Place, value: Value | None) -> Any:
-    if place.parent:
-        return posixpath.join(str(value), posixpath.basename(old))
-    if not place.path:
-        return value
-    tree = json.loads(old)
-    inner = tree
-    for key in place.path[:-1]:
-        inner = inner[key]
-    inner[place.path[-1]] = value
-    return json.dumps(tree)

@@ -38,8 +38,8 @@ class ScheduleError(ProjectError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """The identity of a schedule: experiment and name."""
+class ScheduleKey:
+    """What identifies a schedule: experiment and name."""
 
     experiment: str
     name: str
@@ -48,25 +48,25 @@ class Place:
         return f"schedule {self.name!r} of experiment {self.experiment!r}"
 
 
-def find(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
+def find(server: Server, key: ScheduleKey) -> list[api.V2beta1RecurringRun]:
     """The recurring runs of a schedule, oldest first. There are several after a replacement was interrupted."""
-    experiment = server.find_experiment(place.experiment)
-    return server.recurring_runs(experiment, place.name) if experiment else []
+    experiment = server.find_experiment(key.experiment)
+    return server.recurring_runs(experiment, key.name) if experiment else []
 
 
-def require(server: Server, place: Place) -> list[api.V2beta1RecurringRun]:
+def require(server: Server, key: ScheduleKey) -> list[api.V2beta1RecurringRun]:
     """As `find`, but raises ScheduleError if there is none."""
-    found = find(server, place)
+    found = find(server, key)
     if not found:
-        raise ScheduleError(f"{place}: there is none on {server.connection.host}")
+        raise ScheduleError(f"{key}: does not exist on {server.connection.host}")
     return found
 
 
 def create(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
     """Creates a new schedule, enabled."""
-    place = Place(submission.experiment, submission.name)
-    if find(server, place):
-        raise ScheduleError(f"{place}: is there already; allowed: replace")
+    key = ScheduleKey(submission.experiment, submission.name)
+    if find(server, key):
+        raise ScheduleError(f"{key}: exists already; allowed: replace")
     return replace(server, submission, cron)
 
 
@@ -78,43 +78,40 @@ def replace(server: Server, submission: Submission, cron: str) -> api.V2beta1Rec
         submission: The submission of each run; `name` is the schedule's name.
         cron: A cron expression of five fields.
     """
-    place = Place(submission.experiment, submission.name)
-    recurring_run = _described(server, submission, cron)
-    old = server.recurring_runs(recurring_run.experiment_id, submission.name)
-    try:
-        new = server.create_recurring_run(recurring_run)
-    except ServerError as error:
-        raise ScheduleError(f"{place}: not made; what was there is unchanged\n{error}") from None
-    try:
-        for each in old:
-            server.disable(each.recurring_run_id)
-        server.enable(new.recurring_run_id)
-    except (ServerError, KeyboardInterrupt) as error:
-        _put_back(server, place, new, old, str(error) or "interrupted")
-    _delete_old(server, new, old)
-    return new
-
-
-def _described(server: Server, submission: Submission, cron: str) -> api.V2beta1RecurringRun:
+    key = ScheduleKey(submission.experiment, submission.name)
     expression = server_cron(cron)
-    return api.V2beta1RecurringRun(
-        experiment_id=server.experiment(submission.experiment),
-        display_name=submission.name,
+    recurring_run = api.V2beta1RecurringRun(
+        **submission.fields(server),
         description=f"{cron} (minute, hour, day of month, month, day of week; the server's time zone)",
-        pipeline_spec=submission.document,
-        runtime_config=api.V2beta1RuntimeConfig(
-            parameters=submission.parameters, pipeline_root=submission.pipeline_root
-        ),
-        service_account=submission.service_account or None,
         trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=expression)),
         mode=api.RecurringRunMode.DISABLE,
         max_concurrency="1",
         no_catchup=True,
     )
+    old = server.recurring_runs(recurring_run.experiment_id, submission.name)
+    try:
+        new = server.create_recurring_run(recurring_run)
+    except ServerError as error:
+        raise ScheduleError(f"{key}: not created; what existed is unchanged\n{error}") from None
+    try:
+        for each in old:
+            server.disable(each.recurring_run_id)
+        server.enable(new.recurring_run_id)
+    except (ServerError, KeyboardInterrupt) as error:
+        _restore(server, key, new, old, str(error) or "interrupted")
+    try:
+        for each in old:
+            server.delete(each.recurring_run_id)
+    except ServerError as error:
+        raise ScheduleError(
+            f"the new schedule {new.recurring_run_id} is enabled, but an old one is still listed, disabled; run the "
+            f"same command again to delete it\n{error}"
+        ) from None
+    return new
 
 
-def _put_back(
-    server: Server, place: Place, new: api.V2beta1RecurringRun, old: list[api.V2beta1RecurringRun], reason: str
+def _restore(
+    server: Server, key: ScheduleKey, new: api.V2beta1RecurringRun, old: list[api.V2beta1RecurringRun], reason: str
 ) -> NoReturn:
     """Undoes a failed replacement, and raises the error."""
     enabled = [each for each in old if each.mode == ENABLED]
@@ -124,36 +121,25 @@ def _put_back(
             server.enable(each.recurring_run_id)
     except ServerError as second:
         raise ScheduleError(
-            f"{place}: not replaced, and the old state could not be put back, so perhaps none is enabled now; "
+            f"{key}: not replaced, and the old state could not be restored, so that possibly none is enabled now; "
             f"run the same command again when the server answers\n{reason}\n{second}"
         ) from None
-    state = "the old one is in place" if enabled else "none is enabled, as before"
-    raise ScheduleError(f"{place}: not replaced; {state}\n{reason}") from None
+    state = "the old one is enabled" if enabled else "none is enabled, as before"
+    raise ScheduleError(f"{key}: not replaced; {state}\n{reason}") from None
 
 
-def _delete_old(server: Server, new: api.V2beta1RecurringRun, old: list[api.V2beta1RecurringRun]) -> None:
-    try:
-        for each in old:
-            server.delete(each.recurring_run_id)
-    except ServerError as error:
-        raise ScheduleError(
-            f"the new schedule {new.recurring_run_id} is enabled, but an old one is still listed, disabled; "
-            f"run the same command again to be rid of it\n{error}"
-        ) from None
-
-
-def pause(server: Server, place: Place) -> None:
+def pause(server: Server, key: ScheduleKey) -> None:
     """Disables a schedule; active runs continue."""
-    for each in require(server, place):
+    for each in require(server, key):
         server.disable(each.recurring_run_id)
 
 
-def resume(server: Server, place: Place) -> None:
+def resume(server: Server, key: ScheduleKey) -> None:
     """Enables a schedule. If there are several recurring runs, only the enabled one, or else the newest, is enabled.
 
     If a scheduled time passed while it was paused, the server starts one run at once.
     """
-    found = require(server, place)
+    found = require(server, key)
     kept = [each for each in found if each.mode == ENABLED] or found
     for each in found:
         if each is not kept[-1]:
@@ -161,7 +147,7 @@ def resume(server: Server, place: Place) -> None:
     server.enable(kept[-1].recurring_run_id)
 
 
-def delete(server: Server, place: Place) -> None:
+def delete(server: Server, key: ScheduleKey) -> None:
     """Deletes a schedule; its runs are kept."""
-    for each in require(server, place):
+    for each in require(server, key):
         server.delete(each.recurring_run_id)

@@ -106,7 +106,7 @@ class RunReporter(base_component.BaseComponent):
     """Component that writes the record, report and model card of a run on Kubeflow.
 
     Args of the constructor:
-    config: The whole configuration.
+        config: The whole configuration.
         nodes: The pipeline's other nodes, by id.
     """
 

@@ -41,7 +41,7 @@ CONTAINER = "tensorflow"
 
 
 @dataclass(frozen=True)
-class Places:
+class JobFolders:
     """Folders that all pods share, on volumes of stage Trainer."""
 
     examples: str
@@ -52,19 +52,19 @@ class Places:
     """The checkpoints of trainings in progress."""
 
 
-def write_training_job(config: Config, image: str, places: Places, path: Path) -> None:
+def write_training_job(config: Config, image: str, folders: JobFolders, path: Path) -> None:
     """Writes the manifest, with a comment at its top that states how far it has been tested."""
-    manifest = yaml.safe_dump(training_job(config, image, places), sort_keys=False)
+    manifest = yaml.safe_dump(training_job(config, image, folders), sort_keys=False)
     path.write_text(f"# {NEVER_RUN}\n{manifest}", encoding="utf-8")
 
 
-def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
+def training_job(config: Config, image: str, folders: JobFolders) -> dict[str, Any]:
     """The manifest of the TFJob.
 
     Args:
         config: The resolved configuration, whose strategy is 'multi_worker'.
         image: The container image of all steps.
-        places: The folders that the pods read and write.
+        folders: The folders that the pods read and write.
 
     Raises:
         ConfigError: The strategy is a different one, training should start from the served model, or the pods do not
@@ -80,11 +80,11 @@ def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
             "training.initial_weights to the folder of a served version on a volume that the pods share"
         )
     stage = config.kubeflow.stage(Stage.TRAINER)
-    for name, place in asdict(places).items():
-        if not stage.mounts(place):
+    for name, folder in asdict(folders).items():
+        if not stage.mounts(folder):
             mounted = ", ".join(volume.path for volume in stage.volumes) or "none"
             raise ConfigError(
-                f"--{name} is {place!r}, which the pods do not share; allowed: a folder on a volume of "
+                f"--{name} is {folder!r}, which the pods do not share; allowed: a folder on a volume of "
                 f"kubeflow.stages.Trainer.volumes (now: {mounted})"
             )
     return {
@@ -101,16 +101,16 @@ def training_job(config: Config, image: str, places: Places) -> dict[str, Any]:
                 "Worker": {
                     "replicas": config.kubeflow.training_job.workers,
                     "restartPolicy": "OnFailure",
-                    "template": {"spec": _pod(config, image, places)},
+                    "template": {"spec": _pod(config, image, folders)},
                 }
             },
         },
     }
 
 
-def _pod(config: Config, image: str, places: Places) -> dict[str, Any]:
+def _pod(config: Config, image: str, folders: JobFolders) -> dict[str, Any]:
     stage = config.kubeflow.stage(Stage.TRAINER)
-    custom = trainer_config(config, places.checkpoints).model_dump(mode="json")
+    custom = trainer_config(config, folders.checkpoints).model_dump(mode="json")
     secrets = [
         {"name": secret.variable, "valueFrom": {"secretKeyRef": {"name": secret.secret, "key": secret.key}}}
         for secret in stage.secrets
@@ -123,8 +123,8 @@ def _pod(config: Config, image: str, places: Places) -> dict[str, Any]:
         "image": image,
         "command": list(COMMAND),
         "args": [
-            *("--examples", places.examples),
-            *("--model", places.model),
+            *("--examples", folders.examples),
+            *("--model", folders.model),
             *("--config", json.dumps(custom, sort_keys=True)),
         ],
         "env": [*({"name": name, "value": value} for name, value in stage.env.items()), *secrets],

@@ -6,10 +6,14 @@ runs if all tasks before it have succeeded. Argo Workflows 4.0.5, workflow/contr
 that do not depend on it continue.
 
 Not simulated: tasks side by side (they run one after another, in an order that the server might choose too); waiting
-between retries; retries of the driver; pods that are lost rather than fail (Argo does not retry these); deadlines.
+between retries; retries of the driver; pods that are lost rather than fail (Argo does not retry these); deadlines;
+pipelines and namespaces, between which cached results are not shared; lineage.
 """
 
 import copy
+import hashlib
+import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import ProjectError
-from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.mounts import EXECUTOR_LOGS, Mounts
 from pipeline.kubeflow.parameters import RUN_ID
 from pipeline.kubeflow.rules import check_spec, executors, has_type, predecessors
-from pipeline.kubeflow.simulation.cache import Records, fingerprint
 from pipeline.kubeflow.simulation.launcher import (
     Attempt,
     ExecutorInput,
@@ -31,10 +34,8 @@ from pipeline.kubeflow.simulation.launcher import (
     Outputs,
     StepFailed,
     launch,
-    secret_variables,
     whole_numbers,
 )
-from pipeline.kubeflow.submission import run_parameters
 
 SUCCEEDED, CACHED, FAILED = "succeeded", "cached", "failed"
 OMITTED = "omitted"
@@ -43,12 +44,11 @@ OMITTED = "omitted"
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 """Pipeline root of a server, unless the run or its configuration say otherwise: v2/config/env.go."""
 
-
 _ANY = "*"
 _DEFINITIONS = {"parameters": {_ANY: {"parameterType": None}}, "artifacts": {_ANY: {"artifactType": None}}}
 _ORIGINS = dict.fromkeys(("runtimeValue", "componentInputParameter", "taskOutputParameter"))
 #: The fields that this project's compiler writes: no nested graphs, conditions, exit tasks, loops, importers, selectors
-#: or defaults of components. What stands for None may hold anything.
+#: or defaults of components. A field for which None stands may hold anything.
 _SIMULATED: Mapping[str, Any] = {
     **dict.fromkeys(("schemaVersion", "sdkVersion", "pipelineInfo", "defaultPipelineRoot")),
     "components": {_ANY: {"executorLabel": None, "inputDefinitions": _DEFINITIONS, "outputDefinitions": _DEFINITIONS}},
@@ -71,6 +71,42 @@ _SIMULATED: Mapping[str, Any] = {
         },
     },
 }
+
+
+class Records:
+    """What is kept between runs, in a file instead of ML Metadata: ids of artifacts, and cached outputs of steps.
+
+    Later steps get an artifact's id, URI and metadata, but neither its type nor lists, structs and booleans in their
+    original form (v2/metadata/client.go, `RecordArtifact`; converter.go, `toMLMDArtifact`, `toRuntimeArtifact`).
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._content = json.loads(path.read_text()) if path.exists() else {"artifacts": 0, "results": {}}
+
+    def find(self, fingerprint: str) -> Outputs | None:
+        """The outputs of an earlier step."""
+        found = self._content["results"].get(fingerprint)
+        return None if found is None else Outputs(**found)
+
+    def record(self, fingerprint: str | None, outputs: Outputs) -> Outputs:
+        """Assigns artifact ids, and stores the outputs if they have a fingerprint. Returns what later steps see."""
+        recorded = Outputs(outputs.parameters, {})
+        for name, artifact in outputs.artifacts.items():
+            self._content["artifacts"] += 1
+            metadata: dict[str, Any] = {"display_name": name, "store_session_info": '{"Provider":"","Params":null}'}
+            for key, value in artifact.get("metadata", {}).items():
+                wrapper = "struct" if isinstance(value, Mapping) else "list" if isinstance(value, list) else None
+                own = int(value) if isinstance(value, bool) else value
+                metadata[key] = {wrapper: value} if wrapper else own
+            identifier = str(self._content["artifacts"])
+            recorded.artifacts[name] = {"name": identifier, "uri": artifact["uri"], "metadata": metadata}
+        if fingerprint:
+            self._content["results"][fingerprint] = recorded._asdict()
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps(self._content, indent=1))
+        os.replace(new, self._path)
+        return recorded
 
 
 class SimulationError(ProjectError):
@@ -113,10 +149,8 @@ class SimulatedRun:
         Raises:
             StepFailed: All attempts failed.
         """
-        spec = self.pipeline.spec
-        task = spec["root"]["dag"]["tasks"][step.name]
-        component = spec["components"][task["componentRef"]["name"]]
-        container = executors(spec)[component["executorLabel"]]["container"]
+        task, component = self.pipeline.tasks[step.name], self.pipeline.component(step.name)
+        container = self.pipeline.container(step.name)
         kubernetes = self.pipeline.platforms.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
         settings = kubernetes.get("executors", {}).get(component["executorLabel"], {})
         folder = self.logs / step.name
@@ -128,8 +162,12 @@ class SimulatedRun:
             if found := self.records.find(key):
                 step.state, self.outputs[step.name] = CACHED, found
                 return
-        variables = {variable["name"]: variable["value"] for variable in container.get("env", [])}
-        environment = variables | secret_variables(settings)
+        environment = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+        for secret in (key for source in settings.get("secretAsEnv", []) for key in source["keyToEnv"]):
+            # On the cluster, a pod does not start without its secret.
+            if (variable := secret["envVar"]) not in os.environ:
+                raise StepFailed(f"variable {variable} is not set; it replaces key {secret['secretKey']} of a secret")
+            environment[variable] = os.environ[variable]
         while True:
             own = copy.deepcopy(given)
             own["outputs"]["artifacts"][EXECUTOR_LOGS]["artifacts"][0]["uri"] += f"-{step.attempts}"
@@ -175,6 +213,31 @@ class SimulatedRun:
         }
 
 
+def fingerprint(
+    given: ExecutorInput, component: Mapping[str, Any], image: str, words: Sequence[str], claims: Sequence[str]
+) -> str:
+    """Hash of the cache key: ids of input artifacts, parameters, kinds of outputs, image, command, volume claims.
+
+    Rules: v2/cacheutils/cache.go (`GenerateCacheKey`, `GenerateFingerPrint`), v2/driver/cache.go (`getFingerPrint`).
+    """
+    key = {
+        "inputArtifactNames": {
+            name: [artifact["name"] for artifact in listed["artifacts"]]
+            for name, listed in given["inputs"]["artifacts"].items()
+        },
+        "inputParameterValues": given["inputs"]["parameterValues"],
+        "outputArtifactsSpec": {
+            name: {**listed["artifacts"][0], "uri": ""} for name, listed in given["outputs"]["artifacts"].items()
+        },
+        "outputParametersSpec": {
+            name: declared["parameterType"]
+            for name, declared in component.get("outputDefinitions", {}).get("parameters", {}).items()
+        },
+        "containerSpec": {"image": image, "cmdArgs": list(words), "pvcNames": sorted(set(claims))},
+    }
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
 def simulate(
     path: Path, *, store: Path, settings: Sequence[str] = (), on_step: Callable[[Step], None] = lambda step: None
 ) -> SimulatedRun:
@@ -193,12 +256,12 @@ def simulate(
     check_spec(pipeline.spec, pipeline.platforms)
     if refused := sorted(not_simulated(pipeline.spec)):
         raise SimulationError("the simulator does not run:\n" + "\n".join(f"  {what}" for what in refused))
-    parameters, run_id = run_parameters(pipeline, settings), str(uuid.uuid4())
+    parameters, run_id = pipeline.run_parameters(settings), str(uuid.uuid4())
     state = store.absolute() / ".simulation"
     (state / run_id).mkdir(parents=True)
     records = Records(state / "records.json")
     run = SimulatedRun(pipeline, parameters, run_id, ObjectStore(store.absolute()), records, state / run_id)
-    before = predecessors(pipeline.spec["root"]["dag"]["tasks"])
+    before = predecessors(pipeline.tasks)
     for name in TopologicalSorter({name: sorted(before[name]) for name in sorted(before)}).static_order():
         step, begun = Step(name), time.monotonic()
         if before[name] <= run.outputs.keys():
@@ -237,9 +300,9 @@ def not_simulated(spec: Mapping[str, Any]) -> Iterator[str]:
                 yield f"root.dag.tasks.{name}: the input {key}, a {kind}, from {source}"
 
 
-def _others(found: Mapping[str, Any], known: Mapping[str, Any], *place: str) -> Iterator[str]:
+def _others(found: Mapping[str, Any], known: Mapping[str, Any], *parents: str) -> Iterator[str]:
     for name, value in found.items():
         if name not in known and _ANY not in known:
-            yield ".".join((*place, name))
+            yield ".".join((*parents, name))
         elif inner := known.get(name, known.get(_ANY)):
-            yield from _others(value, inner, *place, name)
+            yield from _others(value, inner, *parents, name)

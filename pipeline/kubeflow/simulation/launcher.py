@@ -63,16 +63,9 @@ class ObjectStore:
         Mounts().path(uri)
         return self.folder / uri.partition("://")[2]
 
-    def upload(self, local: str, uri: str) -> None:
-        """Copies a file, or each file of a folder."""
-        _copy(Path(local), self.path(uri))
 
-    def download(self, uri: str, local: str) -> None:
-        """Copies the content of a URI, if there is any."""
-        _copy(self.path(uri), Path(local))
-
-
-def _copy(source: Path, target: Path) -> None:
+def copy_files(source: Path, target: Path) -> None:
+    """Copies a file, or each file of a folder; does nothing if there is none."""
     for file in [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]:
         to = target / file.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -93,11 +86,6 @@ class Attempt:
     """Folder that holds `mounts`, `work`, `home` and `tmp`; it is removed afterwards."""
     log: Path
 
-    @property
-    def mounts(self) -> Mounts:
-        """Where objects are mirrored."""
-        return Mounts(f"{self.folder}/mounts")
-
 
 def launch(attempt: Attempt) -> Outputs:
     """Runs a step once.
@@ -106,8 +94,9 @@ def launch(attempt: Attempt) -> Outputs:
         StepFailed: Its process failed, or it did not write its outputs as required.
     """
     inputs, outputs = attempt.given["inputs"], attempt.given["outputs"]
+    store, mounts = attempt.store, Mounts(f"{attempt.folder}/mounts")
     artifacts = {name: listed["artifacts"][0] for name, listed in outputs["artifacts"].items()}
-    paths = {name: Path(attempt.mounts.path(artifact["uri"])) for name, artifact in artifacts.items()}
+    paths = {name: Path(mounts.path(artifact["uri"])) for name, artifact in artifacts.items()}
     logs = artifacts.pop(EXECUTOR_LOGS)
     files = [*paths.values(), *(Path(parameter["outputFile"]) for parameter in outputs["parameters"].values())]
     own = [attempt.folder / name for name in ("work", "home", "tmp")]
@@ -118,25 +107,25 @@ def launch(attempt: Attempt) -> Outputs:
     try:
         for listed in inputs["artifacts"].values():
             for artifact in listed["artifacts"]:
-                attempt.store.download(artifact["uri"], attempt.mounts.path(artifact["uri"]))
-        _run(attempt)
+                copy_files(store.path(artifact["uri"]), Path(mounts.path(artifact["uri"])))
+        _run(attempt, mounts)
         made = _collect(attempt, artifacts, paths)
         for name, artifact in artifacts.items():
-            attempt.store.upload(str(paths[name]), artifact["uri"])
+            copy_files(paths[name], store.path(artifact["uri"]))
     finally:
-        attempt.store.upload(str(attempt.log), logs["uri"])
+        copy_files(attempt.log, store.path(logs["uri"]))
         shutil.rmtree(attempt.folder)
     return made._replace(artifacts={**made.artifacts, EXECUTOR_LOGS: logs})
 
 
-def _run(attempt: Attempt) -> None:
+def _run(attempt: Attempt, mounts: Mounts) -> None:
     """Waits for the process, and ends its child processes with it, as in a pod."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
         "HOME": str(attempt.folder / "home"),
         "TMPDIR": str(attempt.folder / "tmp"),
         "PYTHONPATH": str(ROOT),
-        ROOT_VARIABLE: attempt.mounts.root,
+        ROOT_VARIABLE: mounts.root,
         **attempt.environment,
     }
     given = json.dumps(attempt.given)
@@ -205,18 +194,3 @@ def whole_numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [whole_numbers(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def secret_variables(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Variables that the cluster reads from secrets; here, this process's variables of the same names are used.
-
-    Raises:
-        StepFailed: A variable is not set; on the cluster, a pod does not start without its secret.
-    """
-    wanted = [key for source in settings.get("secretAsEnv", []) for key in source["keyToEnv"]]
-    for key in wanted:
-        if key["envVar"] not in os.environ:
-            raise StepFailed(
-                f"variable {key['envVar']} is not set; it stands in for key {key['secretKey']} of a secret"
-            )
-    return {key["envVar"]: os.environ[key["envVar"]] for key in wanted}

@@ -6,7 +6,7 @@ import pytest
 
 from components.storage.file_systems import file_system
 from pipeline.config import Config, load_config, resolve
-from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 
 #: Makes every stage as short as it can be; as for the local runner's tests.
 TINY = (

@@ -191,11 +191,11 @@ def test_a_server_that_repeats_the_token_does_not_get_it_printed(kfp: kfp_server
 @pytest.mark.parametrize(
     ("host", "complaint"),
     [
-        ("kubeflow.example", "is no address; allowed: http"),
-        ("ftp://kubeflow.example", "is no address"),
-        ("http://", "is no address"),
-        ("http://kfp:99999", "is no address"),
-        ("http://[kfp", "is no address"),
+        ("kubeflow.example", "is not an address; allowed: http"),
+        ("ftp://kubeflow.example", "is not an address"),
+        ("http://", "is not an address"),
+        ("http://kfp:99999", "is not an address"),
+        ("http://[kfp", "is not an address"),
         ("https://kfp/pipeline?x=1", "has a query or a fragment"),
         ("https://kfp/#/runs", "has a query or a fragment"),
     ],
@@ -228,12 +228,12 @@ def test_a_server_that_is_not_there_is_named():
         unused.bind(("127.0.0.1", 0))  # taken, but nobody listens
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
 
-        with pytest.raises(ServerUnavailable, match=f"GET {url}/.*: the server is not reached: .*refused"):
+        with pytest.raises(ServerUnavailable, match=f"GET {url}/.*: the server cannot be reached: .*refused"):
             Server(Connection(url, attempts=2, pause=0.001)).find_experiment("nightly")
 
 
 def test_a_name_that_no_one_knows_is_an_unreached_server():
-    with pytest.raises(ServerUnavailable, match=r"GET http://kfp\.invalid/.*: the server is not reached"):
+    with pytest.raises(ServerUnavailable, match=r"GET http://kfp\.invalid/.*: the server cannot be reached"):
         Server(Connection("http://kfp.invalid", attempts=1)).find_experiment("nightly")
 
 
@@ -324,7 +324,7 @@ def test_the_servers_sentence_for_users_is_shown(kfp: kfp_server.Server):
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [
-        ("html", "the answer is none of Kubeflow Pipelines, perhaps a login page"),
+        ("html", "the answer is not one of Kubeflow Pipelines, perhaps a login page"),
         ("redirect", "302 Found, redirected to https://login.example/auth\n.*DEEPLAB_KFP_TOKEN"),
         ("plain", "403 Forbidden"),
     ],

@@ -1,3 +1,5 @@
+"""A compiled pipeline as a file, its name, and the values of a run's parameters."""
+
 from pathlib import Path
 from typing import Any
 
@@ -5,8 +7,7 @@ import pytest
 from google.protobuf import json_format
 
 from data.errors import ConfigError
-from pipeline.kubeflow.document import CompiledPipeline
-from pipeline.kubeflow.submission import Submission, pipeline_name, run_parameters, service_account_of
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 
 DECLARED = {
     "data_path": {"parameterType": "STRING", "defaultValue": "gs://b/data"},
@@ -28,7 +29,7 @@ def pipeline_with(parameters: dict[str, Any], platforms: dict[str, Any] | None =
 def test_every_parameter_gets_a_value_of_its_type():
     given = ["seed=3", "learning_rate=1e-3", "check=true", 'classes=["a", 1]', "data_path=s3://b/k=v", "options={}"]
 
-    values = run_parameters(pipeline_with(DECLARED), given)
+    values = pipeline_with(DECLARED).run_parameters(given)
 
     assert values == {
         "data_path": "s3://b/k=v",
@@ -43,11 +44,11 @@ def test_every_parameter_gets_a_value_of_its_type():
 
 
 def test_the_last_of_two_values_counts():
-    assert run_parameters(pipeline_with(DECLARED), ["seed=3", "seed=4"])["seed"] == 4
+    assert pipeline_with(DECLARED).run_parameters(["seed=3", "seed=4"])["seed"] == 4
 
 
 def test_a_pipeline_without_parameters_has_none():
-    assert run_parameters(CompiledPipeline({"root": {"dag": {}}}), []) == {}
+    assert CompiledPipeline({"root": {"dag": {}}}).run_parameters([]) == {}
 
 
 @pytest.mark.parametrize(
@@ -69,21 +70,21 @@ def test_a_pipeline_without_parameters_has_none():
 )
 def test_a_wrong_setting_is_named(settings: list[str], complaint: str):
     with pytest.raises(ConfigError) as raised:
-        run_parameters(pipeline_with(DECLARED), settings)
+        pipeline_with(DECLARED).run_parameters(settings)
 
     assert complaint in str(raised.value)
 
 
 def test_a_file_that_is_no_pipeline_is_told():
     with pytest.raises(ConfigError, match="no pipelineInfo.name; allowed: what `kubeflow_runner.py compile` writes"):
-        pipeline_name(CompiledPipeline({"apiVersion": "v1"}))
+        _ = CompiledPipeline({"apiVersion": "v1"}).name
 
 
 def test_the_service_account_comes_with_the_compiled_pipeline():
     platforms = {"platforms": {"kubernetes": {"config": {"serviceAccount": "trainer"}}}}
 
-    assert service_account_of(pipeline_with({}, platforms)) == "trainer"
-    assert service_account_of(pipeline_with({})) == ""
+    assert pipeline_with({}, platforms).service_account == "trainer"
+    assert pipeline_with({}).service_account == ""
 
 
 @pytest.mark.parametrize("platforms", [{}, {"platforms": {"kubernetes": {"config": {"serviceAccount": "trainer"}}}}])
@@ -95,7 +96,7 @@ def test_the_document_is_what_the_kfp_sdk_would_send(platforms: dict[str, Any], 
     pipeline.write(tmp_path / "pipeline.yaml")
     theirs = sdk._extract_pipeline_yaml(str(tmp_path / "pipeline.yaml")).to_dict()
 
-    ours = Submission(CompiledPipeline.read(tmp_path / "pipeline.yaml"), "experiment", "name").document
+    ours = CompiledPipeline.read(tmp_path / "pipeline.yaml").document
 
     def messages(document: dict[str, Any]) -> tuple[Any, Any]:
         spec, platform = document.get("pipeline_spec", document), document.get("platform_spec", {})
@@ -107,3 +108,15 @@ def test_the_document_is_what_the_kfp_sdk_would_send(platforms: dict[str, Any], 
     assert ours.keys() == theirs.keys()
     assert messages(ours) == messages(theirs)
     assert bool(messages(ours)[1].platforms) == bool(platforms)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), ("a: [", "cannot be read as YAML"), ("- 1", "must hold a pipeline spec")],
+)
+def test_a_file_that_is_no_pipeline_is_refused(tmp_path: Path, content: str | None, message: str):
+    path = tmp_path / "pipeline.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        CompiledPipeline.read(path)

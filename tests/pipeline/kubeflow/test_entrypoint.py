@@ -301,7 +301,7 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ("fails", "status", "message"),
     [
         ("refused", 1, "error: Writer: /data: too small\n"),
-        ("elsewhere", 1, "error: Writer: output thing: the executor wrote nothing to {mount}, from where "),
+        ("elsewhere", 1, "error: Writer: output thing: the executor wrote nothing to {mount}, which is uploaded to "),
         ("minio://bucket/data", 1, "error: Writer: fails holds a minio:// URI"),
         ("busy", TEMPORARY, "error: Writer: /serving: version 3 is served now\n"),
         ("full", TEMPORARY, "error: Writer: /serving/4: No space left on device\n"),

@@ -17,12 +17,8 @@ from pipeline.kubeflow.executor_io import (
     OutputError,
     check_written,
     executor_output,
-    input_types,
-    make_folders,
-    output_types,
     parameter_values,
-    parse_executor_input,
-    parse_inputs_spec,
+    parse_arguments,
     read_artifacts,
     write_parameters,
 )
@@ -54,9 +50,14 @@ def invocation(**parts: Any) -> str:
     return json.dumps({"inputs": inputs, "outputs": {**outputs, "outputFile": "/tmp/kfp_outputs/output.json"}})
 
 
+def parse(**parts: Any) -> tuple[pipeline_spec_pb2.ExecutorInput, pipeline_spec_pb2.ComponentInputsSpec]:
+    """What a step of a component with the inputs of `SPEC` is given."""
+    return parse_arguments(invocation(**parts), json.dumps(SPEC))
+
+
 def read_inputs(mounts: Mounts, **inputs: Any):
-    told = parse_executor_input(invocation(inputs=inputs))
-    return read_artifacts(told.inputs.artifacts, input_types(parse_inputs_spec(json.dumps(SPEC))), mounts)
+    told, spec = parse(inputs=inputs)
+    return read_artifacts(told.inputs.artifacts, mounts, spec)
 
 
 def test_an_input_gets_its_type_back_and_lies_at_the_mount():
@@ -81,32 +82,30 @@ def test_custom_properties_come_back_with_their_types():
 
 
 def test_the_logs_that_the_launcher_keeps_are_no_output_of_the_component():
-    told = parse_executor_input(
-        invocation(outputs={"executor-logs": artifact("l", "system.Artifact"), "model": artifact("m", "tfx.Model")})
-    )
+    told, _ = parse(outputs={"executor-logs": artifact("l", "system.Artifact"), "model": artifact("m", "tfx.Model")})
 
-    outputs = read_artifacts(told.outputs.artifacts, output_types(told), Mounts())
+    outputs = read_artifacts(told.outputs.artifacts, Mounts())
     assert {name: type(listed[0]) for name, listed in outputs.items()} == {"model": standard_artifacts.Model}
 
 
 def test_the_pipelines_own_types_are_known():
-    told = parse_executor_input(invocation(outputs={"quarantine": artifact("q", Quarantine.TYPE_NAME)}))
+    told, _spec = parse(outputs={"quarantine": artifact("q", Quarantine.TYPE_NAME)})
 
-    outputs = read_artifacts(told.outputs.artifacts, output_types(told), Mounts())
+    outputs = read_artifacts(told.outputs.artifacts, Mounts())
     assert type(outputs["quarantine"][0]) is Quarantine
 
 
 def test_an_unknown_type_is_named_with_the_known_ones():
-    told = parse_executor_input(invocation(outputs={"x": artifact("x", "other.Thing")}))
+    told, _spec = parse(outputs={"x": artifact("x", "other.Thing")})
 
     with pytest.raises(ConfigError, match=r"artifact x: unknown type 'other.Thing'; known: .*tfx.Examples"):
-        read_artifacts(told.outputs.artifacts, output_types(told), Mounts())
+        read_artifacts(told.outputs.artifacts, Mounts())
 
 
 def test_integers_are_told_from_doubles_by_the_spec():
-    told = parse_executor_input(invocation(values={"steps": 30.0, "rate": 1.0, "path": "3", "other": 2.0}))
+    told, spec = parse(values={"steps": 30.0, "rate": 1.0, "path": "3", "other": 2.0})
 
-    values = parameter_values(told, parse_inputs_spec(json.dumps(SPEC)))
+    values = parameter_values(told, spec)
     assert values == {"steps": 30, "rate": 1.0, "path": "3", "other": 2.0}
     assert {name: type(value) for name, value in values.items()} == {
         "steps": int,
@@ -117,10 +116,12 @@ def test_integers_are_told_from_doubles_by_the_spec():
 
 
 def test_what_is_no_json_is_refused_with_the_flag():
-    with pytest.raises(ConfigError, match="--json_serialized_invocation_args: no ExecutorInput in JSON"):
-        parse_executor_input("{{$}}")
-    with pytest.raises(ConfigError, match="--json_serialized_inputs_spec_args: no ComponentInputsSpec in JSON"):
-        parse_inputs_spec("{")
+    with pytest.raises(ConfigError, match="--json_serialized_invocation_args: is not a message ExecutorInput as JSON"):
+        parse_arguments("{{$}}", json.dumps(SPEC))
+    with pytest.raises(
+        ConfigError, match="--json_serialized_inputs_spec_args: is not a message ComponentInputsSpec as JSON"
+    ):
+        parse_arguments(invocation(), "{")
 
 
 class Step:
@@ -128,8 +129,8 @@ class Step:
 
     def __init__(self, folder: Path):
         self.mounts = Mounts(str(folder))
-        self.given = parse_executor_input(invocation(outputs={"model": artifact("m", "tfx.Model", kept="yes")}))
-        self.outputs = read_artifacts(self.given.outputs.artifacts, output_types(self.given), self.mounts)
+        self.given, _ = parse(outputs={"model": artifact("m", "tfx.Model", kept="yes")})
+        self.outputs = read_artifacts(self.given.outputs.artifacts, self.mounts)
         (self.model,) = self.outputs["model"]
 
     def check(self) -> None:
@@ -143,7 +144,7 @@ class Step:
 def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Step:
     monkeypatch.chdir(tmp_path)
     made = Step(tmp_path / "mounts")
-    make_folders(made.outputs)
+    Path(made.model.uri).mkdir(parents=True)
     return made
 
 
@@ -243,9 +244,9 @@ def test_a_uri_taken_for_a_local_path_is_noticed(step: Step, tmp_path: Path, sch
 
 def test_output_parameters_are_files(tmp_path: Path):
     file = tmp_path / "outputs/fingerprint"
-    told = parse_executor_input(invocation(parameters={"fingerprint": {"outputFile": str(file)}}))
+    told, _spec = parse(parameters={"fingerprint": {"outputFile": str(file)}})
 
     write_parameters(told, {"fingerprint": "3:abc", "other": ""})
     assert file.read_text() == "3:abc"
-    with pytest.raises(OutputError, match="output parameter fingerprint: no value; there are other"):
+    with pytest.raises(OutputError, match="output parameter fingerprint: has no value; there are other"):
         write_parameters(told, {"other": ""})

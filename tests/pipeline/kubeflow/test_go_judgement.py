@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.compiler import compile_pipeline
-from pipeline.kubeflow.document import CompiledPipeline
 from pipeline.kubeflow.training_job import training_job, write_training_job
 from tests.pipeline.kubeflow.conftest import PLACES, resolved
-from tests.pipeline.kubeflow.test_training_job import PLACES as JOB_PLACES
+from tests.pipeline.kubeflow.test_training_job import FOLDERS as JOB_FOLDERS
 from tests.pipeline.kubeflow.test_training_job import SETTINGS as JOB_SETTINGS
 
 pytestmark = [pytest.mark.platform("needs Go"), pytest.mark.long]
@@ -108,7 +108,7 @@ def test_a_spoilt_spec_is_refused(
 
 def test_the_training_operator_understands_the_job(judge: Judge, tiny_dataset: Path, tmp_path: Path):
     config = resolved(tiny_dataset, *JOB_SETTINGS)
-    write_training_job(config, "registry.example/deeplab:1", JOB_PLACES, tmp_path / "tfjob.yaml")
+    write_training_job(config, "registry.example/deeplab:1", JOB_FOLDERS, tmp_path / "tfjob.yaml")
     worker = understood(judge, "tfjob", tmp_path / "tfjob.yaml")["spec"]["tfReplicaSpecs"]["Worker"]
     assert worker["replicas"] == 3
     container = worker["template"]["spec"]["containers"][0]
@@ -120,7 +120,7 @@ def test_the_training_operator_understands_the_job(judge: Judge, tiny_dataset: P
     ("change", "named"), [({"kind": "PyTorchJob"}, "PyTorchJob"), ({"spec": {"tfReplicaSpec": {}}}, "tfReplicaSpec")]
 )
 def test_a_spoilt_job_is_refused(judge: Judge, tiny_dataset: Path, change: dict[str, Any], named: str, tmp_path: Path):
-    manifest = training_job(resolved(tiny_dataset, *JOB_SETTINGS), "registry.example/deeplab:1", JOB_PLACES)
+    manifest = training_job(resolved(tiny_dataset, *JOB_SETTINGS), "registry.example/deeplab:1", JOB_FOLDERS)
     (tmp_path / "tfjob.yaml").write_text(yaml.safe_dump(manifest | change))
     result = judge("tfjob", tmp_path / "tfjob.yaml")
     assert result.returncode == 1

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from data.errors import ConfigError
 from pipeline.kubeflow import recurring
 from pipeline.kubeflow.client import Connection, Server, ServerError
-from pipeline.kubeflow.document import CompiledPipeline
-from pipeline.kubeflow.recurring import Place, ScheduleError
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
+from pipeline.kubeflow.recurring import ScheduleError, ScheduleKey
 from pipeline.kubeflow.submission import Submission
 from tests.pipeline.kubeflow import kfp_server
 
@@ -19,7 +19,7 @@ SPEC = {
 }
 PLATFORMS = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {}}}}}
 SUBMISSION = Submission(CompiledPipeline(SPEC, PLATFORMS), "nightly", "segmentation", {"train_steps": 7}, "trainer")
-PLACE = Place("nightly", "segmentation")
+SCHEDULE = ScheduleKey("nightly", "segmentation")
 OLD, NEW = "0 0 3 * * *", "0 0 4 * * *"
 #: Experiments, recurring runs, create, disable, enable, delete.
 REQUESTS_OF_A_REPLACEMENT = 6
@@ -73,7 +73,7 @@ def test_a_wrong_cron_is_refused_before_the_server_is_asked(kfp: kfp_server.Serv
 def test_create_leaves_what_is_there(kfp: kfp_server.Server):
     recurring.create(server_of(kfp), SUBMISSION, "0 3 * * *")
 
-    with pytest.raises(ScheduleError, match="schedule 'segmentation' of experiment 'nightly': is there already"):
+    with pytest.raises(ScheduleError, match="schedule 'segmentation' of experiment 'nightly': exists already"):
         recurring.create(server_of(kfp), SUBMISSION, "0 4 * * *")
     assert kfp.state.enabled() == [OLD]
 
@@ -98,7 +98,7 @@ def test_schedules_of_other_names_and_experiments_stay(kfp: kfp_server.Server):
         recurring.replace(server, other, "0 3 * * *")
 
     recurring.replace(server, SUBMISSION, "0 4 * * *")
-    recurring.pause(server, PLACE)
+    recurring.pause(server, SCHEDULE)
 
     assert kfp.state.enabled() == [OLD, OLD]
 
@@ -145,9 +145,9 @@ def test_a_server_that_goes_away_never_has_two_enabled_and_a_new_attempt_mends_i
 @pytest.mark.parametrize(
     ("request_path", "complaint"),
     [
-        ("POST /apis/v2beta1/recurringruns", "not made; what was there is unchanged"),
-        (":disable", "not replaced; the old one is in place"),
-        (":enable", "so perhaps none is enabled now; run the same command again"),
+        ("POST /apis/v2beta1/recurringruns", "not created; what existed is unchanged"),
+        (":disable", "not replaced; the old one is enabled"),
+        (":enable", "so that possibly none is enabled now; run the same command again"),
     ],
 )
 def test_the_error_says_how_things_stand(kfp: kfp_server.Server, request_path: str, complaint: str):
@@ -188,7 +188,7 @@ def test_an_interrupted_replacement_is_undone(kfp: kfp_server.Server, call: str,
 
     monkeypatch.setattr(server, call, interrupted)
 
-    with pytest.raises(ScheduleError, match="the old one is in place\ninterrupted"):
+    with pytest.raises(ScheduleError, match="the old one is enabled\ninterrupted"):
         recurring.replace(server, SUBMISSION, "0 4 * * *")
     assert expressions(kfp) == kfp.state.enabled() == [OLD]
     assert kfp.state.most_enabled == 1
@@ -212,17 +212,17 @@ def test_a_paused_schedule_starts_nothing_until_it_is_resumed(kfp: kfp_server.Se
     server = server_of(kfp)
     recurring.replace(server, SUBMISSION, "0 3 * * *")
 
-    recurring.pause(server, PLACE)
+    recurring.pause(server, SCHEDULE)
     assert kfp.state.enabled() == []
 
-    recurring.resume(server, PLACE)
+    recurring.resume(server, SCHEDULE)
     assert kfp.state.enabled() == [OLD]
 
 
 def test_replacing_a_paused_schedule_enables_it(kfp: kfp_server.Server):
     server = server_of(kfp)
     recurring.replace(server, SUBMISSION, "0 3 * * *")
-    recurring.pause(server, PLACE)
+    recurring.pause(server, SCHEDULE)
 
     recurring.replace(server, SUBMISSION, "0 4 * * *")
 
@@ -237,8 +237,8 @@ def test_after_a_replacement_cut_short_resume_enables_the_newest_alone(kfp: kfp_
         recurring.replace(server, SUBMISSION, "0 4 * * *")
     assert expressions(kfp) == [OLD, NEW]
 
-    recurring.pause(server, PLACE)
-    recurring.resume(server, PLACE)
+    recurring.pause(server, SCHEDULE)
+    recurring.resume(server, SCHEDULE)
 
     assert kfp.state.enabled() == [NEW]
     assert kfp.state.most_enabled == 1
@@ -254,7 +254,7 @@ def test_resume_keeps_what_is_enabled(kfp: kfp_server.Server):
     kfp.state.faults.clear()
     assert expressions(kfp) == [OLD, NEW]
 
-    recurring.resume(server, PLACE)
+    recurring.resume(server, SCHEDULE)
 
     assert kfp.state.enabled() == [OLD]
     assert kfp.state.most_enabled == 1
@@ -266,7 +266,7 @@ def test_of_several_enabled_by_hand_resume_leaves_one(kfp: kfp_server.Server):
     recurring.replace(server, Submission(SUBMISSION.pipeline, "nightly", "copy", {}), "0 4 * * *")
     kfp.state.recurring[1].display_name = "segmentation"
 
-    recurring.resume(server, PLACE)
+    recurring.resume(server, SCHEDULE)
 
     assert kfp.state.enabled() == [NEW]
 
@@ -275,17 +275,17 @@ def test_delete_leaves_nothing_and_says_so_when_there_is_nothing(kfp: kfp_server
     server = server_of(kfp)
     recurring.replace(server, SUBMISSION, "0 3 * * *")
 
-    recurring.delete(server, PLACE)
+    recurring.delete(server, SCHEDULE)
 
     assert kfp.state.recurring == []
     for change in (recurring.delete, recurring.pause, recurring.resume):
-        with pytest.raises(ScheduleError, match=f"'segmentation' of experiment 'nightly': there is none on {kfp.url}"):
-            change(server, PLACE)
+        with pytest.raises(ScheduleError, match=f"'segmentation' of experiment 'nightly': does not exist on {kfp.url}"):
+            change(server, SCHEDULE)
 
 
 def test_an_unknown_experiment_is_not_made_by_looking(kfp: kfp_server.Server):
-    with pytest.raises(ScheduleError, match="there is none"):
-        recurring.pause(server_of(kfp), PLACE)
+    with pytest.raises(ScheduleError, match="does not exist"):
+        recurring.pause(server_of(kfp), SCHEDULE)
 
     assert kfp.state.experiments == []
 
@@ -308,7 +308,7 @@ def test_whatever_fails_there_are_never_two_and_a_quiet_replacement_ends_with_on
                 if action == "replace":
                     recurring.replace(server, SUBMISSION, "0 3 * * *")
                 else:
-                    getattr(recurring, action)(server, PLACE)
+                    getattr(recurring, action)(server, SCHEDULE)
             except (ServerError, ScheduleError):
                 pass
             kfp.state.faults.clear()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.rules import JSON_TYPES, SpecError, check_spec, has_type
 
 SPEC: dict[str, Any] = {
@@ -163,7 +163,7 @@ def test_the_compiled_pipeline_passes(compiled: CompiledPipeline):
         pytest.param(put(f"{STEPS}/parameterType", "TASK_FINAL_STATUS"), "cannot have the type TASK", id="type"),
         pytest.param(drop(f"{STEPS}/parameterType"), "cannot have the type PARAMETER_TYPE", id="no type"),
         pytest.param(drop(f"{STEPS}/defaultValue"), "parameter steps: has no default", id="no default"),
-        pytest.param(put(f"{STEPS}/defaultValue", "5"), "the default '5' is no NUMBER_INTEGER", id="wrong default"),
+        pytest.param(put(f"{STEPS}/defaultValue", "5"), "the default '5' is not a NUMBER_INTEGER", id="wrong default"),
         pytest.param(
             put("components/make/outputDefinitions/artifacts/data/artifactType", {"instanceSchema": "type: object"}),
             "component make: the type of artifact data has no title",

@@ -15,7 +15,7 @@ import kubeflow_runner
 from data.errors import ConfigError, ProjectError
 from pipeline.kubeflow import submission as submit
 from pipeline.kubeflow.client import TOKEN_VARIABLE, ServerRefused
-from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.recurring import ScheduleError
 from tests.pipeline.kubeflow import kfp_server
 
@@ -109,7 +109,7 @@ def test_a_wait_that_ends_before_the_run_has_a_code_of_its_own(kfp: kfp_server.S
     result = invoke(kfp, "submit", "--spec", spec, "--wait", "--timeout", "0.1")
 
     assert result.exit_code == 5
-    assert "RUNNING after 0.1 s of waiting; it goes on" in result.output
+    assert "RUNNING after 0.1 s of waiting; it has not ended" in result.output
 
 
 def test_a_timeout_without_wait_is_a_mistake(kfp: kfp_server.Server, spec: Path):
@@ -154,7 +154,7 @@ def test_schedule_without_an_action_makes_or_replaces(kfp: kfp_server.Server, sp
 def test_create_refuses_what_is_there(kfp: kfp_server.Server, spec: Path):
     invoke(kfp, "schedule", "create", "--spec", spec, "--cron", "0 3 * * *")
 
-    with pytest.raises(ScheduleError, match="is there already; allowed: replace"):
+    with pytest.raises(ScheduleError, match="exists already; allowed: replace"):
         invoke(kfp, "schedule", "create", "--spec", spec, "--cron", "0 4 * * *")
 
 
@@ -227,7 +227,7 @@ def test_a_server_that_is_not_there_ends_in_one_message():
         result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: GET {url}/apis/v2beta1/recurringruns: the server is not reached:")
+    assert result.stderr.startswith(f"error: GET {url}/apis/v2beta1/recurringruns: the server cannot be reached:")
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data.errors import ProjectError
-from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.simulation.driver import SimulatedRun, not_simulated
 from tests.pipeline.kubeflow.hand_made import ROOT, Pipeline, constant, log, of_run, of_task, states
 
@@ -113,7 +113,7 @@ def test_a_step_starts_in_a_clean_environment(pipeline: Pipeline, monkeypatch: p
     assert found["PASSWORD"] == "open"
     assert not Path("here").exists(), "the working directory is the step's own"
     monkeypatch.delenv("PASSWORD")
-    assert reason(pipeline.run(), "look") == "variable PASSWORD is not set; it stands in for key word of a secret"
+    assert reason(pipeline.run(), "look") == "variable PASSWORD is not set; it replaces key word of a secret"
 
 
 def test_the_log_is_an_artifact_even_of_a_step_that_fails(pipeline: Pipeline) -> None:

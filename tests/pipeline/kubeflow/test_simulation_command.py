@@ -1,10 +1,13 @@
 """What the command `simulate` prints and how it ends."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from data.errors import ProjectError
+from data.errors import ConfigError, ProjectError
+from pipeline.cli import kubeflow_simulate
 from pipeline.cli.kubeflow_simulate import simulate
 from tests.pipeline.kubeflow.hand_made import Pipeline
 
@@ -46,3 +49,21 @@ def test_a_failed_run_is_an_error_that_names_the_steps_and_where_the_logs_are(
     assert "exit status 2" in rows(printed)["bad"][3]
     logs = Path(printed.split("logs: ")[1].strip())
     assert (logs / "bad" / "0.log").read_text() == "because\n"
+
+
+def test_the_rehearsal_of_a_configuration_compiles_it_with_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({"data": {"path": "data"}}))
+    given: list[Any] = []
+
+    def resolved_config(*arguments: Any) -> None:
+        given.append(arguments)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(kubeflow_simulate, "resolved_config", resolved_config)
+    with pytest.raises(ConfigError, match="enough"):
+        kubeflow_simulate.simulate(tmp_path / "my.yaml", store=tmp_path / "store")
+
+    assert given == [(tmp_path / "my.yaml", [f'data.path="{tmp_path}/data"'])]

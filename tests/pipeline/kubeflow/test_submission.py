@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.kubeflow.client import Connection, Server, ServerRefused, ServerUnavailable
-from pipeline.kubeflow.document import CompiledPipeline
+from pipeline.kubeflow.compiled_pipeline import CompiledPipeline
 from pipeline.kubeflow.submission import Patience, RunUnfinished, Submission, failures, follow, start
 from tests.pipeline.kubeflow import kfp_server
 
@@ -47,7 +47,7 @@ def test_what_the_server_refuses_is_told_in_its_words(kfp: kfp_server.Server):
 def test_a_lost_answer_warns_that_the_run_may_have_started(kfp: kfp_server.Server):
     kfp.state.fail("cut", path="POST /apis/v2beta1/runs")
 
-    with pytest.raises(ServerUnavailable, match=f"'a run' may have started all the same; look .*: {kfp.url}/#/runs"):
+    with pytest.raises(ServerUnavailable, match=f"'a run' may have started nevertheless; before .* {kfp.url}/#/runs"):
         start(server_of(kfp), SUBMISSION)
     assert len(kfp.state.runs) == 1
 
@@ -71,7 +71,9 @@ def test_the_wait_ends_in_time_and_the_run_goes_on(kfp: kfp_server.Server):
     kfp.state.progress = ["RUNNING"]
     begin = time.monotonic()
 
-    with pytest.raises(RunUnfinished, match=f"RUNNING after 0.2 s of waiting; it goes on: {kfp.url}/#/runs/details"):
+    with pytest.raises(
+        RunUnfinished, match=f"RUNNING after 0.2 s of waiting; it has not ended: {kfp.url}/#/runs/details"
+    ):
         follow(server, run.run_id, Patience(limit=0.2, poll=0.05))
     assert time.monotonic() - begin >= 0.2
 

@@ -13,10 +13,17 @@ import kubeflow_runner
 from components.training.trainer import TrainingConfig
 from data.errors import TEMPORARY, ConfigError, IncompleteDataError, ProjectError, TrainingError
 from pipeline.config import Config
-from pipeline.kubeflow.training_job import NEVER_RUN, Places, main, training_arguments, training_job, write_training_job
+from pipeline.kubeflow.training_job import (
+    NEVER_RUN,
+    JobFolders,
+    main,
+    training_arguments,
+    training_job,
+    write_training_job,
+)
 from tests.pipeline.kubeflow.conftest import resolved
 
-PLACES = Places("/mnt/shared/examples", "/mnt/shared/model", "/mnt/shared/checkpoints")
+FOLDERS = JobFolders("/mnt/shared/examples", "/mnt/shared/model", "/mnt/shared/checkpoints")
 SETTINGS = (
     "training.strategy=multi_worker",
     "kubeflow.training_job.workers=3",
@@ -36,7 +43,7 @@ def multi_worker(tiny_dataset: Path) -> Config:
 @pytest.fixture(scope="module")
 def manifest(multi_worker: Config) -> dict[str, Any]:
     """Its manifest."""
-    return training_job(multi_worker, "registry.example/deeplab:1", PLACES)
+    return training_job(multi_worker, "registry.example/deeplab:1", FOLDERS)
 
 
 def pod(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def test_the_pods_run_the_pipelines_training_function(multi_worker: Config, mani
 
 
 def test_the_file_says_that_it_never_ran(multi_worker: Config, manifest: dict[str, Any], tmp_path: Path):
-    write_training_job(multi_worker, "registry.example/deeplab:1", PLACES, tmp_path / "tfjob.yaml")
+    write_training_job(multi_worker, "registry.example/deeplab:1", FOLDERS, tmp_path / "tfjob.yaml")
     text = (tmp_path / "tfjob.yaml").read_text()
     assert text.startswith(f"# {NEVER_RUN}\n")
     assert yaml.safe_load(text) == manifest
@@ -87,25 +94,25 @@ def test_the_file_says_that_it_never_ran(multi_worker: Config, manifest: dict[st
 
 def test_one_pod_needs_no_job(config: Config):
     with pytest.raises(ConfigError, match="training.strategy is 'one_device'; .* needs 'multi_worker'"):
-        training_job(config, "image", PLACES)
+        training_job(config, "image", FOLDERS)
 
 
 def test_a_job_that_nobody_tells_what_is_served_cannot_start_from_it(tiny_dataset: Path):
     with pytest.raises(
         ConfigError, match="training.warm_start is true, but .* set it to false, and training.initial_w"
     ):
-        training_job(resolved(tiny_dataset, *SETTINGS, "training.warm_start=true"), "image", PLACES)
+        training_job(resolved(tiny_dataset, *SETTINGS, "training.warm_start=true"), "image", FOLDERS)
 
 
 def test_a_folder_that_the_pods_do_not_share_is_refused(multi_worker: Config):
-    places = Places("/mnt/shared/examples", "/mnt/sharedness/model", "/mnt/shared")
+    places = JobFolders("/mnt/shared/examples", "/mnt/sharedness/model", "/mnt/shared")
     with pytest.raises(ConfigError, match="--model is '/mnt/sharedness/model'.*now: /mnt/shared"):
         training_job(multi_worker, "image", places)
 
 
 def test_the_command_line_renders_it(multi_worker: Config, manifest: dict[str, Any], tmp_path: Path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(multi_worker.model_dump(mode="json", exclude_unset=True)))
-    places = [f"--{name}={value}" for name, value in vars(PLACES).items()]
+    places = [f"--{name}={value}" for name, value in vars(FOLDERS).items()]
     result = CliRunner().invoke(
         kubeflow_runner.app,
         ["tfjob", f"--config={tmp_path / 'config.yaml'}", *places, "-o", str(tmp_path / "tfjob.yaml")],

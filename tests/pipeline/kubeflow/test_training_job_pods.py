@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from components.training.trainer import RESULT_FILE
 from models.export.saved_model import IMAGE_BYTES, SERVING_SIGNATURE
-from pipeline.kubeflow.training_job import Places, training_job
+from pipeline.kubeflow.training_job import JobFolders, training_job
 from tests.models.training.test_strategies import free_addresses
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 from tests.pipeline.kubeflow.conftest import resolved
@@ -46,7 +46,7 @@ def examples(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @contextmanager
 def pods(tiny_dataset: Path, examples: Path, folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The containers of a job of two pods; they do not outlive this."""
-    places = Places(str(examples), str(folder / "model"), str(folder / "checkpoints"))
+    places = JobFolders(str(examples), str(folder / "model"), str(folder / "checkpoints"))
     config = resolved(
         tiny_dataset,
         *(f"{key}={value}" for key, value in SETTINGS.items()),
