@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,6 +14,7 @@ from data.labels import LabelMap
 from data.layouts import LAYOUTS, open_layout
 from data.layouts.base import Layout, Sample
 from data.layouts.pairing import PathPattern, images_pattern, masks_pattern
+from data.masks import MaskRules
 from data.section import Section
 from data.spans import SpansConfig, has_pattern, parse_pattern
 
@@ -60,6 +61,9 @@ class DataConfig(Section):
     """Layout `folder`: pattern of the masks' paths, such as `{split}/labels/{stem}_gt.png`; null finds it."""
     label_map: LabelMap | None = None
     """The classes; null takes those of the layout."""
+    question: str | None = None
+    """What only the author of the masks knows, as `inspect` wrote it: whether 255 is an object or void, say. A run
+    refuses to begin until the label map answers it and the key is deleted."""
     group_pattern: Annotated[str | None, AfterValidator(_pattern)] = None
     """Regular expression on the path of an image: its first group (or whole match) names the group of the image. Images
     of one group stay in one split."""
@@ -72,6 +76,17 @@ class DataConfig(Section):
     """Share of the images that becomes test where the dataset has no official splits."""
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1)
     """Largest share of the images that may be quarantined; with more the run stops."""
+    color_tolerance: int = Field(default=0, ge=0, le=255)
+    """Largest difference, in any channel, between a pixel of an RGB or 8-bit gray mask and the nearest colour or value
+    of the label map at which the pixel takes that class, as masks saved as JPEG need it; 0 takes exact ones alone."""
+    soft_edges: Literal["refuse", "nearest", "ignore"] = "refuse"
+    """Pixels farther than `color_tolerance` from each colour or value, such as the smoothed edges of masks that were
+    scaled: 'refuse' quarantines the mask, 'nearest' takes the nearest colour or value, 'ignore' the ignore label."""
+    max_soft_edges: float = Field(default=0.1, ge=0, le=1)
+    """Largest share of a mask's pixels that `soft_edges` may settle; a mask with more is quarantined."""
+    resize_masks: Literal["nearest"] | None = None
+    """'nearest' scales a mask of another size, but of the same aspect within a pixel, to its image by the nearest
+    neighbour; null quarantines it."""
     license: str = ""
     """Licence of the images and labels, for the model card."""
     max_pixels: int = Field(default=50_000_000, ge=1, le=LARGEST_IMAGE)
@@ -118,6 +133,11 @@ class DataConfig(Section):
         return self
 
     @property
+    def mask_rules(self) -> MaskRules:
+        """How strictly masks are read."""
+        return MaskRules(self.color_tolerance, self.soft_edges, self.max_soft_edges, self.resize_masks)
+
+    @property
     def has_spans(self) -> bool:
         """Whether `path` is a pattern of folders."""
         return has_pattern(self.path)
@@ -157,8 +177,12 @@ def resolve_label_map(config: DataConfig, layout: Layout) -> LabelMap:
     It is never guessed from masks: 255 may be an object or the ignore label (void), 1 may be a class or an instance.
 
     Raises:
-        DataError: neither of them has a label map.
+        DataError: neither of them has a label map, or a question about the masks is open.
     """
+    if config.question:
+        raise DataError(
+            f"data.question: {config.question} Correct data.label_map if need be, and delete data.question."
+        )
     label_map = config.label_map or layout.label_map()
     if label_map is None:
         raise DataError(

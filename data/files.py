@@ -19,9 +19,6 @@ from data.errors import DataError
 UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-#: Endings of files that label, list or explain images and are not images themselves.
-TEXT_ENDINGS = (".csv", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".txt", ".xml", ".yaml", ".yml")
-
 #: What operating systems, file managers, editors and notebooks leave beside people's files: names of files and folders.
 _LITTER = re.compile(
     r"\.(?!incomplete$).*|__MACOSX|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|@eadir|\$recycle\.bin|.*~|~\$.*",

@@ -11,11 +11,10 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
 from data.errors import DataError
-from data.images import decode, opened
+from data.images import Size, decode, opened
 from data.layouts.base import Shape
 from data.rle import coco_runs, decoded_runs, label_studio_values
 
-Size = tuple[int, int]
 Points = tuple[tuple[float, float], ...]
 Draw = Callable[[ImageDraw.ImageDraw, Points], None]
 

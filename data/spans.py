@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data.errors import DataError, IncompleteDataError
-from data.files import TEXT_ENDINGS, FileSystem, walk
+from data.files import FileSystem, walk
 from data.section import Section
 
 PLACEHOLDERS = {"SPAN": r"\d+", "YYYY": r"\d{4}", "MM": r"\d{2}", "DD": r"\d{2}", "VERSION": r"\d+"}
@@ -22,6 +22,9 @@ DATE = ("YYYY", "MM", "DD")
 
 #: A file of this name in a span's folder says that the span is still being copied.
 INCOMPLETE = ".incomplete"
+
+#: Endings of files that label, list or explain images and are not images themselves.
+TEXT_ENDINGS = (".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml")
 
 #: The largest number that TFX and ML Metadata can store, in 64 bits.
 LARGEST_NUMBER = 2**63 - 1

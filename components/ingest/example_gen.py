@@ -5,12 +5,16 @@ an image, so that memory does not grow with the images.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
+from absl import logging
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.metrics.metric import MetricResults
+from apache_beam.runners.runner import PipelineResult
 from tfx import types
 from tfx.components.example_gen.utils import FINGERPRINT_PROPERTY_NAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
@@ -27,16 +31,19 @@ from components.storage.fingerprint import fingerprint
 from data import features
 from data.dataset import DataConfig, open_dataset, resolve_label_map, source_of
 from data.errors import DataError
-from data.files import read_bytes
-from data.images import read_image
 from data.labels import LabelMap
 from data.layouts.base import SPLITS, BadEntry, Sample, with_losses
-from data.masks import read_mask
+from data.masks import EDGE, NEAR, corrections
+from data.pairs import check_sizes, read_pair
 from data.splits import SplitPlan, plan_splits
 
 #: Samples are grouped by a hash into this many lists, so that neighbouring frames of a video are not neighbours in the
 #: records.
 SHUFFLE_GROUPS = 256
+
+
+#: Namespace of Beam's counters of corrected pixels, which have the names of `data.masks`, and that of the masks.
+CORRECTED, MASKS = "corrected", "masks"
 
 
 class ListSamples(beam.DoFn):
@@ -93,9 +100,11 @@ class ReadPairs(beam.DoFn):
         return beam.pvalue.TaggedOutput(BAD, {"path": self._prefix + path, "reason": reason})
 
     def _read(self, sample: Sample) -> bytes:
-        content = read_bytes(sample.image, self._files, "image")
-        encoded, image = read_image(content, self._config.max_pixels)
-        mask = read_mask(sample.mask, self._labels, image.shape[:2], self._files)
+        tally: Counter[str] = Counter()
+        encoded, image, mask = read_pair(sample, self._labels, self._config, self._files, tally)
+        if tally[NEAR] or tally[EDGE]:
+            for counter, pixels in (tally | {MASKS: 1}).items():
+                Metrics.counter(CORRECTED, counter).inc(pixels)
         if (mask == features.IGNORE_LABEL).all():
             raise DataError("all void: no pixel of the mask has a class, so there is nothing to learn or to evaluate")
         sample = replace(sample, key=self._prefix + sample.key, source=source_of(self._config, sample))
@@ -144,6 +153,7 @@ class LabelledImages(beam.PTransform):
         layout = open_dataset(self._config, file_system(self._config.path))
         splits: tuple[str | None, ...] = layout.splits() or (None,)
         labels, plan = resolve_label_map(self._config, layout), plan_splits(layout.splits())
+        check_sizes(layout, self._config)
         read = ReadPairs(self._config, labels, plan, self._prefix)
         return (
             pipeline
@@ -153,6 +163,14 @@ class LabelledImages(beam.PTransform):
             | "Shuffle" >> beam.GroupByKey()
             | "Read" >> beam.ParDo(read).with_outputs(BAD, *SPLITS)
         )
+
+
+def log_corrections(result: PipelineResult) -> None:
+    """Writes to the log how many pixels of masks were corrected, if any."""
+    counters = result.metrics().query(MetricsFilter().with_namespace(CORRECTED))[MetricResults.COUNTERS]
+    counts = {counter.key.metric.name: counter.result for counter in counters}
+    if counts:
+        logging.warning("%d masks were corrected: %s", counts[MASKS], corrections(Counter(counts)))
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -174,6 +192,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             outputs = pipeline | "LabelledImages" >> LabelledImages(config)
             write_examples(outputs, examples.uri)
             write_quarantine(outputs, quarantine)
+        log_corrections(pipeline.result)
         check_bad(quarantine, config)
         check_splits(quarantine, config)
 

@@ -66,10 +66,7 @@ def probe(model: str, examples: list[bytes], config: InfraConfig, beside: str | 
             except subprocess.TimeoutExpired:
                 logging.warning("no answer within infra.load_seconds=%g", config.load_seconds)
         else:
-            return (
-                f"no answer within infra.load_seconds={config.load_seconds:g}, {ATTEMPTS} times; if this machine was "
-                "busy, raise infra.load_seconds and run again: the trained model is kept, nothing is trained again"
-            )
+            return f"no answer within infra.load_seconds={config.load_seconds:g}, {ATTEMPTS} times"
     if result.returncode == 0:
         return ""
     lines = result.stderr.strip().splitlines() or ["no message"]

@@ -11,7 +11,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from components.ingest.example_gen import LabelledImages
+from components.ingest.example_gen import LabelledImages, log_corrections
 from components.ingest.examples import write_examples
 from components.ingest.quarantine import check_bad, read_bad, read_counts, reason_kind, write_quarantine
 from components.ingest.sample_images import scalar_columns
@@ -163,6 +163,7 @@ class Ingester:
                 write_examples(outputs, folder)
                 write_quarantine(outputs, os.path.join(folder, QUARANTINE))
                 write_columns(outputs, os.path.join(folder, COLUMNS), config.label_map)
+            log_corrections(pipeline.result)
         finally:
             self._check_unchanged(span, source)  # If the span has changed, that is the cause of any other error.
         self._cache.complete(key, folder)

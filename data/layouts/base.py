@@ -22,8 +22,8 @@ SPLIT_FOLDERS = {
 #: Image formats that `data.images` reads, by the ending of the file's name in lower case.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-#: Formats that hold masks: images, JPEG among them, which only some datasets need.
-MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+#: Mask formats that `data.mask_files` reads, likewise; where an image has several masks, the first of these counts.
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".npy", ".mat", ".txt", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True)

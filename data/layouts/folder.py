@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cached_property
 
-from data.files import TEXT_ENDINGS, UNSAFE, FileSystem, walk
+from data.files import UNSAFE, FileSystem, walk
 from data.labels import LabelMap
 from data.layouts.base import IMAGE_ENDINGS, SPLIT_FOLDERS, SPLITS, BadEntry, Layout, Sample, is_image, stem_of
 from data.layouts.pairing import SPLIT_NAMES, PairingRule, find_rules, images_pattern, masks_pattern, only_rule
+
+#: Endings of files that list, name or explain images, and are not images themselves.
+TEXT_ENDINGS = (".csv", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".txt", ".xml", ".yaml", ".yml")
 
 #: So many missing masks are each compared with the names that are there.
 _NEAR_MISSES = 20

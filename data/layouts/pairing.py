@@ -34,8 +34,8 @@ DERIVED_WORD = re.compile(
     r"previews?|thumbs?|thumbnails?"
 )
 
-#: Endings of image formats that lose nothing, and hence can hold labels without a word that says so.
-LOSSLESS = tuple(ending for ending in MASK_ENDINGS if ending not in (".jpg", ".jpeg", ".webp"))
+#: Endings of formats that lose nothing, and hence can hold labels without a word that says so; text can be anything.
+LOSSLESS = tuple(ending for ending in MASK_ENDINGS if ending not in (".jpg", ".jpeg", ".webp", ".txt"))
 
 #: Words at the ends of names, without which files are compared: `image_`, `_mask`, the `img` of `img001`.
 _PREFIX = re.compile(r"[a-zA-Z]+(?:[_\-. ]|(?=\d))")

@@ -26,6 +26,17 @@ def inspect(
         Path | None,
         typer.Option("--write-config", help="Write a configuration with the label map to this file."),
     ] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option("--object", metavar="CODE", help="Value (or R,G,B) of the masks that is a class: --object 255."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option("--ignore", metavar="CODE", help="Value (or R,G,B) that is void, neither trained on nor scored."),
+    ] = None,
+    soft_edges: Annotated[
+        str | None, typer.Option("--soft-edges", help="What smoothed edges of masks become: nearest or ignore.")
+    ] = None,
     page: Annotated[Path, typer.Option("--page", help="Where the page with images goes.")] = Path("inspection.html"),
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images whose pixels are read.")] = 500,
 ) -> None:
@@ -46,6 +57,9 @@ def inspect(
         from pipeline.inspection.config_writer import write_config
         from pipeline.inspection.console import show_inspection
         from pipeline.inspection.dataset import inspect_dataset
+        from pipeline.inspection.proposal import parse_answers
+
+        answers = parse_answers(object_ or [], ignore or [], soft_edges)
 
         with Progress(console=terminal(), transient=True) as bar:
             task = bar.add_task("looking at images", total=None)
@@ -54,6 +68,7 @@ def inspect(
                 file_system(section.path),
                 limit=limit,
                 out=page,
+                answers=answers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     console = Console()
@@ -62,4 +77,3 @@ def inspect(
     if write_to:
         write_config(found, write_to)
         console.print(f"configuration: {write_to}", markup=False)
-    found.require_label_map(written=write_to is not None)

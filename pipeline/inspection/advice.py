@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from data.masks import EDGE, NEAR, corrections
 from models.config import ClassBalance
 from models.training.class_weights import class_weights
 from pipeline.inspection.findings import Advice, ClassCount, Inspection
@@ -18,7 +19,12 @@ MOST_NAMED = 20
 def advise(found: Inspection) -> Iterator[Advice]:
     """All advice on a dataset."""
     if found.proposal:
-        yield Advice("bad", "Nobody has stated the label map: the classes below are a guess, to be confirmed.")
+        doubts = " ".join(found.proposal.doubts)
+        yield Advice("warn", f"Nobody has stated the label map: the classes below are a proposal. {doubts}".strip())
+    if found.question:
+        yield Advice("bad", f"{found.question} A run refuses to begin until it is said.")
+    if found.corrected[NEAR] or found.corrected[EDGE]:
+        yield Advice("warn", f"Masks are corrected: {corrections(found.corrected)}.")
     yield from _on_splits(found)
     yield _on_bad_files(found)
     yield _on_duplicates(found)

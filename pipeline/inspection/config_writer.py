@@ -6,9 +6,8 @@ from pathlib import Path
 import yaml
 
 from data.errors import ConfigError
-from data.features import IGNORE_LABEL
 from pipeline.inspection.findings import Inspection
-from pipeline.inspection.proposal import Proposal, label_map_yaml, scalar_yaml
+from pipeline.inspection.proposal import label_map_yaml, scalar_yaml
 from pipeline.training_time import expected_seconds, first_settings
 
 HEAD = (
@@ -21,7 +20,7 @@ PROPOSED = (
     "PROPOSED from the masks; nobody has stated it. Classes get the ids 0, 1, 2, ... in this order.",
     "Give each class its name. Several values in one class merge them: values: [3, 4].",
     "What counts neither in training nor in evaluation goes to ignore_values (or ignore_colors);",
-    f"{IGNORE_LABEL} often means void. A value that stands nowhere here is reported as an error.",
+    "A value that stands nowhere here is reported as an error.",
 )
 
 
@@ -47,15 +46,21 @@ def _data_section(found: Inspection) -> list[str]:
     config, proposal = found.config, found.proposal
     folder = config.path if "://" in config.path else str(Path(config.path).absolute())
     kept = config.model_dump(
-        mode="json", exclude_defaults=True, exclude={"path", "layout", "label_map", "images", "masks"}
+        mode="json", exclude_defaults=True, exclude={"path", "layout", "label_map", "images", "masks", "question"}
     )
     kept |= {f"{split}_fraction": share for split, share in (found.fractions or {}).items()}
+    question = [
+        "# To be answered before a run: correct the label map if need be, and delete the next line.",
+        f"question: {scalar_yaml(found.question or '')}",
+    ]
     return [
         f"path: {scalar_yaml(folder)}",
         f"layout: {found.layout}",
         *(f"{key}: {scalar_yaml(text)}" for key, text in zip(("images", "masks"), found.patterns or (), strict=False)),
         *(yaml.safe_dump(kept).splitlines() if kept else ()),
-        *(f"# {line}" for line in _explanation(proposal)),
+        *(question if found.question else ()),
+        *(f"# {line}" for line in (PROPOSED if proposal else STATED)),
+        *(f"# {doubt}" for doubt in (proposal.doubts if proposal else ())),
         *label_map_yaml(found.labels, proposal.masks if proposal else {}).splitlines(),
     ]
 
@@ -80,9 +85,3 @@ def _training_sections(found: Inspection) -> Iterator[str]:
         yield from (
             f"  {line}" for line in yaml.safe_dump(values, default_flow_style=None, sort_keys=False).splitlines()
         )
-
-
-def _explanation(proposal: Proposal | None) -> tuple[str, ...]:
-    if proposal is None:
-        return STATED
-    return (*PROPOSED, proposal.doubt) if proposal.binary else PROPOSED

@@ -26,6 +26,8 @@ def show_inspection(found: Inspection, console: Console) -> None:
         console.print(f"[red]bad[/] {escape(entry.path)}: {escape(entry.reason)}")
     for advice in found.advice:
         console.print(f"[{STYLES[advice.tone]}]●[/] {escape(advice.text)}")
+    if found.proposal:
+        console.print(found.proposal.text, markup=False, highlight=False)
 
 
 def _sizes(sides: tuple[int, int, int]) -> str:

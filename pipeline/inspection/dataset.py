@@ -23,11 +23,12 @@ from data.images import opened, read_image
 from data.labels import LabelMap
 from data.layouts.base import SPLITS, BadEntry, Layout, Sample, with_losses
 from data.layouts.folder import Folder
-from data.masks import overlay, palette, read_mask
+from data.masks import overlay, palette
+from data.pairs import read_pair
 from data.splits import SplitPlan, plan_splits, sufficient_fractions
 from pipeline.inspection.advice import advise
 from pipeline.inspection.findings import ClassCount, Duplicate, Inspection, SplitCount
-from pipeline.inspection.proposal import Proposal, propose
+from pipeline.inspection.proposal import Answers, Proposal, propose
 from pipeline.report.render import photo_uri, render
 
 #: Two images are near-duplicates if at most this many of the 128 bits of their hashes differ. Unrelated photos differ
@@ -46,6 +47,8 @@ PICTURES = 12
 DUPLICATE_PICTURES = 4
 PICTURE_SIDE = 320
 
+NO_ANSWERS = Answers()
+
 Progress = Callable[[int, int], None]
 
 
@@ -59,6 +62,8 @@ class _Look:
     """(height, width)"""
     pixels: np.ndarray
     """(256,) int64: number of pixels of each class id; the last is the ignore label (void)."""
+    corrected: Counter[str]
+    """Pixels of the mask that were corrected, as `data.masks.read_mask` counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,13 @@ class _Listing:
 
 
 def inspect_dataset(
-    config: DataConfig, files: FileSystem, *, limit: int, out: Path, progress: Progress | None = None
+    config: DataConfig,
+    files: FileSystem,
+    *,
+    limit: int,
+    out: Path,
+    answers: Answers = NO_ANSWERS,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Inspects a dataset, and writes a self-contained page about it.
 
@@ -116,6 +127,7 @@ def inspect_dataset(
         limit: Number of images whose masks are read: the same ones every time, whatever their splits. All images are
             listed, and at least `MOST_COMPARED` of them are looked at for near-duplicates.
         out: The HTML file to write.
+        answers: What the user says of masks whose label map nobody has stated.
         progress: Called with the number of images read so far and in all.
 
     Raises:
@@ -129,15 +141,19 @@ def inspect_dataset(
     chosen = sorted(ranked[:limit], key=lambda pair: pair[0].key)
     if not chosen:
         raise DataError(f"no images: the {layout.name} layout finds none in {config.path}{_reasons(listing.bad)}")
-    proposal = propose((sample for sample, _ in chosen), layout, config) if config.label_map is None else None
-    labels = proposal.label_map if proposal else resolve_label_map(config, layout)
+    proposal = propose((sample for sample, _ in chosen), layout, config, answers) if config.label_map is None else None
+    if proposal:
+        config, labels = config.model_copy(update=dict(proposal.settings)), proposal.label_map
+    else:
+        labels = resolve_label_map(config.model_copy(update={"question": None}), layout)
 
     def look(pair: tuple[Sample, str]) -> _Look | BadEntry:
+        corrected: Counter[str] = Counter()
         try:
-            _, mask = _read(pair[0], labels, config, files)
+            _, _, mask = read_pair(pair[0], labels, config, files, corrected)
         except DataError as error:
             return BadEntry(pair[0].key, str(error))
-        return _Look(*pair, mask.shape, np.bincount(mask.ravel(), minlength=IGNORE_LABEL + 1))
+        return _Look(*pair, mask.shape, np.bincount(mask.ravel(), minlength=IGNORE_LABEL + 1), corrected)
 
     def hashed(pair: tuple[Sample, str]) -> _Hashed | None:
         hashes = _hashes(pair[0].image, config, files)
@@ -176,12 +192,6 @@ def _chance(pair: tuple[Sample, str]) -> bytes:
 def _reasons(bad: Sequence[BadEntry]) -> str:
     shown = "".join(f"\n  {entry.path}: {entry.reason}" for entry in bad[:5])
     return f"; set aside:{shown}" if shown else ""
-
-
-def _read(sample: Sample, labels: LabelMap, config: DataConfig, files: FileSystem) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a (height, width, 3) uint8 image and (height, width) uint8 class ids."""
-    _, image = read_image(read_bytes(sample.image, files, "image"), config.max_pixels)
-    return image, read_mask(sample.mask, labels, image.shape[:2], files)
 
 
 def _hashes(path: str, config: DataConfig, files: FileSystem) -> np.ndarray | None:
@@ -244,6 +254,7 @@ def _summarize(
         compared=len(images),
         fractions=sufficient_fractions(listing.groups, plan.carved) if emptied else None,
         proposal=proposal,
+        corrected=sum((look.corrected for look in looks), Counter[str]()),
     )
     return replace(found, advice=tuple(advise(found)))
 
@@ -330,7 +341,7 @@ class _Picture:
 
 
 def _picture(look: _Look, inspection: Inspection, files: FileSystem) -> _Picture:
-    image, mask = _read(look.sample, inspection.labels, inspection.config, files)
+    _, image, mask = read_pair(look.sample, inspection.labels, inspection.config, files)
     present = [i for i in np.argsort(-look.pixels, kind="stable") if look.pixels[i] and i != IGNORE_LABEL]
     return _Picture(
         look,

@@ -1,10 +1,10 @@
 """The findings of the inspection of a dataset."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 from data.dataset import DataConfig
-from data.errors import DataError
 from data.labels import LabelMap
 from data.layouts.base import BadEntry
 from pipeline.inspection.proposal import Proposal
@@ -85,8 +85,15 @@ class Inspection:
     fractions: dict[str, float] | None
     """Shares of val and test with which neither is empty, where one is with the configured shares; else None."""
     proposal: Proposal | None
-    """The label map that the user must confirm before the dataset can be used; None if the label map is stated."""
+    """The label map that nobody has stated; None if it is stated."""
+    corrected: Counter[str]
+    """Pixels of masks that were corrected, as `data.masks.read_mask` counts them."""
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def question(self) -> str | None:
+        """What only the author of the masks knows, and a run must not guess."""
+        return self.proposal.question if self.proposal else self.config.question
 
     @property
     def listed(self) -> int:
@@ -97,14 +104,3 @@ class Inspection:
     def looked_at(self) -> int:
         """Number of images whose pixels were read and are valid."""
         return sum(split.looked_at for split in self.splits)
-
-    def require_label_map(self, *, written: bool) -> None:
-        """Rejects a label map that the user has not confirmed.
-
-        Writing a proposal to a configuration confirms it, except for binary masks, whose ignore label is a guess, too.
-
-        Raises:
-            DataError: The label map is not confirmed; contains the proposed one.
-        """
-        if self.proposal is not None and (self.proposal.binary or not written):
-            raise DataError(self.proposal.text)

@@ -1,5 +1,8 @@
 """Masks as class ids."""
 
+from collections import Counter
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +12,24 @@ from PIL import Image
 
 from data.errors import DataError
 from data.features import IGNORE_LABEL as VOID
+from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
 from data.layouts.base import MaskFile, PanopticFile, Shape, Shapes
-from data.masks import apply_table, color_ids, colorize, overlay, palette, read_mask, value_ids
+from data.mask_files import MaskCodes, packed
+from data.masks import (
+    ALL,
+    EDGE,
+    NEAR,
+    MaskRules,
+    apply_nearest,
+    apply_table,
+    color_ids,
+    colorize,
+    overlay,
+    palette,
+    read_mask,
+    value_ids,
+)
 
 VALUES = LabelMap(
     classes=(ClassLabel(name="sky", values=(1, 7)), ClassLabel(name="road", values=(0,))), ignore_values=(255,)
@@ -121,7 +139,7 @@ def test_a_label_map_without_values_allows_none(read):
 
 
 def test_a_mask_of_another_size_is_refused_before_it_is_decoded(read):
-    assert reason(read, CODES, VALUES, size=(2, 4)) == "size mismatch: image 4x2, mask 3x2"
+    assert reason(read, CODES, VALUES, size=(2, 8)) == "size mismatch: image 8x2, mask 3x2"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +174,108 @@ def test_a_rotated_mask_is_refused(read):
     block = Image.Exif()
     block[0x0112] = 3
     assert reason(read, CODES, VALUES, exif=block).startswith("rotated by EXIF: the mask has orientation 3")
+
+
+# What is corrected where the configuration says so
+
+
+def corrected(
+    files, write_image, pixels: np.ndarray, label_map: LabelMap, **rules: object
+) -> tuple[list[list[int]], Counter[str]]:
+    tally: Counter[str] = Counter()
+    path = str(write_image("m.png", pixels))
+    ids = read_mask(MaskFile(path), label_map, pixels.shape[:2], files, MaskRules(**rules), tally)
+    return ids.tolist(), tally
+
+
+#: A little off blue, half-way to red, and a little off black.
+SMOOTH = np.array([[(3, 0, 251), (128, 0, 127), RED], [RED, (0, 4, 0), BLUE]], np.uint8)
+
+
+def test_colours_a_little_off_are_the_nearest_of_the_label_map(files, write_image):
+    pixels = np.array([[(3, 0, 251), (255, 4, 0), RED], [RED, (0, 4, 0), BLUE]], np.uint8)
+    ids, tally = corrected(files, write_image, pixels, COLORS, color_tolerance=4)
+    assert ids == [[0, 1, 1], [1, VOID, 0]]
+    assert tally == {NEAR: 3, EDGE: 0, ALL: 6}
+    with pytest.raises(DataError, match=r"^label outside the label map: \(0, 4, 0\) \(1 pixels\), \(255, 4, 0\)"):
+        corrected(files, write_image, pixels, COLORS, color_tolerance=3)
+
+
+@pytest.mark.parametrize(("edges", "middle"), [("nearest", 1), ("ignore", VOID)])
+def test_soft_edges_become_what_is_said(files, write_image, edges, middle):
+    ids, tally = corrected(files, write_image, SMOOTH, COLORS, color_tolerance=4, soft_edges=edges, max_soft_edges=0.2)
+    assert ids == [[0, middle, 1], [1, VOID, 0]]
+    assert tally == {NEAR: 2, EDGE: 1, ALL: 6}
+
+
+def test_too_many_soft_edges_are_refused(files, write_image):
+    with pytest.raises(DataError) as caught:
+        corrected(files, write_image, SMOOTH, COLORS, color_tolerance=4, soft_edges="nearest", max_soft_edges=0.1)
+    assert str(caught.value) == (
+        "soft edges: 16.7% of the pixels are farther than data.color_tolerance=4 from all colours or values of the "
+        "label map, more than data.max_soft_edges=0.1 allows; the most frequent is (128, 0, 127)"
+    )
+
+
+def test_smoothed_gray_masks_are_read_as_their_two_values(files, write_image):
+    label_map = LabelMap(classes=(ClassLabel(name="ground", values=(0,)), ClassLabel(name="thing", values=(255,))))
+    gray = np.array([[0, 60, 200, 255]], np.uint8)
+    assert corrected(files, write_image, gray, label_map, soft_edges="nearest", max_soft_edges=0.5)[0] == [[0, 0, 1, 1]]
+    assert corrected(files, write_image, gray, label_map, soft_edges="ignore", max_soft_edges=0.5)[0] == [
+        [0, VOID, VOID, 1]
+    ]
+
+
+def test_indices_and_wide_values_are_never_corrected(files, write_image):
+    rules = MaskRules(color_tolerance=255, soft_edges="nearest", max_soft_edges=1)
+    for pixels, palette_ in ((np.full(SIZE, 2, np.uint8), [9, 9, 9] * 256), (np.full(SIZE, 2, np.uint16), None)):
+        path = str(write_image("m.png", pixels, palette_))
+        with pytest.raises(DataError, match=r"^label outside the label map: 2 \(6 pixels\)"):
+            read_mask(MaskFile(path), VALUES, SIZE, files, rules)
+
+
+@given(st.integers(0, 20), st.integers(0, 2**32 - 1))
+def test_noise_within_the_tolerance_changes_no_class(tolerance, seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, 3, (5, 6))
+    colors = np.array([BLUE, RED, BLACK])[mask]
+    noisy = (colors + rng.integers(-tolerance, tolerance + 1, colors.shape)).clip(0, 255)
+    table = {int(packed(np.array(color))): i for i, color in enumerate((BLUE, RED, BLACK))}
+    rules = MaskRules(color_tolerance=tolerance)
+    found = MaskCodes(packed(noisy), are_colors=True, continuous=True)
+    assert apply_nearest(found, table, rules, Counter(), str).tolist() == mask.tolist()
+
+
+def test_a_mask_of_another_size_is_scaled_where_the_configuration_says_so(read, files, write_image):
+    values = np.array([[0, 1], [7, 255]], np.uint8)
+    assert reason(read, values, VALUES, size=(4, 4)) == (
+        "size mismatch: image 4x4, mask 2x2; data.resize_masks: nearest scales each mask to its image"
+    )
+    rules = MaskRules(resize_masks="nearest")
+    path = str(write_image("m.png", values))
+    assert read_mask(MaskFile(path), VALUES, (4, 4), files, rules).tolist() == [
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [0, 0, VOID, VOID],
+        [0, 0, VOID, VOID],
+    ]
+    assert read_mask(MaskFile(path), VALUES, (5, 4), files, rules).shape == (5, 4)  # 2 x 2 is 2.5 x 2, rounded
+    with pytest.raises(DataError, match="^size mismatch: image 8x4, mask 2x2$"):
+        read_mask(MaskFile(path), VALUES, (4, 8), files, rules)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3))
+def test_a_scaled_mask_is_the_one_that_pillow_scales(height, width, factor):
+    mask = np.random.default_rng(0).integers(0, 2, (height, width), np.uint8)
+    size = (height * factor, width * factor)
+    with TemporaryDirectory() as folder:
+        Image.fromarray(mask).save(f"{folder}/m.png")
+        ids = read_mask(MaskFile(f"{folder}/m.png"), VALUES, size, LocalFiles(), MaskRules(resize_masks="nearest"))
+    expected = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+    assert ids.tolist() == (1 - np.asarray(expected)).tolist()
+
+
+# Other annotations
 
 
 def test_panoptic_segments_become_the_classes_of_their_values(files, write_image):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 from tfx.types.artifact import Artifact
 
 from components.ingest.example_gen import ReadPairs
@@ -85,6 +85,7 @@ def exif_rotated(image: Image.Image) -> bytes:
 
 
 RGB = Image.fromarray(pixels(0))
+CLEAR = Image.fromarray(np.dstack([pixels(0), np.full(SIZE, 9, np.uint8)]))
 DEEP = Image.fromarray(np.full(SIZE, 40_000, np.uint16))
 
 #: file name -> (encoded image, mask or None, what its reason begins with)
@@ -96,7 +97,7 @@ BAD: dict[str, tuple[bytes, np.ndarray | None, str]] = {
     "label.png": (encoded(RGB), np.full(SIZE, 3, np.uint8), "label outside the label map"),
     "alone.png": (encoded(RGB), None, "mask missing"),
     "deep.png": (encoded(DEEP), label_values(0), "unsupported image"),
-    "rgba.png": (encoded(RGB.convert("RGBA")), label_values(0), "unsupported image"),
+    "rgba.png": (encoded(CLEAR), label_values(0), "unsupported image"),
     "rotated.jpg": (exif_rotated(RGB), label_values(0), "rotated by EXIF"),
     "large.png": (encoded(RGB.resize((50, 50))), label_values(0, (50, 50)), "image too large"),
     "line\nbreak.png": (encoded(RGB), label_values(0), "invalid path"),
@@ -114,6 +115,8 @@ GOOD = {
     "bitmap.bmp": encoded(RGB, "BMP"),
     "web.webp": encoded(RGB, "WEBP", lossless=True),
     "tagged.tif": encoded(RGB, "TIFF"),
+    "opaque.png": encoded(RGB.convert("RGBA")),
+    "turned.jpg": exif_rotated(RGB.rotate(90, expand=True)),
 }
 GOOD = {f"{number}_{name}": image for number, (name, image) in enumerate(GOOD.items())}
 
@@ -202,11 +205,11 @@ def test_nothing_good_is_lost(mixed: tuple[Artifact, Artifact]):
 def test_tensorflow_decodes_every_example_to_the_pixels_of_its_file(mixed: tuple[Artifact, Artifact]):
     for row in map(columns, read_split(mixed[0], "train")):
         name = Path(row[features.KEY].decode()).name
-        truth = np.asarray(Image.open(io.BytesIO(GOOD[name])).convert("RGB"))
+        truth = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(GOOD[name]))).convert("RGB"))
         decoded = tf.io.decode_image(row[features.IMAGE], channels=3).numpy()
         # Two JPEG decoders may round differently.
         np.testing.assert_allclose(decoded.astype(int), truth, atol=4 if ".jp" in name else 0, err_msg=name)
-        keeps_bytes = name.endswith(("jpg", "jpeg", "colour.png", "gray_too.png"))
+        keeps_bytes = name.endswith(("jpg", "jpeg", "colour.png", "gray_too.png")) and "turned" not in name
         assert (row[features.IMAGE] == GOOD[name]) == keeps_bytes, name
 
 

@@ -66,10 +66,7 @@ def test_a_model_that_answers_too_late_is_refused(model: Artifact, examples: Art
 def test_a_model_that_does_not_come_up_in_time_is_refused(model: Artifact, examples: Artifact, tmp_path: Path):
     blessed, reason = check(model, examples, InfraConfig(load_seconds=0.2), tmp_path)
 
-    assert not blessed
-    assert reason.startswith(
-        "no answer within infra.load_seconds=0.2, 2 times; if this machine was busy, raise infra.load"
-    )
+    assert (blessed, reason) == (False, "no answer within infra.load_seconds=0.2, 2 times")
 
 
 def test_a_model_that_came_too_late_once_has_a_second_chance(

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,16 @@ from data.dataset import DataConfig
 from data.errors import ConfigError, DataError, WorkspaceError
 from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
-from data.layouts.base import MaskFile, Sample
+from data.layouts.base import Sample
 from data.splits import plan_splits
 from data.synthetic import render
-from pipeline.config import load_config, load_section
+from pipeline.config import load_config, load_section, resolve
 from pipeline.inspection.advice import on_balance
 from pipeline.inspection.config_writer import write_config
 from pipeline.inspection.console import show_inspection
-from pipeline.inspection.dataset import _chance, inspect_dataset
+from pipeline.inspection.dataset import NO_ANSWERS, _chance, inspect_dataset
 from pipeline.inspection.findings import ClassCount, Inspection
-from pipeline.inspection.proposal import codes_of
+from pipeline.inspection.proposal import Answers, parse_answers
 
 FILES = LocalFiles()
 SPLITS = ("train", "val", "test")
@@ -40,9 +40,9 @@ Fill = Callable[..., Path]
 def inspect(tmp_path: Path) -> Inspect:
     """Inspects a folder; the page is `tmp_path / "page.html"`."""
 
-    def run(root: Path, limit: int = 100, **settings: object) -> Inspection:
+    def run(root: Path, limit: int = 100, answers: Answers = NO_ANSWERS, **settings: object) -> Inspection:
         config = DataConfig.model_validate({"path": str(root), **settings})
-        return inspect_dataset(config, FILES, limit=limit, out=tmp_path / "page.html")
+        return inspect_dataset(config, FILES, limit=limit, out=tmp_path / "page.html", answers=answers)
 
     return run
 
@@ -325,30 +325,88 @@ def test_mostly_void_masks_are_doubted(fill: Fill, inspect: Inspect) -> None:
 # Label maps that nobody has stated
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, 1)])
-def test_binary_masks_never_pass_silently(fill: Fill, inspect: Inspect, low: int, high: int) -> None:
-    found = inspect(fill(halves(low, high)))
-    assert found.proposal is not None and found.proposal.binary
-    for written in (False, True):
-        with pytest.raises(DataError, match=rf"hold only {low}, {high}, and no label map says what") as error:
-            found.require_label_map(written=written)
-    text = str(error.value)
-    assert f'- {{name: "background", values: [{low}]}}  # in 8 masks' in text
-    assert f'- {{name: "foreground", values: [{high}]}}  # in 8 masks' in text
-    assert ("if it is void, move 255 to ignore_values" in text) == (high == 255)
+def ask(found: Inspection) -> str:
+    assert found.proposal is not None
+    return found.proposal.question or ""
+
+
+def test_whether_255_is_an_object_is_asked(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves(0, 255)))
+    question = "Is 255 an object or void? `inspect --object 255` or `inspect --ignore 255` says so."
+    assert ask(found) == question
+    assert f"bad: {question} A run refuses to begin until it is said." in texts(found)
+    assert found.proposal is not None
+    assert "hold only 0, 255, and no label map says what that means." in found.proposal.text
+    assert '- {name: "background", values: [0]}  # in 8 masks' in found.proposal.text
+    assert '- {name: "foreground", values: [255]}  # in 8 masks' in found.proposal.text
     assert [c.share for c in found.classes] == pytest.approx([0.5, 0.5], abs=0.01)
 
 
+def test_masks_of_zero_and_one_are_background_and_foreground(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves(0, 1)))
+    assert found.labels.names == ("background", "foreground") and not ask(found)
+    assert "warn: Nobody has stated the label map" in texts(found)
+
+
 @pytest.mark.parametrize("value", [0, 1, 255])
-def test_masks_of_one_binary_value_do_not_pass_either(fill: Fill, inspect: Inspect, value: int) -> None:
-    with pytest.raises(DataError, match=f"hold only {value}, and no label map"):
-        inspect(fill(halves(value))).require_label_map(written=True)
+def test_masks_of_one_value_are_shown_as_they_are(fill: Fill, inspect: Inspect, value: int) -> None:
+    found = inspect(fill(halves(value)))
+    assert [label.values for label in found.labels.classes] == [(value,)]
+    assert bool(ask(found)) == (value == 255)
+    assert "Fewer than two classes" in texts(found)
 
 
 def test_black_and_white_rgb_masks_are_binary_too(fill: Fill, inspect: Inspect) -> None:
     found = inspect(fill(halves((0, 0, 0), (255, 255, 255))))
-    assert found.proposal is not None and found.proposal.binary
+    assert ask(found).startswith("Is 255,255,255 an object or void? `inspect --object 255,255,255`")
     assert [label.colors for label in found.labels.classes] == [((0, 0, 0),), ((255, 255, 255),)]
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "void"),
+    [
+        ((0, 128, 255), ("class_0", "class_128", "class_255"), ()),
+        ((0, 254, 255), ("class_0", "class_254", "class_255"), ()),
+        ((0, 3, 7, 255), ("class_0", "class_3", "class_7", "class_255"), ()),
+        ((0, 1, 2, 255), ("class_0", "class_1", "class_2"), (255,)),
+    ],
+)
+def test_255_is_never_void_because_something_else_is_there(
+    fill: Fill, inspect: Inspect, values: tuple[int, ...], names: tuple[str, ...], void: tuple[int, ...]
+) -> None:
+    root = fill(halves(*values))
+    found = inspect(root)
+    assert (found.labels.names, found.labels.ignore_values) == (names, void)
+    assert ask(found).startswith("Is 255 an object or void?")
+    assert ("254 beside 255" in texts(found)) == (254 in values)
+    said = inspect(root, answers=parse_answers(["255"], [], None))
+    assert "class_255" in said.labels.names and not ask(said)
+    said = inspect(root, answers=parse_answers([], ["255"], None))
+    assert said.labels.ignore_values == (255,) and not ask(said)
+    assert said.void == pytest.approx(1 / len(values), abs=0.02)
+
+
+def test_what_is_said_of_codes_is_checked() -> None:
+    assert parse_answers(["255"], ["224,224,192"], "ignore") == Answers(
+        frozenset({255}), frozenset({(224, 224, 192)}), "ignore"
+    )
+    for objects, ignored, edges, text in (
+        (["white"], [], None, "--object 'white': neither a label value, such as 255, nor a colour"),
+        ([], ["1,2,300"], None, "--ignore '1,2,300': neither"),
+        (["255"], ["255"], None, "--object and --ignore both name 255; give one of them"),
+        ([], [], "blur", "--soft-edges 'blur'; allowed: nearest, ignore"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            parse_answers(objects, ignored, edges)
+
+
+def test_instance_ids_are_recognised(tmp_path: Path, inspect: Inspect) -> None:
+    for index, count in enumerate((12, 97, 30, 5)):
+        save(tmp_path / f"d/images/{index}.png", render(index)[0])
+        save(tmp_path / f"d/masks/{index}.png", halves(*range(count + 1))(render(index)[1]))
+    found = inspect(tmp_path / "d")
+    assert ask(found).startswith("Do the values, which count from 1 in each mask (up to 97), number instances of one")
+    assert found.labels.names == ("background", "object") and found.num_bad == 0
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 1)])
@@ -361,8 +419,7 @@ def test_binary_masks_in_a_layout_with_classes_of_its_own_are_doubted(
         save(tmp_path / f"d/SegmentationClass/{index}.png", halves(*values)(mask))
     found = inspect(tmp_path / "d")
     assert found.layout == "voc"
-    with pytest.raises(DataError, match=r"layout voc.*hold only 0, "):
-        found.require_label_map(written=True)
+    assert found.labels.names == ("background", "foreground")
 
 
 def test_two_classes_that_the_dataset_names_are_not_doubted(tmp_path: Path, inspect: Inspect) -> None:
@@ -377,18 +434,96 @@ def test_two_classes_that_the_dataset_names_are_not_doubted(tmp_path: Path, insp
 
 def test_a_configured_label_map_settles_binary_masks(fill: Fill, inspect: Inspect) -> None:
     found = inspect(fill(halves(0, 255)), label_map=LabelMap(classes=BINARY_CLASSES))
-    assert found.proposal is None and found.num_bad == 0
-    found.require_label_map(written=False)
+    assert found.proposal is None and found.question is None and found.num_bad == 0
 
 
-def test_values_become_classes_and_255_void_once_the_proposal_is_written(fill: Fill, inspect: Inspect) -> None:
-    found = inspect(fill(halves(0, 3, 7, 255)))
-    assert found.labels.names == ("class_0", "class_3", "class_7")
-    assert found.labels.ignore_values == (255,)
-    assert found.void == pytest.approx(0.25, abs=0.01)
-    with pytest.raises(DataError, match="hold 0, 3, 7, 255, and no label map"):
-        found.require_label_map(written=False)
-    found.require_label_map(written=True)
+def test_names_that_nobody_has_stated_are_a_warning(fill: Fill, inspect: Inspect) -> None:
+    found = inspect(fill(halves(0, 3, 7)))
+    assert found.labels.names == ("class_0", "class_3", "class_7") and not ask(found)
+    assert "Nobody has named the classes class_0, class_3, class_7." in texts(found)
+
+
+# Masks that were compressed, scaled or smoothed
+
+COLORS = np.array([(0, 0, 0), (200, 30, 60), (20, 160, 220)], np.uint8)
+
+
+def thirds(mask: np.ndarray) -> np.ndarray:
+    return COLORS[np.arange(mask.shape[1]) * 3 // mask.shape[1]][None].repeat(mask.shape[0], 0)
+
+
+def noisy(mask: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(int(mask.sum())).integers(-2, 3, (*mask.shape, 3))
+    return (thirds(mask) + noise).clip(0, 255).astype(np.uint8)
+
+
+def compressed(mask: np.ndarray) -> np.ndarray:
+    buffer = BytesIO()
+    Image.fromarray(thirds(mask)).save(buffer, "JPEG", quality=75)
+    return np.asarray(Image.open(buffer))
+
+
+def smoothed(mask: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(thirds(mask)).resize((40, 40), Image.Resampling.NEAREST)
+    return np.asarray(image.resize(mask.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def near(color: tuple[int, ...], other: np.ndarray, reach: int) -> bool:
+    return bool(np.abs(np.array(color) - other.astype(int)).max() <= reach)
+
+
+@pytest.mark.parametrize(("of_mask", "reach", "edges"), [(noisy, 1, False), (compressed, 4, None), (smoothed, 0, True)])
+def test_near_colours_are_few_classes(
+    fill: Fill, inspect: Inspect, tmp_path: Path, of_mask: Callable[..., np.ndarray], reach: int, edges: bool | None
+) -> None:
+    root = fill(of_mask)
+    found = inspect(root, answers=parse_answers([], [], "ignore"))
+    assert found.labels.num_classes == 3
+    for label, color in zip(found.labels.classes, sorted(COLORS.tolist()), strict=True):
+        assert near(label.colors[0], np.array(color), reach)
+    assert found.num_bad == 0
+    # In the order of the colours: black, blue, red.
+    assert [c.share for c in found.classes] == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert "warn: Masks are corrected: " in texts(found)
+    if edges is not None:
+        assert (found.void > 0) == edges
+        assert ("Do smoothed edges become" in ask(inspect(root))) == edges
+    write_config(found, tmp_path / "mine.yaml")
+    data = load_config(tmp_path / "mine.yaml").data
+    again = inspect(root, **data.model_dump(exclude={"path"}))
+    assert again.classes == found.classes and again.num_bad == 0
+
+
+@pytest.mark.parametrize("quality", [0, 75])
+def test_smoothed_gray_masks_are_two_values(fill: Fill, inspect: Inspect, quality: int) -> None:
+    def gray(mask: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(halves(0, 255)(mask))
+        if not quality:
+            small = image.resize((40, 40), Image.Resampling.NEAREST)
+            return np.asarray(small.resize(image.size, Image.Resampling.BILINEAR))
+        buffer = BytesIO()
+        image.rotate(20, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=quality)
+        return np.asarray(Image.open(buffer))
+
+    root = fill(gray)
+    found = inspect(root, answers=parse_answers(["255"], [], "nearest"))
+    assert [label.values for label in found.labels.classes] == [(0,), (255,)]
+    assert found.num_bad == 0 and found.void == 0 and not ask(found)
+    assert "Do smoothed edges become the nearest class or void?" in ask(inspect(root))
+
+
+def test_a_question_stands_in_the_configuration_until_it_is_answered(
+    fill: Fill, inspect: Inspect, tmp_path: Path
+) -> None:
+    found = inspect(fill(halves(0, 255)))
+    write_config(found, tmp_path / "mine.yaml")
+    config = load_config(tmp_path / "mine.yaml")
+    with pytest.raises(DataError, match=r"^data\.question: Is 255 an object or void\? .* delete data\.question\.$"):
+        resolve(config, FILES)
+    again = inspect(Path(config.data.path), **config.data.model_dump(exclude={"path"}))
+    assert again.question == ask(found) and again.proposal is None
+    answered = load_config(tmp_path / "mine.yaml", ["data.question=null"])
+    assert resolve(answered, FILES).data.label_map == found.labels
 
 
 def test_colours_become_classes(fill: Fill, inspect: Inspect) -> None:
@@ -404,11 +539,11 @@ def test_photos_as_masks_are_recognised(fill: Fill, inspect: Inspect) -> None:
         inspect(fill(lambda mask: np.random.default_rng(0).integers(0, 255, (*mask.shape, 3), np.uint8)))
 
 
-def test_codes_of_a_16_bit_mask_are_its_values(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[7, 700]], np.uint16)).save(tmp_path / "m.png")
-    assert codes_of(MaskFile(str(tmp_path / "m.png")), FILES, 100) == {7, 700}
-    with pytest.raises(DataError, match="mask too large: 2x1; data.max_pixels allows 1 pixels"):
-        codes_of(MaskFile(str(tmp_path / "m.png")), FILES, 1)
+def test_16_bit_masks_are_proposed_by_their_values(fill: Fill, inspect: Inspect) -> None:
+    root = fill(lambda mask: halves(0, 7)(mask).astype(np.uint16) * 100)
+    assert [label.values for label in inspect(root).labels.classes] == [(0,), (700,)]
+    with pytest.raises(DataError, match="no readable mask"):
+        inspect(root, max_pixels=100)
 
 
 # The configuration to edit
