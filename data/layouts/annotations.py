@@ -249,7 +249,8 @@ class RegionFiles(AnnotationFiles):
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Streams the images of a split's annotation file."""
         path = self.annotation_files()[split]
-        yield from self.found(path, self.read(path)[1], split)
+        names, images = self.read(path)
+        yield from self.found(path, images, split, background_of(names))
 
     def label_map(self) -> LabelMap:
         """The classes of all annotation files, after the background.
@@ -260,8 +261,10 @@ class RegionFiles(AnnotationFiles):
         names = dict.fromkeys(name for path in self.annotation_files().values() for name in self.read(path)[0])
         return with_background(self.root, [(name, ()) for name in names])
 
-    def found(self, path: str, images: list[Annotated | BadEntry], split: str | None) -> Iterator[Sample | BadEntry]:
-        """The samples of the images in an annotation file."""
+    def found(
+        self, path: str, images: list[Annotated | BadEntry], split: str | None, background: str
+    ) -> Iterator[Sample | BadEntry]:
+        """The samples of the images in an annotation file, over the class that is the background."""
         names = (image.name for image in images if isinstance(image, Annotated))
         places = NamedImages(self, names, self.image_folders(path), split)
         for image in images:
@@ -271,7 +274,7 @@ class RegionFiles(AnnotationFiles):
             try:
                 if isinstance(image.mask, DataError):
                     raise image.mask
-                sample = self.sample(places.path(image.name), image.mask, split)
+                sample = self.sample(places.path(image.name), replace(image.mask, background=background), split)
                 yield replace(sample, annotations=image.annotations)
             except DataError as error:
                 yield BadEntry(image.name, str(error), image.annotations)

@@ -18,7 +18,9 @@ from data.errors import DataError
 from data.files import FileSystem, read_json
 from data.labels import LabelMap, label_map_of
 from data.layouts.annotations import (
+    BACKGROUNDS,
     FOLDERS,
+    HEAD,
     AnnotationFiles,
     NamedImages,
     background_of,
@@ -33,8 +35,9 @@ from data.layouts.annotations import (
 from data.layouts.base import BadEntry, Mask, Sample, Shape, Shapes
 from data.rle import coco_runs
 
-#: How an annotation file of COCO begins.
-SIGNATURE = re.compile(r'\{.*"(images|annotations|categories)"\s*:\s*\[', re.DOTALL)
+#: How an annotation file of COCO begins; the categories alone may fill the beginning.
+SIGNATURE = re.compile(r'\{.*"(images|annotations)"\s*:\s*\[', re.DOTALL)
+CATEGORIES = re.compile(r'\{.*"categories"\s*:\s*\[', re.DOTALL)
 
 #: Files that have the same keys, but no instances.
 OTHER_FILES = re.compile(r"(captions|person_keypoints|image_info|panoptic)_.*")
@@ -126,8 +129,10 @@ class CocoFiles(AnnotationFiles):
         """The categories of all annotation files in the order of their ids, and the background.
 
         Raises:
-            DataError: two files give the same id different names, or the names are not a valid label map.
+            DataError: there are images but no annotations, or two files give the same id different names, or the names
+                are not a valid label map.
         """
+        images = 0
         names: dict[int | str, str] = {}
         used: set[int | str | None] = set()
         roots: set[int | str] = set()
@@ -135,9 +140,16 @@ class CocoFiles(AnnotationFiles):
             file, content = self._read(path)
             used.update(_id(annotation, "category_id") for annotation in content["annotations"])
             roots.update(_roboflow_roots(content))
+            images += len(content["images"])
             for number, name in file.categories.items():
                 if names.setdefault(number, name) != name:
                     raise DataError(f"categories differ: id {number} is {names[number]!r}, but {name!r} in {path}")
+        if images and not used:
+            paths = ", ".join(self.annotation_files().values())
+            raise DataError(
+                f"annotations missing: {self.root} has {images} images and no annotation in {paths}; tools leave out "
+                "what COCO cannot hold, as Label Studio does with brushes: export another format"
+            )
         kept = {number: name for number, name in names.items() if number in used or number not in roots}
         in_order = sorted(kept.items(), key=lambda item: (isinstance(item[0], str), item[0]))
         classes = [(name, (number,) if isinstance(number, int) else ()) for number, name in in_order]
@@ -188,13 +200,13 @@ class Coco(CocoFiles):
     def detect(cls, root: str, files: FileSystem) -> bool:
         """Whether a file that begins like one of COCO's is there."""
         layout = cls(root, files)
-        return any(SIGNATURE.match(head_of(layout.at(path), files)) for path in layout.find())
+        return any(_is_coco(head_of(layout.at(path), files)) for path in layout.find())
 
     def find(self) -> Iterator[str]:
         """Annotation files named as in COCO or, as Roboflow does, beside the images; else any that begins like one."""
         exported = (posixpath.join(folder, "_annotations.coco.json") for folder in FOLDERS)
         usual = [*super().find(), *filter(self.has, exported)]
-        found = usual or self.beginning_with(SIGNATURE.match)
+        found = usual or self.beginning_with(_is_coco)
         yield from (path for path in found if not OTHER_FILES.match(posixpath.basename(path)))
 
     def mask_of(self, file: AnnotationFile, image: dict, annotations: list[dict]) -> Shapes:
@@ -224,9 +236,17 @@ class Coco(CocoFiles):
             yield f"{file.path}: {crowds} of {total} annotations are crowds (iscrowd 1), whose pixels are void."
         used = {_id(annotation, "category_id") for annotation in content["annotations"]}
         roots = set(_roboflow_roots(content))
-        unused = [name for number, name in file.categories.items() if number not in used and number not in roots]
+        unused = [
+            name
+            for number, name in file.categories.items()
+            if number not in used and number not in roots and name not in BACKGROUNDS
+        ]
         if unused:
             yield f"{file.path}: no annotation is of {_listed(unused)}."
+
+
+def _is_coco(head: str) -> bool:
+    return bool(SIGNATURE.match(head) or (len(head) >= HEAD // 4 and CATEGORIES.match(head)))
 
 
 def _id(entry: Any, key: str) -> int | str | None:

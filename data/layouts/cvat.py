@@ -57,8 +57,8 @@ class Cvat(RegionFiles):
         if split is None or split in files:
             yield from super().samples(split)
             return
-        images = [_annotated(image) for image in _elements(self, files[None], "image") if _subset(image) == split]
-        yield from self.found(files[None], images, split)
+        subset = [_annotated(image) for image in _elements(self, files[None], "image") if _subset(image) == split]
+        yield from self.found(files[None], subset, split, background_of(self.label_map().names))
 
     def read(self, path: str) -> tuple[list[str], list[Annotated | BadEntry]]:
         """The labels of the task or project, and the images."""
@@ -103,7 +103,7 @@ def _annotated(image: Element) -> Annotated | BadEntry:
         # Python's sort is stable: of regions at one height, later ones are on top.
         regions.sort(key=lambda element: _number(element, "z_order", "0"))
         size = (_whole(image, "height"), _whole(image, "width"))
-        mask = Shapes(tuple(map(_shape, regions)), background_of(()), size)
+        mask = Shapes(tuple(map(_shape, regions)), size=size)
     except DataError as error:
         mask = error
     return Annotated(name, mask, len(regions))

@@ -1,20 +1,21 @@
-"""Label Studio's own JSON export: a list of tasks, with the regions in per cent of the image, and the images.
+"""Label Studio's own exports "JSON" and "JSON-MIN": a list of tasks, with the regions in per cent, and the images.
 
-Format: labelstud.io/guide/export, under "JSON". Its COCO export is read by `data.layouts.coco`.
+Format: labelstud.io/guide/export. Its COCO export is read by `data.layouts.coco`.
 """
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
 from data.errors import DataError
 from data.files import read_json
 from data.layouts.annotations import (
+    MOST_OPENED,
     Annotated,
     Points,
     RegionFiles,
-    background_of,
     ellipse,
     field,
     numbers,
@@ -23,8 +24,11 @@ from data.layouts.annotations import (
 )
 from data.layouts.base import BadEntry, Shape, Shapes, is_image
 
-#: How the export begins.
-SIGNATURE = re.compile(r'\[\s*\{.*"annotations"\s*:\s*\[', re.DOTALL)
+#: How the exports begin.
+SIGNATURE = re.compile(r'\[\s*\{.*("annotations"\s*:\s*\[|"original_width"|"annotation_id")', re.DOTALL)
+
+#: Files of "Brush labels to PNG".
+BRUSH = re.compile(r"task-\d+-annotation-\d+-by-.*\.png")
 
 
 class LabelStudio(RegionFiles):
@@ -37,8 +41,19 @@ class LabelStudio(RegionFiles):
     name = "label_studio"
 
     def find(self) -> Iterator[str]:
-        """Files that begin like the export."""
-        return self.beginning_with(SIGNATURE.match)
+        """Files that begin like an export.
+
+        Raises:
+            DataError: there are only masks, which do not say to which images they belong.
+        """
+        found = list(self.beginning_with(SIGNATURE.match))
+        brushes = () if found else filter(BRUSH.fullmatch, islice(self.names(""), MOST_OPENED))
+        for name in brushes:
+            raise DataError(
+                f"images unknown: the masks in {self.root}, such as {name}, name tasks of Label Studio, not images; "
+                "export the project as JSON as well, which has the same regions, and put it beside the images"
+            )
+        yield from found
 
     def read(self, path: str) -> tuple[list[str], list[Annotated | BadEntry]]:
         """The labels in use, and the images of the tasks."""
@@ -60,12 +75,15 @@ def _annotated(task: Any) -> Iterator[Annotated | BadEntry]:
     place = f"task {task.get('id')}" if isinstance(task, dict) else "task"
     count = 0
     try:
-        finished = [one for one in field(task, "annotations", list) if not one.get("was_cancelled")]
+        annotations = [_minimal(task)] if "annotation_id" in task else field(task, "annotations", list)
+        finished = [one for one in annotations if not one.get("was_cancelled")]
         if not finished:
             return
         chosen = [one for one in finished if one.get("ground_truth") is True] if len(finished) > 1 else finished
         count = max(len(field(one, "result", list)) for one in finished)
-        name = place = _image_name(task)
+        name = place = _image_name(
+            task.get("file_upload"), task if "annotation_id" in task else field(task, "data", dict)
+        )
         if len(chosen) != 1:
             raise DataError(
                 f"ambiguous annotation: {len(finished)} annotations, of which {len(chosen)} are the ground truth; mark "
@@ -82,16 +100,22 @@ def _annotated(task: Any) -> Iterator[Annotated | BadEntry]:
         if len(sizes) > 1:
             raise DataError(f"malformed annotation: regions of different sizes of the image: {sorted(sizes)}")
         size = next(iter(sizes), None)
-        yield Annotated(name, Shapes(tuple(map(_shape, results)), background_of(()), size), count)
-    except AttributeError:
+        yield Annotated(name, Shapes(tuple(map(_shape, results)), size=size), count)
+    except (AttributeError, TypeError):
         yield BadEntry(place, "malformed annotation: an annotation or a region is not an object", count)
     except DataError as error:
         yield BadEntry(place, str(error), count)
 
 
-def _image_name(task: dict) -> str:
+def _minimal(task: dict) -> dict:
+    """The annotation of a task in JSON-MIN: the regions of each control stand under its name."""
+    values = [value for several in task.values() if isinstance(several, list) for value in several]
+    sizes = ("original_width", "original_height", "image_rotation")
+    return {"result": [{"value": one, **{key: one.get(key) for key in sizes}, "id": i} for i, one in enumerate(values)]}
+
+
+def _image_name(uploaded: Any, data: dict) -> str:
     """The file of a task: what was uploaded, or else the only image of its data."""
-    uploaded, data = task.get("file_upload"), field(task, "data", dict)
     if isinstance(uploaded, str) and is_image(uploaded):
         return uploaded
     # /data/local-files/?d=folder/image.jpg, or a URL, maybe with a signature behind the path

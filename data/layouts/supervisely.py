@@ -38,8 +38,7 @@ class Supervisely(Layout):
     @cached_property
     def datasets(self) -> tuple[str, ...]:
         """The folders that have img/ and ann/."""
-        names = sorted(name for name in self.names("") if "." not in name)
-        return tuple(name for name in names if self.has(f"{name}/img") and self.has(f"{name}/ann"))
+        return tuple(name for name in sorted(self.names("")) if self.has(f"{name}/img") and self.has(f"{name}/ann"))
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the datasets' names say, if all of them say one."""
@@ -64,6 +63,10 @@ class Supervisely(Layout):
         names = [field(entry, "title", str) for entry in field(content, "classes", list)]
         return with_background(self.at(META), [(name, ()) for name in names])
 
+    @cached_property
+    def _background(self) -> str:
+        return background_of(self.label_map().names)
+
     def _sample(self, dataset: str, name: str, split: str | None) -> Sample | BadEntry:
         path = f"{dataset}/ann/{name}"
         # The image of x.jpg.json is x.jpg; older projects call it x.json.
@@ -74,7 +77,7 @@ class Supervisely(Layout):
             content = read_json(self.at(path), self.files)
             size = field(content, "size", dict)
             shapes = tuple(map(_shape, field(content, "objects", list)))
-            mask = Shapes(shapes, background_of(()), (whole(size, "height"), whole(size, "width")))
+            mask = Shapes(shapes, self._background, (whole(size, "height"), whole(size, "width")))
             return self.sample(image, mask, split, dataset)
         except DataError as error:
             return BadEntry(path, str(error))

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.errors import DataError
 from data.files import read_json
-from data.layouts.annotations import Annotated, Points, RegionFiles, background_of, ellipse, field, numbers
+from data.layouts.annotations import Annotated, Points, RegionFiles, ellipse, field, numbers
 from data.layouts.base import BadEntry, Shape, Shapes
 
 PROJECT = "_via_img_metadata"
@@ -44,7 +44,7 @@ class Via(RegionFiles):
             regions = _regions(entry)
             mask: Shapes | DataError
             try:
-                mask = Shapes(tuple(_shape(region, attribute) for region in regions), background_of(()))
+                mask = Shapes(tuple(_shape(region, attribute) for region in regions))
                 used.update(str(shape.label) for shape in mask.shapes)
             except DataError as error:
                 mask = error

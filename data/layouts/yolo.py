@@ -1,6 +1,7 @@
 """YOLO's segmentation: data.yaml, images/, and a text file of polygons in labels/ for each image.
 
-Formats: docs.ultralytics.com/datasets/segment and, with `masks_dir` and masks in place of polygons, .../semantic.
+Supervision writes the names of the classes alone into data.yaml, and Label Studio into classes.txt. Formats:
+docs.ultralytics.com/datasets/segment and, with `masks_dir` and masks in place of polygons, .../semantic.
 """
 
 import posixpath
@@ -24,10 +25,25 @@ from data.layouts.annotations import (
     polygon_area,
     with_background,
 )
-from data.layouts.base import SPLITS, BadEntry, Layout, MaskFile, Sample, Shape, Shapes, is_image, stem_of
+from data.layouts.base import (
+    SPLIT_FOLDERS,
+    SPLITS,
+    BadEntry,
+    Layout,
+    MaskFile,
+    Sample,
+    Shape,
+    Shapes,
+    is_image,
+    stem_of,
+)
 
 #: Keys that a dataset's YAML file has.
-SIGNATURE = re.compile(r"^(?=.*^names\s*:)(?=.*^(train|val|test)\s*:)", re.DOTALL | re.MULTILINE)
+NAMES = re.compile(r"^names\s*:", re.MULTILINE)
+STATED_SPLITS = re.compile(r"^(train|val|test)\s*:", re.MULTILINE)
+
+#: Where the names of the classes stand where there is no YAML file.
+CLASSES = "classes.txt"
 
 MASK_ENDINGS = (".png", ".bmp", ".tif")
 
@@ -46,17 +62,20 @@ class Yolo(Layout):
 
     @classmethod
     def detect(cls, root: str, files: FileSystem) -> bool:
-        """Whether a YAML file in the folder has the names of classes and the folder of a split."""
-        return bool(cls(root, files)._yaml_files())
+        """Whether a file has the names of classes, and the splits are stated or have the usual folders."""
+        layout = cls(root, files)
+        found = layout._yaml_files()
+        stated = any(STATED_SPLITS.search(head_of(layout.at(name), files)) for name in found)
+        return stated or (bool(found or layout.has(CLASSES)) and bool(layout._usual))
 
     def splits(self) -> tuple[str, ...]:
         """The splits whose images are there.
 
         Raises:
-            DataError: there are none, or the YAML file is malformed.
+            DataError: there are no images, or the YAML file is malformed.
         """
         found = tuple(split for split in SPLITS if self._places(split))
-        if not found:
+        if not found and not self._places(None):
             stated = {split: self._content.get(split) for split in SPLITS}
             raise DataError(f"images missing: {self.at(self._path)} names folders that are not in it: {stated}")
         return found
@@ -64,7 +83,7 @@ class Yolo(Layout):
     def samples(self, split: str | None) -> Iterator[Sample | BadEntry]:
         """Streams the images of a split, then the text files that have no image."""
         labels: dict[str, set[str]] = {}
-        for listed in self._images(split or ""):
+        for listed in self._images(split):
             image = listed
             try:
                 image = relative_path(listed)
@@ -74,7 +93,7 @@ class Yolo(Layout):
                 yield BadEntry(image, str(error))
         for folder, stems in labels.items():
             for name in self.names(folder):
-                if name.endswith(".txt") and name != "classes.txt" and stem_of(name) not in stems:
+                if name.endswith(".txt") and name != CLASSES and stem_of(name) not in stems:
                     yield BadEntry(posixpath.join(folder, name), f"image missing: no image is called {stem_of(name)}")
 
     def label_map(self) -> LabelMap:
@@ -97,21 +116,23 @@ class Yolo(Layout):
 
     def _yaml_files(self) -> list[str]:
         names = (name for name in self.names("") if name.endswith((".yaml", ".yml")))
-        found = (name for name in islice(names, MOST_OPENED) if SIGNATURE.match(head_of(self.at(name), self.files)))
+        found = (name for name in islice(names, MOST_OPENED) if NAMES.search(head_of(self.at(name), self.files)))
         return sorted(found)
 
     @cached_property
     def _path(self) -> str:
-        found = self._yaml_files()
+        found = self._yaml_files() or list(filter(self.has, [CLASSES]))
         if len(found) != 1:
             raise DataError(
-                f"{self.root}: the yolo layout needs one YAML file with 'names' and 'train'; found: "
+                f"{self.root}: the yolo layout needs one YAML file with 'names', or {CLASSES}; found: "
                 f"{', '.join(found) or 'none'}"
             )
         return found[0]
 
     @cached_property
     def _content(self) -> dict[str, Any]:
+        if self._path == CLASSES:
+            return {"names": [text for _, text in read_lines(self.at(CLASSES), self.files)]}
         text = read_bytes(self.at(self._path), self.files, "YAML file")
         try:
             content = yaml.safe_load(text) if len(text) <= LARGEST_YAML else None
@@ -126,9 +147,25 @@ class Yolo(Layout):
         value = self._content.get("masks_dir")
         return value.strip("/") if isinstance(value, str) else ""
 
-    def _places(self, split: str) -> list[str]:
+    @cached_property
+    def _usual(self) -> dict[str | None, str]:
+        """Split, or None for the whole dataset -> folder of images beside which are text files."""
+        patterns = ("images/{}", "{}/images")
+        named = [(split, p.format(f)) for split, folders in SPLIT_FOLDERS.items() for f in folders for p in patterns]
+        found: dict[str | None, str] = {split: folder for split, folder in named if self._has_texts(folder)}
+        if not found and self._has_texts("images"):
+            found[None] = "images"
+        return found
+
+    def _has_texts(self, images: str) -> bool:
+        names = islice(self.names(_beside(f"{images}/", "labels").rstrip("/")), MOST_OPENED)
+        return self.has(images) and any(name.endswith(".txt") for name in names)
+
+    def _places(self, split: str | None) -> list[str]:
         """The folders of images, or the lists of images, of a split, relative to the root."""
-        stated = self._content.get(split)
+        if not any(self._content.get(split) for split in SPLITS):
+            return [self._usual[split]] if split in self._usual else []
+        stated = self._content.get(split) if split else None
         values = stated if isinstance(stated, list) else [stated]
         return [place for value in values if isinstance(value, str) and (place := self._place(value)) is not None]
 
@@ -148,7 +185,7 @@ class Yolo(Layout):
                 return path
         return None
 
-    def _images(self, split: str) -> Iterator[str]:
+    def _images(self, split: str | None) -> Iterator[str]:
         for place in self._places(split):
             if place.endswith(".txt"):
                 folder = posixpath.dirname(place)

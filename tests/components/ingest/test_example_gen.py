@@ -307,6 +307,20 @@ def test_a_listing_that_breaks_off_stops_the_run_however_little_may_be_missing(
         generate(folder_config(plain, max_bad_fraction=1.0), tmp_path)
 
 
+def test_lost_annotations_stop_the_run_however_few_entries_they_are(tmp_path: Path):
+    images = [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(40)]
+    square = [[0, 0, 2, 0, 2, 2, 0, 2]]
+    annotations = [{"image_id": 99, "category_id": 1, "segmentation": square} for _ in range(40)]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "red"}]}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/result.json").write_text(json.dumps(content))
+    for i in range(40):
+        (tmp_path / f"data/{i}.png").write_bytes(encoded(Image.fromarray(pixels(i))))
+
+    with pytest.raises(DataError, match="annotations lost: 40 of 40, more than data.max_bad_fraction=0.05 allows"):
+        generate(resolved(str(tmp_path / "data")), tmp_path / "out")
+
+
 def test_splits_that_are_missing_are_carved_by_group(tmp_path: Path):
     for number in range(60):
         name = f"scene{number // 3}_{number % 3}.png"

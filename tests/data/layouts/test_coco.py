@@ -89,6 +89,18 @@ def test_roboflows_root_category_is_no_class_and_other_unused_categories_are_tol
     assert [note.partition(": ")[2] for note in layout.remarks()] == ["no annotation is of cat."]
 
 
+def test_images_without_any_annotation_are_no_dataset(coco):
+    with pytest.raises(DataError, match=r"annotations missing: .* has 2 images and no annotation in annotations.json"):
+        coco([image(1), image(2, "b.jpg")], []).label_map()
+
+
+def test_a_file_of_categories_alone_is_another_tools(coco, write_text, files, tmp_path):
+    layout = coco([], [])
+    (tmp_path / "annotations.json").unlink()
+    write_text("notes.json", json.dumps({"categories": CATEGORIES, "info": {}}))
+    assert not type(layout).detect(layout.root, files)
+
+
 def test_too_many_lost_annotations_end_the_listing(coco):
     annotations = [*[instance(1)] * 8, instance(5), instance(6)]
     layout = coco([image(1)], annotations)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.errors import DataError
 from data.layouts import open_layout
 from data.layouts.base import BadEntry
 
@@ -103,6 +104,20 @@ def test_of_several_annotations_the_ground_truth_counts(studio):
     assert [shape.label for shape in sample.mask.shapes] == ["green"]
     (entry,) = studio(task(annotations=[one, other])).samples(None)
     assert "ambiguous annotation: 2 annotations, of which 0 are the ground truth" in entry.reason
+
+
+def test_json_min_has_the_regions_under_the_name_of_the_control(studio, drawn):
+    value = {"points": CORNERS, "polygonlabels": ["red"], "original_width": 10, "original_height": 5}
+    studio({"image": "/data/upload/1/0a1b2c3d-a.jpg", "id": 1, "label": [value], "annotator": 1, "annotation_id": 1})
+    assert drawn("label_studio")["images/a.jpg"][1] == ".rrrr....."
+
+
+def test_masks_alone_do_not_say_to_which_images_they_belong(studio, write_image, tmp_path, files):
+    write_image("task-1-annotation-2-by-1-tag-red-0.png")
+    with pytest.raises(DataError, match="images unknown: .*export the project as JSON as well"):
+        open_layout("auto", str(tmp_path), files)
+    studio(task())
+    assert open_layout("auto", str(tmp_path), files).name == "label_studio"
 
 
 @pytest.mark.parametrize(

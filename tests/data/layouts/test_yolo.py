@@ -36,6 +36,15 @@ def test_roboflows_paths_and_a_list_of_names(yolo, drawn):
     assert drawn("yolo", "train") == {"train/images/a.jpg": DRAWN}
 
 
+@pytest.mark.parametrize(("folder", "split"), [("images/train", "train"), ("images", None)])
+def test_usual_folders_where_no_split_is_stated(yolo, drawn, write_text, tmp_path, folder, split):
+    yolo(yaml="nc: 2\nnames: [red, green]\n", folder=folder.replace("images", "{}"))
+    assert drawn("yolo", split) == {f"{folder}/a.jpg": DRAWN}
+    (tmp_path / "data.yaml").unlink()
+    write_text("classes.txt", "red\ngreen\n")
+    assert drawn("yolo", split) == {f"{folder}/a.jpg": DRAWN}
+
+
 def test_a_list_of_images(yolo, drawn, write_text):
     write_text("train.txt", "./images/train/a.jpg\n../outside.jpg\n")
     layout = yolo(yaml=YAML.replace("images/train", "train.txt"))
