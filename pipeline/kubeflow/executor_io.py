@@ -111,9 +111,9 @@ def read_artifacts(
                         value.CopyFrom(struct_pb2.Value.FromString(fields[wrapper].SerializeToString()))
     read: dict[str, list[Artifact]] = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(typed)
     for name, listed in lists.items():
-        for artifact, told in zip(read[name], listed.artifacts, strict=True):
-            if told.name.isdecimal():
-                artifact.id = int(told.name)
+        for artifact, announced in zip(read[name], listed.artifacts, strict=True):
+            if announced.name.isdecimal():
+                artifact.id = int(announced.name)
     return read
 
 
@@ -127,8 +127,8 @@ def check_written(outputs: Mapping[str, Sequence[Artifact]], given: ArtifactList
         if Path(f"{scheme}:").exists():
             raise OutputError(f"{Path.cwd()} holds a folder '{scheme}:': an artifact's URI was taken for a local path")
     for name, listed in given.items():
-        for artifact, told in zip(outputs[name], listed.artifacts, strict=True):
-            path = mounts.path(told.uri)
+        for artifact, announced in zip(outputs[name], listed.artifacts, strict=True):
+            path = mounts.path(announced.uri)
             if artifact.uri != path:
                 raise OutputError(f"output {name}: the executor moved it from {path} to {artifact.uri}")
             # A pushed model is in the serving directory, and a served model may be absent.
@@ -137,7 +137,7 @@ def check_written(outputs: Mapping[str, Sequence[Artifact]], given: ArtifactList
                 continue
             if not Path(path).is_file() and not any(found.is_file() for found in Path(path).rglob("*")):
                 raise OutputError(
-                    f"output {name}: the executor wrote nothing to {path}, which is uploaded to {told.uri}"
+                    f"output {name}: the executor wrote nothing to {path}, which is uploaded to {announced.uri}"
                 )
 
 
@@ -147,10 +147,10 @@ def executor_output(
     """The outputs for the launcher to record: the given URIs, and properties in which paths are replaced by URIs."""
     result = pipeline_spec_pb2.ExecutorOutput()
     for name, listed in given.items():
-        for artifact, told in zip(outputs[name], listed.artifacts, strict=True):
+        for artifact, announced in zip(outputs[name], listed.artifacts, strict=True):
             record = result.artifacts[name].artifacts.add()
-            record.CopyFrom(kubeflow_v2_entrypoint_utils.to_runtime_artifact(artifact, {artifact.id: told.name}))
-            record.uri = told.uri
+            record.CopyFrom(kubeflow_v2_entrypoint_utils.to_runtime_artifact(artifact, {artifact.id: announced.name}))
+            record.uri = announced.uri
             for value in record.metadata.fields.values():
                 if value.HasField("string_value"):
                     value.string_value = mounts.uri(value.string_value)

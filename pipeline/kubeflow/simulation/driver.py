@@ -206,10 +206,10 @@ class SimulatedRun:
             for key, output in (declared.get("artifacts", {}) | logs).items()
         }
         returned = {key: {"outputFile": f"{folder}/outputs/{key}"} for key in declared.get("parameters", {})}
-        said = f"{Mounts(f'{folder}/mounts').path(task_root)}/output_metadata.json"
+        output_file = f"{Mounts(f'{folder}/mounts').path(task_root)}/output_metadata.json"
         return {
             "inputs": {"parameterValues": whole_numbers(values), "artifacts": read},
-            "outputs": {"parameters": returned, "artifacts": written, "outputFile": said},
+            "outputs": {"parameters": returned, "artifacts": written, "outputFile": output_file},
         }
 
 

@@ -160,21 +160,23 @@ def _collect(attempt: Attempt, artifacts: Mapping[str, dict[str, Any]], paths: M
     for scheme in FOLDERS:
         if (attempt.folder / "work" / f"{scheme}:").exists():
             raise StepFailed(f"the step took a URI for a path: it wrote to a folder '{scheme}:'")
-    said = pipeline_spec_pb2.ExecutorOutput()
+    output = pipeline_spec_pb2.ExecutorOutput()
     if (file := Path(attempt.given["outputs"]["outputFile"])).exists():
         try:
-            json_format.Parse(file.read_text(encoding="utf-8"), said)
+            json_format.Parse(file.read_text(encoding="utf-8"), output)
         except (UnicodeDecodeError, json_format.ParseError) as error:
             raise StepFailed(f"{file.name} is not an executor output: {error}") from None
-    if unknown := {*said.artifacts} - {*artifacts}:
+    if unknown := {*output.artifacts} - {*artifacts}:
         raise StepFailed(f"the executor output names undeclared outputs: {', '.join(sorted(unknown))}")
-    if said.parameter_values:
+    if output.parameter_values:
         raise StepFailed("the executor output holds parameters; the simulator reads them from their files alone")
     for name, artifact in artifacts.items():
-        for told in said.artifacts[name].artifacts if name in said.artifacts else ():
-            if told.uri not in ("", artifact["uri"]):
-                raise StepFailed(f"output {name}: the executor output moves it from {artifact['uri']} to {told.uri}")
-            artifact.setdefault("metadata", {}).update(whole_numbers(json_format.MessageToDict(told.metadata)))
+        for reported in output.artifacts[name].artifacts if name in output.artifacts else ():
+            if reported.uri not in ("", artifact["uri"]):
+                raise StepFailed(
+                    f"output {name}: the executor output moves it from {artifact['uri']} to {reported.uri}"
+                )
+            artifact.setdefault("metadata", {}).update(whole_numbers(json_format.MessageToDict(reported.metadata)))
         explained = artifact.get("metadata", {}).keys() - {"tfx_version"}  # which TFX writes on everything
         if not paths[name].is_file() and not any(paths[name].rglob("*")) and not explained:
             raise StepFailed(f"output {name}: nothing was written where {artifact['uri']} is uploaded from")

@@ -75,7 +75,7 @@ def test_a_wrong_setting_is_named(settings: list[str], complaint: str):
     assert complaint in str(raised.value)
 
 
-def test_a_file_that_is_no_pipeline_is_told():
+def test_a_pipeline_without_a_name_is_refused():
     with pytest.raises(ConfigError, match="no pipelineInfo.name; allowed: what `kubeflow_runner.py compile` writes"):
         _ = CompiledPipeline({"apiVersion": "v1"}).name
 

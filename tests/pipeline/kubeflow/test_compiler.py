@@ -110,7 +110,7 @@ def test_every_step_is_told_the_types_of_all_its_inputs(compiled: CompiledPipeli
         assert told == compiled.component(name)["inputDefinitions"]
 
 
-def test_what_is_served_is_looked_at_in_every_run(compiled: CompiledPipeline):
+def test_the_served_model_is_looked_up_in_every_run(compiled: CompiledPipeline):
     cached = {name for name, task in compiled.tasks.items() if task["cachingOptions"].get("enableCache")}
     assert set(compiled.tasks) - cached == {"ImageExampleGen-state", "ServedModel-state", "ModelPusher"}
 
@@ -218,7 +218,7 @@ def test_a_dataset_that_this_machine_cannot_see_needs_layout_and_label_map():
         resolved_config(None, ["data.path=/mnt/elsewhere/data"])
 
 
-def test_with_layout_and_label_map_no_dataset_is_looked_at():
+def test_with_layout_and_label_map_no_dataset_is_read():
     classes = "{classes: [{name: background, values: [0]}, {name: cat, values: [1]}]}"
     settings = ["data.path=/mnt/elsewhere/data", "data.layout=voc", f"data.label_map={classes}"]
     assert resolved_config(None, settings).labels.names == ("background", "cat")

@@ -102,7 +102,7 @@ def test_an_unknown_type_is_named_with_the_known_ones():
         read_artifacts(told.outputs.artifacts, Mounts())
 
 
-def test_integers_are_told_from_doubles_by_the_spec():
+def test_integers_are_distinguished_from_doubles_by_the_spec():
     told, spec = parse(values={"steps": 30.0, "rate": 1.0, "path": "3", "other": 2.0})
 
     values = parameter_values(told, spec)

@@ -150,7 +150,7 @@ def test_a_server_that_goes_away_never_has_two_enabled_and_a_new_attempt_mends_i
         (":enable", "so that possibly none is enabled now; run the same command again"),
     ],
 )
-def test_the_error_says_how_things_stand(kfp: kfp_server.Server, request_path: str, complaint: str):
+def test_the_error_states_what_is_enabled(kfp: kfp_server.Server, request_path: str, complaint: str):
     server = server_of(kfp)
     recurring.replace(server, SUBMISSION, "0 3 * * *")
     kfp.state.fail("error", path=request_path)

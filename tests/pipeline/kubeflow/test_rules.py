@@ -202,7 +202,7 @@ def test_an_optional_parameter_needs_no_default():
     check_spec(spec)
 
 
-def test_a_graph_within_the_graph_is_looked_at_too():
+def test_a_graph_within_the_graph_is_checked_too():
     spec = copy.deepcopy(SPEC)
     spec["components"]["inner"] = {"dag": {"tasks": {"lost": {"componentRef": {"name": "gone"}}}}}
     with pytest.raises(SpecError, match=r"task inner\.lost: componentRef names component 'gone'"):

@@ -126,7 +126,7 @@ def test_the_log_is_an_artifact_even_of_a_step_that_fails(pipeline: Pipeline) ->
     assert kept.read_text() == "out\nerr\n"
 
 
-def test_what_depends_on_a_failed_step_is_omitted_and_the_rest_goes_on(pipeline: Pipeline) -> None:
+def test_what_depends_on_a_failed_step_is_omitted_and_the_rest_runs(pipeline: Pipeline) -> None:
     pipeline.shell("bad", "exit 1")
     pipeline.shell("after", "true", dependentTasks=["bad"])
     pipeline.shell("later", "true", dependentTasks=["after"])

@@ -37,7 +37,7 @@ def test_a_run_is_started_with_all_that_it_needs(kfp: kfp_server.Server):
     assert run.runtime_config.parameters == {"train_steps": 7}
 
 
-def test_what_the_server_refuses_is_told_in_its_words(kfp: kfp_server.Server):
+def test_a_refusal_is_shown_in_the_words_of_the_server(kfp: kfp_server.Server):
     wrong = Submission(SUBMISSION.pipeline, "nightly", "a run", {"steps": 7})
 
     with pytest.raises(ServerRefused, match="400 parameter.s. provided are not required by pipeline: steps"):
@@ -65,7 +65,7 @@ def test_a_run_is_followed_to_its_end(kfp: kfp_server.Server, end: str):
     assert seen == ["PENDING", "RUNNING", "PAUSED", "CANCELING", end]
 
 
-def test_the_wait_ends_in_time_and_the_run_goes_on(kfp: kfp_server.Server):
+def test_the_wait_ends_in_time_and_the_run_continues(kfp: kfp_server.Server):
     server = server_of(kfp)
     run = start(server, SUBMISSION)
     kfp.state.progress = ["RUNNING"]
@@ -89,7 +89,7 @@ def test_no_time_to_wait_is_one_look(kfp: kfp_server.Server):
 
 
 @pytest.mark.parametrize("kind", ["error", "cut"])
-def test_an_outage_of_the_server_is_sat_out(kfp: kfp_server.Server, kind: str):
+def test_an_outage_of_the_server_is_waited_for(kfp: kfp_server.Server, kind: str):
     server = server_of(kfp)
     run = start(server, SUBMISSION)
     kfp.state.fail(kind, nth=2, times=5)
@@ -97,7 +97,7 @@ def test_an_outage_of_the_server_is_sat_out(kfp: kfp_server.Server, kind: str):
     assert follow(server, run.run_id, QUICK).state == "SUCCEEDED"
 
 
-def test_an_outage_that_does_not_end_is_told(kfp: kfp_server.Server):
+def test_an_outage_that_does_not_end_is_an_error(kfp: kfp_server.Server):
     server = server_of(kfp)
     run = start(server, SUBMISSION)
     kfp.state.fail("error", nth=2)
