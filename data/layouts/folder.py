@@ -136,7 +136,7 @@ class Folder(Layout):
         folder, _, name = mask.rpartition("/")
         there = list(self.files.list(self.at(folder))) if search else []
         stem, stems = stem_of(name), {stem_of(one): one for one in there}
-        near = sorted(one for one in stems if stem in one) or get_close_matches(stem, stems, n=1)
+        near = sorted(one for one in stems if stem in one) or get_close_matches(stem, stems, n=1, cutoff=0.75)
         where = f"; {folder or self.root} holds {stems[near[0]]}" if near else ""
         return BadEntry(image, f"mask missing: no {mask}{where}; masks are named by data.masks={self.rule.masks.text}")
 
