@@ -33,7 +33,7 @@ def coco_runs(counts: object) -> Sequence[int]:
         raise DataError(f"malformed run-length encoding: counts must be a text or a list, not {type(counts).__name__}")
     runs: list[int] = []
     value, shift = 0, 0
-    for code in counts.encode() if isinstance(counts, str) else counts:
+    for code in map(ord, counts) if isinstance(counts, str) else counts:
         bits = code - 48
         value |= (bits & 0x1F) << shift
         shift += 5

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from data.errors import DataError
 from data.files import FileSystem, relative_path, walk
 from data.labels import LabelMap, label_map_of
-from data.layouts.base import SPLIT_FOLDERS, BadEntry, Layout, Sample, Shapes, is_image, stem_of
+from data.layouts.base import SPLIT_FOLDERS, VAL, BadEntry, Layout, Sample, Shapes, is_image, stem_of
 
 #: Names of a class that is the background; the first one is used where a dataset names none.
 BACKGROUNDS = ("background", "_background_", "__background__")
@@ -39,6 +39,9 @@ UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 #: Number of corners of the polygon that stands for an ellipse: its area is 0.1 % too small.
 ELLIPSE_CORNERS = 80
+
+#: No id and no size in pixels is larger.
+LARGEST_NUMBER = 2**63
 
 Kind = TypeVar("Kind")
 Points = tuple[tuple[float, float], ...]
@@ -70,10 +73,13 @@ def whole(entry: Any, key: str) -> int:
     """The value of a key that is a whole number, be it written as 84, 84.0 or '84'.
 
     Raises:
-        DataError: it is missing or no whole number.
+        DataError: it is missing, no whole number, or larger than any id or size.
     """
     value = identifier(entry.get(key)) if isinstance(entry, dict) else None
-    return value if isinstance(value, int) else field(entry, key, int)
+    found = value if isinstance(value, int) else field(entry, key, int)
+    if abs(found) > LARGEST_NUMBER:
+        raise DataError(f"malformed annotation: {key!r} is a number of {len(f'{found:x}')} hexadecimal digits")
+    return found
 
 
 def numbers(values: Any) -> list[float]:
@@ -172,8 +178,8 @@ def _split_of(path: str) -> str | None:
 
 def split_in(text: str) -> str | None:
     """The split that a name says, such as 'instances_val2017.json' or 'Train'; None if it says none."""
-    match = re.search(r"(?<![a-z])(train|val|test)(?:ing|id|idation|val)?(?![a-z])", text.lower())
-    return match.group(1) if match else None
+    match = re.search(r"(?<![a-z])(train|val|test|dev)(?:ing|id|idation|val)?(?![a-z])", text.lower())
+    return match and match.group(1).replace("dev", VAL)
 
 
 class AnnotationFiles(Layout):
@@ -218,9 +224,12 @@ class AnnotationFiles(Layout):
     def image_folders(self, path: str) -> Iterator[str]:
         """Folders, relative to the root, in which the images of an annotation file may be: the usual ones first."""
         folder = posixpath.dirname(path)
-        split = stem_of(path.rpartition("/")[2]).partition("_")[2]
-        yield from ("", folder, split, "images", f"images/{split}", f"{folder}/images", f"{folder}/data")
-        yield from (name for name in self.names("") if "." not in name)
+        subset, split = stem_of(path.rpartition("/")[2]).partition("_")[2], _split_of(path)
+        yield from ("", folder, f"{folder}/images", f"{folder}/data")
+        for name in (subset, *SPLIT_FOLDERS.get(split or "", ())):
+            yield from (name, f"images/{name}", f"{name}/images")
+        yield "images"
+        yield from (name for name in self.names("") if "." not in name and split_in(name) in (None, split))
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Coco(CocoFiles):
 
     name = "coco"
     # instances_val2017.json, annotations.json, val.json
-    pattern = r"(instances_.*|annotations?|(train|val|test)[^_]*)\.json"
+    pattern = r"(instances_.*|annotations?|(train|val|dev|test)[^_]*)\.json"
     has_background = True
 
     @classmethod

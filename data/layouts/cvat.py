@@ -4,6 +4,7 @@ Format: docs.cvat.ai/docs/other/xml_format. CVAT's "Segmentation mask 1.1" is re
 1.0" by `data.layouts.coco`, its "CamVid 1.0" by `data.layouts.camvid`.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element, ParseError
@@ -85,7 +86,7 @@ def _elements(layout: Cvat, path: str, *tags: str) -> Iterator[Element]:
                 if element.tag in tags:
                     yield element
                     element.clear()
-    except (ParseError, DefusedXmlException, UnicodeError, OSError) as error:
+    except (ParseError, DefusedXmlException, LookupError, UnicodeError, OSError) as error:
         raise DataError(f"invalid XML: {path}: {error!s:.200}") from None
 
 
@@ -147,11 +148,14 @@ OUTLINES: dict[str, Callable[[Element], Points]] = {"polygon": _polygon, "box": 
 
 def _number(element: Element, key: str, default: str = "") -> float:
     try:
-        return float(element.get(key, default))
+        value = float(element.get(key, default))
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         raise DataError(
             f"malformed annotation: {key!r} of a {element.tag} must be a number, not {element.get(key)!r:.80}"
-        ) from None
+        )
+    return value
 
 
 def _whole(element: Element, key: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from data.errors import DataError
 from data.files import FileSystem, read_json, read_lines
 from data.labels import LabelMap, label_map_of
+from data.layouts.annotations import whole
 from data.layouts.base import BadEntry, Layout, Sample, Shape, Shapes, split_folders
 
 IGNORE = "__ignore__"
@@ -78,8 +79,8 @@ class Labelme(Layout):
         # Without labels.txt the label map comes from the configuration, where labelme's name means the background.
         background = BACKGROUND if not self._labels or BACKGROUND in self._labels else None
         folder = posixpath.dirname(path)
-        height, width = content.get("imageHeight"), content.get("imageWidth")
-        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        stated = all(content.get(key) is not None for key in ("imageHeight", "imageWidth"))
+        size = (whole(content, "imageHeight"), whole(content, "imageWidth")) if stated else None
         return self.sample(posixpath.join(folder, image.replace("\\", "/")), Shapes(shapes, background, size), split)
 
 

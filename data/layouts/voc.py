@@ -67,7 +67,12 @@ class Voc(Layout):
         else:
             stems = (text for _, text in read_lines(self.at(self._lists[split]), self.files))
         for stem in stems:
-            yield self._sample(stem, split)
+            # Datumaro puts names with spaces into quotes.
+            quoted = stem.startswith('"') and stem.endswith('"')
+            if split is not None and not quoted and len(stem.split()) != 1:
+                yield BadEntry(self._lists[split], f"malformed line: {stem!r}; expected the name of one image")
+            else:
+                yield self._sample(stem.strip('"') if quoted else stem, split)
 
     def label_map(self) -> LabelMap:
         """The colours of `labelmap.txt`, else the names of `labels.txt` in the order of the class ids, else VOC's."""
@@ -105,10 +110,6 @@ class Voc(Layout):
         return any(self.has(f"{self.base}{MASKS}/{stem}.png") for _, stem in stems)
 
     def _sample(self, stem: str, split: str | None) -> Sample | BadEntry:
-        if len(stem.split()) != 1:
-            return BadEntry(
-                self._lists.get(split or "", MASKS), f"malformed line: {stem!r}; expected the name of one image"
-            )
         image = f"{self.base}{IMAGES}/{stem}"
         sample = self.named(f"{image}.jpg", f"{self.base}{MASKS}/{stem}.png", split)
         # VOC's photos are JPEG; sets in its layout often hold others.

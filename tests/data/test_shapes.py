@@ -94,6 +94,7 @@ def test_a_shape_may_reach_beyond_the_image():
         (Shape("a", "rle", rle={"size": [20, 30], "counts": ["x", 600]}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30], "counts": "zzzzz"}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30], "counts": ""}), "do not add up"),
+        (Shape("a", "rle", rle={"size": [20, 30], "counts": "\ud800"}), "do not add up"),
         (Shape("a", "rle", rle={"size": [20, 30]}), "counts must be a text or a list, not NoneType"),
         (Shape("a", "rle", rle={"size": 7, "counts": [600]}), "run-length encoding 7"),
         (rows([2, 2], [1, 2]), "do not add up to 4 pixels"),

@@ -189,6 +189,7 @@ BAD = {
     "absolute path": ([image(1, "/etc/passwd")], [], "path outside the dataset"),
     "no file name": ([{"id": 1, "height": 3, "width": 4}], [], "'file_name' must be of type str"),
     "no height": ([{"id": 1, "file_name": "b.jpg", "width": 4}], [], "'height' must be of type int"),
+    "huge height": ([{**image(1), "height": 10**400}], [], "'height' is a number of 333 hexadecimal digits"),
     "no image": ([5], [], "image id None is missing"),
     "boxes only": ([image(1)], [instance(1, segmentation=[])], "has no segmentation; a box is not enough"),
     "odd polygon": ([image(1)], [instance(1, segmentation=[[1, 2, 3]])], "a polygon must be a list of x1, y1"),
@@ -245,6 +246,14 @@ def test_annotation_files_beside_the_images_of_each_split(coco, write_image):
         layout = coco([image(1, "x.jpg")], [], f"{split}/_annotations.coco.json")
     assert layout.splits() == ("train", "val")
     assert [sample.key for sample in layout.samples("val")] == ["valid/x.jpg"]
+
+
+def test_images_of_the_same_names_are_in_the_folder_of_their_split(coco, write_image, tmp_path):
+    for split in ("train", "dev", "test"):
+        write_image(f"{split}/x.jpg")
+        layout = coco([image(1, "x.jpg")], [], f"annotations/{split}.json")
+    found = {split: [sample.key for sample in layout.samples(split)] for split in layout.splits()}
+    assert found == {"train": ["train/x.jpg"], "val": ["dev/x.jpg"], "test": ["test/x.jpg"]}
 
 
 def test_two_annotation_files_for_one_split_are_named(coco):

@@ -83,6 +83,7 @@ def test_subsets_are_splits_if_every_image_is_in_one(cvat):
         ('<polygon points="1,1;5,1;5,4"></polygon>', "a polygon has no label"),
         ('<polygon label="red" points="1,1;5;5,4"></polygon>', "points of a polygon are '1,1;5;5,4'"),
         ('<box label="red" xtl="a" ytl="0" xbr="3" ybr="5"></box>', "'xtl' of a box must be a number, not 'a'"),
+        ('<ellipse label="red" cx="1" cy="1" rx="1" ry="1" rotation="inf"></ellipse>', "must be a number, not 'inf'"),
         ('<mask label="red" rle="1" left="0" top="0" width="-1" height="1"></mask>', "'width' of a mask must be"),
         ('<polyline label="red" points="1,1;5,1"></polyline>', "unsupported shape: polyline; allowed: mask, polygon"),
     ],
@@ -97,6 +98,7 @@ def test_a_bad_region_quarantines_its_image(cvat, region, reason):
     ("head", "reason"),
     [
         ('<!DOCTYPE a [<!ENTITY b "c">]>' + HEAD.partition("?>\n")[2], "invalid XML: annotations.xml: DTDForbidden"),
+        (HEAD.replace("utf-8", "x"), "invalid XML: annotations.xml: unknown encoding"),
         (HEAD + "<image>", "invalid XML: annotations.xml: mismatched tag"),
         (HEAD + '<track id="0" label="red"></track>', "tracks of a video"),
     ],

@@ -51,6 +51,14 @@ def test_a_test_list_without_masks_is_no_split(voc, write_text, write_image):
     assert voc.splits() == ("train", "test")
 
 
+def test_names_may_have_spaces_where_they_are_quoted_or_not_in_a_list(voc, write_text, write_image, tmp_path):
+    write_image("JPEGImages/c d.jpg")
+    write_image("SegmentationClass/c d.png")
+    write_text("ImageSets/Segmentation/train.txt", '"c d"\n')
+    assert [sample.key for sample in voc.samples("train")] == ["JPEGImages/c d.jpg"]
+    assert sorted(sample.key for sample in voc.samples(None))[2] == "JPEGImages/c d.jpg"
+
+
 def test_without_lists_every_mask_is_a_sample(voc, tmp_path, write_image):
     write_image("JPEGImages/unlabelled.jpg")
     (tmp_path / "ImageSets/Segmentation/train.txt").unlink()
