@@ -1,8 +1,10 @@
-"""The infra check's requests: every signature that a model has gets them, and every output is looked at.
+"""The infra check's process: every signature gets requests, every output is looked at; it ends with its parent.
 
 The models here answer with constants; tests/components/publishing/test_infra_check.py has real ones.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,37 @@ def test_a_signature_whose_input_no_request_has_is_refused(tmp_path: Path) -> No
     strange = answering(tf.TensorSpec((None,), tf.float32, "depth"), {SCORES: [0.5]})
     with pytest.raises(Refused, match="^signature strange: takes depth, of which the infra check has no example"):
         probed(tmp_path, strange=strange)
+
+
+CHILD = """
+import sys, time
+from models.export.probe import end_with_parent
+end_with_parent(int(sys.argv[1]))
+print("lives", flush=True)
+time.sleep(20)
+print("outlived its parent", flush=True)
+"""
+#: Starts a child, and is killed as soon as it is told to be.
+PARENT = """
+import os, signal, subprocess, sys
+subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())])
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_child_ends_when_its_parent_is_killed():
+    command = [sys.executable, "-c", PARENT, CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdin and parent.stdout
+        assert parent.stdout.readline() == "lives\n"
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.read() == ""  # until the last process that could write has ended
+
+
+def test_a_child_whose_parent_is_dead_already_ends_at_once():
+    ended = subprocess.run([sys.executable, "-c", CHILD, "1"], capture_output=True, cwd=ROOT, check=False)
+
+    assert (ended.returncode, ended.stdout) == (-9, b"")

@@ -1,4 +1,4 @@
-"""The optimizers: by hand, and as Keras has them."""
+"""Optimizers, the poly schedule, the average of weights, the loss scale of float16: by hand, and as Keras has them."""
 
 import keras
 import numpy as np
@@ -7,7 +7,19 @@ import tensorflow as tf
 
 from models.config import ModelConfig, OptimizerConfig
 from models.network.deeplab import build_model
-from models.training.optimizers import Momentum, Parameter, build_optimizer, decayed_kernels
+from models.training.optimizers import (
+    GROWTH_STEPS,
+    HIGHEST_SCALE,
+    INITIAL_SCALE,
+    LOWEST_SCALE,
+    LossScale,
+    Momentum,
+    MovingAverage,
+    Parameter,
+    PolySchedule,
+    build_optimizer,
+    decayed_kernels,
+)
 
 RATE = tf.constant(0.1)
 
@@ -77,3 +89,98 @@ def test_frozen_kernels_do_not_decay():
     frozen = {weight.path for weight in model.backbone.weights}
     decayed = {kernel.path for kernel in decayed_kernels(model)}
     assert decayed and not decayed & frozen
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.8), (50, 0.4), (75, 0.2), (100, 0.0), (120, 0.0)])
+def test_a_power_of_one_falls_in_a_straight_line(step: int, rate: float) -> None:
+    assert float(PolySchedule(0.8, steps=100, power=1.0)(step)) == pytest.approx(rate, abs=1e-7)
+
+
+def test_the_power_bends_the_line() -> None:
+    assert float(PolySchedule(0.007, steps=30_000)(15_000)) == pytest.approx(0.007 * 0.5**0.9)
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0)])
+def test_the_warm_up_grows_from_its_first_fraction_to_one(step: int, factor: float) -> None:
+    constant = PolySchedule(2.0, steps=1000, power=0.0, warmup_steps=10)
+    assert float(constant(step)) == pytest.approx(2.0 * factor)
+
+
+def test_the_schedule_can_be_made_from_its_config() -> None:
+    schedule = PolySchedule(0.1, steps=10, power=0.5, warmup_steps=3)
+    assert float(PolySchedule.from_config(schedule.get_config())(1)) == float(schedule(1))
+
+
+def test_two_updates_by_hand() -> None:
+    weight = tf.Variable([1.0, 2.0])
+    average = MovingAverage([weight], decay=0.5)
+    weight.assign([3.0, 4.0])
+    average.update(tf.constant(100))
+    assert average.averages[0].numpy().tolist() == [2.0, 3.0]
+    weight.assign([6.0, 3.0])
+    average.update(tf.constant(101))
+    assert average.averages[0].numpy().tolist() == [4.0, 3.0]
+
+
+def test_early_updates_forget_faster() -> None:
+    weight = tf.Variable(0.0)
+    average = MovingAverage([weight], decay=0.999)
+    weight.assign(11.0)
+    average.update(tf.constant(1))
+    # decay (1 + 1) / (10 + 1): the average takes in 9/11 of the new value.
+    assert float(average.averages[0]) == pytest.approx(9.0)
+
+
+def test_averages_are_in_place_only_inside() -> None:
+    weight = tf.Variable(1.0)
+    average = MovingAverage([weight], decay=0.9)
+    weight.assign(5.0)
+    with average.applied():
+        assert (float(weight), float(average.averages[0])) == (1.0, 5.0)
+    assert (float(weight), float(average.averages[0])) == (5.0, 1.0)
+    average.apply()
+    assert (float(weight), float(average.averages[0])) == (1.0, 1.0)
+
+
+def test_an_error_inside_gives_the_weights_back() -> None:
+    weight = tf.Variable(1.0)
+    average = MovingAverage([weight], decay=0.9)
+    weight.assign(5.0)
+    with pytest.raises(KeyError), average.applied():
+        raise KeyError
+    assert float(weight) == 5.0
+
+
+def test_a_restart_forgets_the_values_before() -> None:
+    weight = tf.Variable(1.0)
+    average = MovingAverage([weight], decay=0.9)
+    weight.assign(5.0)
+    average.restart()
+    assert float(average.averages[0]) == 5.0
+
+
+def test_an_overflow_halves_it_down_to_the_lowest() -> None:
+    scale = LossScale()
+    scale.adapt(tf.constant(False))
+    assert float(scale.value) == INITIAL_SCALE / 2 and not scale.is_lowest()
+    for _ in range(30):
+        scale.adapt(tf.constant(False))
+    assert float(scale.value) == LOWEST_SCALE and scale.is_lowest()
+
+
+def test_many_good_steps_in_a_row_double_it() -> None:
+    scale = LossScale()
+    adapt = tf.function(scale.adapt, autograph=False)
+    for finite in [*([True] * (GROWTH_STEPS - 1)), False, *([True] * (GROWTH_STEPS - 1))]:
+        adapt(tf.constant(finite))
+    assert float(scale.value) == INITIAL_SCALE / 2
+    adapt(tf.constant(True))
+    assert float(scale.value) == INITIAL_SCALE
+
+
+def test_it_does_not_grow_for_ever() -> None:
+    scale = LossScale()
+    scale.value.assign(HIGHEST_SCALE)
+    scale.variables[1].assign(GROWTH_STEPS - 1)
+    scale.adapt(tf.constant(True))
+    assert float(scale.value) == HIGHEST_SCALE
