@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 
@@ -20,6 +22,7 @@ def wait_for_checkpoint(workspace: Path, process: subprocess.Popen[bytes]) -> No
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_goes_on_where_it_was_killed_and_ends_as_if_nothing_had_happened(tiny_dataset: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     arguments = run_arguments(workspace, overrides(tiny_dataset, **SETTINGS))

@@ -218,6 +218,7 @@ def test_an_equal_model_is_blessed_where_nothing_may_be_lost(
     assert (Path(found.blessing.uri) / "BLESSED").exists()
 
 
+@pytest.mark.long
 def test_a_worse_model_is_refused(
     test_split: Artifact, background: Artifact, rare: Artifact, labels: LabelMap, tmp_path: Path
 ):
@@ -250,11 +251,13 @@ def test_without_a_served_model_the_floors_alone_decide(
     found = evaluate(test_split, background, None, EvaluationConfig(min_mean_iou=reached + 1e-6), labels, tmp_path)
 
     assert not found.verdict.blessed
+    assert (Path(found.blessing.uri) / "NOT_BLESSED").exists()
     assert found.scores.baseline == {}
     assert found.scores.candidate[()].mean_iou == pytest.approx(reached)
     assert all(image.baseline is None for image in found.images)
 
 
+@pytest.mark.long
 def test_a_served_model_that_gives_the_confusion_matrix_alone_is_compared_by_that(
     test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):

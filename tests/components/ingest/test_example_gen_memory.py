@@ -72,6 +72,7 @@ def test_the_graph_is_the_same_for_ten_and_for_200_000_entries(tmp_path: Path):
     assert few < 100_000
 
 
+@pytest.mark.long
 def test_200_000_entries_need_little_memory(tmp_path: Path):
     growth, error = grown(voc(tmp_path / "data", 200_000), tmp_path)
 
@@ -81,7 +82,7 @@ def test_200_000_entries_need_little_memory(tmp_path: Path):
 
 
 def test_no_image_stays_in_memory(tmp_path: Path):
-    count = 150
+    count = 60
     root = voc(tmp_path / "data", count)
     for split in ("val", "test"):
         write_list(root, split, 1)

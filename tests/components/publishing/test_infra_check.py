@@ -31,6 +31,7 @@ def test_a_good_model_is_blessed(model: Artifact, examples: Artifact, tmp_path: 
     assert check(model, examples, ONE, tmp_path) == (True, "")
 
 
+@pytest.mark.long
 def test_a_model_that_lacks_a_signature_is_refused(model: Artifact, examples: Artifact, tmp_path: Path):
     damaged = copy_model(model, tmp_path / "model")
     loaded = tf.saved_model.load(saved_model(model))
@@ -104,6 +105,7 @@ def test_the_copy_lies_in_the_artifact_and_the_process_ends_with_this_one(
     assert parent == str(os.getpid())
 
 
+@pytest.mark.long
 def test_a_model_without_its_weights_is_refused(model: Artifact, examples: Artifact, tmp_path: Path):
     damaged = copy_model(model, tmp_path / "model")
     shutil.rmtree(Path(saved_model(damaged), "variables"))

@@ -213,6 +213,7 @@ def test_the_test_set_stays_although_its_span_is_gone(run: Runs, spans: Path):
     assert read_split(upgraded["examples"], "test") == read_split(before["examples"], "test")
 
 
+@pytest.mark.long
 def test_a_corrected_first_span_is_trained_on_while_what_it_was_is_the_test_set(tmp_path: Path):
     data = tmp_path / "data"
     add_span(data, "span-1", 1)
@@ -266,6 +267,7 @@ def test_what_is_no_span_although_it_looks_like_one_is_named(
     assert [span.name for span in record(made).window] == ["span-3"]
 
 
+@pytest.mark.long
 def test_an_older_span_takes_the_place_of_an_empty_one_that_is_skipped(run: Runs, spans: Path):
     (spans / "span-4").mkdir()
     (spans / "span-4/labels.txt").write_text("sky")

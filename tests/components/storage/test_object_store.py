@@ -113,6 +113,7 @@ def test_a_version_is_published_with_its_record_last_and_read_back(
     assert (small_model.parent / "back/saved_model.pb").read_text() == "content of saved_model.pb"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fails_at", [0, 4, 5], ids=["first file", "saved_model.pb", "record"])
 def test_a_half_uploaded_version_is_not_seen(
     bucket: str, small_model: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
@@ -134,6 +135,7 @@ def test_a_half_uploaded_version_is_not_seen(
     assert push(small_model, bucket).version == (2 if fails_at == 0 else 3)
 
 
+@pytest.mark.long
 def test_prune_removes_the_oldest_versions_wholly(bucket: str, small_model: Path):
     for _ in range(3):
         push(small_model, bucket)

@@ -38,6 +38,7 @@ def made(model: Artifact, examples: Artifact, tmp_path_factory: pytest.TempPathF
     return make(model, examples, tmp_path_factory.mktemp("hub"))
 
 
+@pytest.mark.long
 def test_every_module_keeps_the_accuracy_of_the_saved_model(made: Artifact):
     record = read_hub_record(made.uri)
 
@@ -53,6 +54,7 @@ def test_every_module_keeps_the_accuracy_of_the_saved_model(made: Artifact):
         assert "keeps hub.max_drop=0.01" in module.reason
 
 
+@pytest.mark.long
 def test_the_masks_are_those_of_the_saved_model(made: Artifact, model: Artifact, examples: Artifact):
     network, served = load_network(saved_model(model)), saved_model_predictor(saved_model(model))
     segmenters = [HubSegmenter(Path(made.uri, name), name, network) for name in ("segmenter", "feature_extractor")]
@@ -85,6 +87,7 @@ def test_a_module_that_drops_too_far_is_left_out_with_its_reason(
     assert [path.name for path in Path(left_out.uri).iterdir()] == ["hub.json"]
 
 
+@pytest.mark.long
 def test_modules_are_pushed_beside_the_saved_model(
     model: Artifact, examples: Artifact, made: Artifact, labels: LabelMap, tmp_path: Path
 ):
@@ -100,6 +103,7 @@ def hub_names(made: Artifact) -> list[str]:
     return [module.module for module in read_hub_record(made.uri).kept]
 
 
+@pytest.mark.long
 def test_where_no_module_is_kept_none_is_pushed(
     model: Artifact, examples: Artifact, made: Artifact, labels: LabelMap, tmp_path: Path
 ):

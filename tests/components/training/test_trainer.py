@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tfx.components.trainer.fn_args_utils import FnArgs
@@ -57,8 +57,24 @@ def train(records: str, checkpoints: Path, model: Path, **sections: InferenceCon
     return json.loads((model / "run" / RESULT_FILE).read_text())
 
 
-def test_a_training_leaves_everything_else_in_the_folder_of_checkpoints_alone(records: str, tmp_path: Path) -> None:
-    checkpoints = tmp_path / "checkpoints" / "streets"
+class Trained(NamedTuple):
+    """A finished training, in a folder of checkpoints that had other content before."""
+
+    checkpoints: Path
+    others: list[Path]
+    result: dict[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """Its last checkpoint."""
+        (mark,) = self.checkpoints.glob(f"*/{FINISHED}")
+        return mark.parent / CHECKPOINTS / "state" / f"step-{STEPS}.index"
+
+
+@pytest.fixture(scope="module")
+def trained(records: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    checkpoints = folder / "checkpoints" / "streets"
     others = [
         checkpoints / "of-another-training" / CHECKPOINTS / "state" / "step-3.index",
         checkpoints / "a-file",
@@ -67,21 +83,22 @@ def test_a_training_leaves_everything_else_in_the_folder_of_checkpoints_alone(re
     for other in others:
         other.parent.mkdir(parents=True, exist_ok=True)
         other.touch()
-
-    assert train(records, checkpoints, tmp_path / "model")["steps"] == STEPS
-
-    assert all(other.exists() for other in others)
-    (mark,) = checkpoints.glob(f"*/{FINISHED}")
-    assert (mark.parent / CHECKPOINTS / "state" / f"step-{STEPS}.index").exists()
+    return Trained(checkpoints, others, train(records, checkpoints, folder / "model"))
 
 
-def test_another_way_to_predict_exports_anew_from_the_finished_training(records: str, tmp_path: Path) -> None:
-    checkpoints = tmp_path / "checkpoints" / "streets"
-    first = train(records, checkpoints, tmp_path / "first")
-    (state,) = checkpoints.glob(f"*/{CHECKPOINTS}/state/step-{STEPS}.index")
-    saved = state.stat().st_mtime_ns
+def test_a_training_leaves_everything_else_in_the_folder_of_checkpoints_alone(trained: Trained) -> None:
+    assert trained.result["steps"] == STEPS
+    assert all(other.exists() for other in trained.others)
+    assert trained.state.exists()
 
-    assert train(records, checkpoints, tmp_path / "second", inference=InferenceConfig(flip=True)) == first
 
-    assert state.stat().st_mtime_ns == saved and len(list(checkpoints.iterdir())) == 1
-    assert load_description(tmp_path / "second" / "saved").inference.flip
+def test_another_way_to_predict_exports_anew_from_the_finished_training(
+    trained: Trained, records: str, tmp_path: Path
+) -> None:
+    saved, folders = trained.state.stat().st_mtime_ns, set(trained.checkpoints.iterdir())
+
+    again = train(records, trained.checkpoints, tmp_path, inference=InferenceConfig(flip=True))
+
+    assert again == trained.result
+    assert trained.state.stat().st_mtime_ns == saved and set(trained.checkpoints.iterdir()) == folders
+    assert load_description(tmp_path / "saved").inference.flip

@@ -166,6 +166,7 @@ def test_a_feature_extractor_of_another_backbone_is_refused(folder: Path, change
         load_initial_weights(fresh(**changes), str(folder / "feature_extractor"), label_names=NAMES)
 
 
+@pytest.mark.long
 def test_hub_loads_both_and_legacy_keras_trains_them(network: DeepLabV3Plus, folder: Path):
     images = np.stack([blocks(5), blocks(6)])
     expected = {"images": unit(*images), "logits": network(images), "last": network.features(images)["last"]}

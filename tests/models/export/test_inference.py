@@ -300,6 +300,7 @@ def test_evaluation_counts_the_classes_that_are_predicted(config, max_side):
         assert bool(config) == bool(np.mean(mask != by_default[0]) > 0.001)
 
 
+@pytest.mark.long
 def test_the_protocol_of_an_exported_network_is_the_one_asked_for(tmp_path):
     keras.utils.set_random_seed(0)
     model = build_model(NETWORK, 3, mean=[120, 110, 100], variance=[3000, 2900, 3100])

@@ -190,7 +190,9 @@ def test_a_subclass_adds_layers_and_is_saved_with_them(tmp_path):
     [
         {},
         {"head": "lraspp", "backbone": "mobilenet_v3_small"},
-        {"backbone": "resnet50_beta", "width": 1.0, "head": "v3", "separable": False},
+        pytest.param(
+            {"backbone": "resnet50_beta", "width": 1.0, "head": "v3", "separable": False}, marks=pytest.mark.long
+        ),
     ],
 )
 def test_the_gradient_reaches_every_trainable_weight(changes):

@@ -156,7 +156,7 @@ def undisturbed(records: str, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 # Checkpoints are made after steps 4, 6, 8, 12 and 16; evaluations after 6, 12 and 16.
-@pytest.mark.parametrize(("step", "saved"), [(7, 6), (12, 8)])
+@pytest.mark.parametrize(("step", "saved"), [(7, 6), pytest.param(12, 8, marks=pytest.mark.long)])
 def test_a_killed_training_resumes_to_the_same_bits(
     step: int, saved: int, tmp_path: Path, records: str, undisturbed: dict[str, np.ndarray]
 ) -> None:
@@ -169,6 +169,7 @@ def test_a_killed_training_resumes_to_the_same_bits(
         assert value.tolist() == found[name].tolist(), f"{name} differs"
 
 
+@pytest.mark.long
 def test_the_best_weights_outlive_kills_after_better_evaluations_that_are_not_repeated(
     tmp_path: Path, records: str
 ) -> None:
@@ -289,13 +290,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, records: st
     assert not list((tmp_path / "checkpoints").rglob("step-*"))
 
 
-def test_tensorboard_shows_curves_images_confusion_configuration_and_profile(tmp_path: Path, records: str) -> None:
-    shape = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4)
-    options = {"steps": 4, "eval_every": 2, "log_every": 2, "learning_rate": 0.1, "profile_step": 3}
-    result = run(build_model(shape, 2), tmp_path, records, **options)
-
-    log = EventAccumulator(str(tmp_path / "log"))
+def logged(folder: Path) -> EventAccumulator:
+    """What TensorBoard reads."""
+    log = EventAccumulator(str(folder / "log"))
     log.Reload()
+    return log
+
+
+def test_tensorboard_shows_curves_images_confusion_and_profile(tmp_path: Path, records: str) -> None:
+    options = {"steps": 4, "eval_every": 2, "log_every": 2, "learning_rate": 0.1, "profile_step": 3}
+    result = run(network(), tmp_path, records, **options)
+
+    log = logged(tmp_path)
     tensors = {
         tag: [(event.step, tf.make_ndarray(event.tensor_proto)) for event in log.Tensors(tag)]
         for tag in log.Tags()["tensors"]
@@ -309,20 +315,27 @@ def test_tensorboard_shows_curves_images_confusion_configuration_and_profile(tmp
     assert [step for step, _ in tensors["val/confusion"]] == [2, 4]
     # Image, label and prediction side by side; the first image is 30 wide.
     assert tensors["val/0"][0][1][0] == b"90" and "val/3" in tensors and "val/4" not in tensors
-    content = log.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    assert list((tmp_path / "log").glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_tensorboard_shows_the_configuration(tmp_path: Path, records: str) -> None:
+    shape = ModelConfig(width=0.35, aspp_channels=8, decoder_channels=8, low_level_channels=4)
+    run(build_model(shape, 2), tmp_path, records, val=False, steps=1, learning_rate=0.1)
+
+    content = logged(tmp_path).SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     values = metadata.parse_session_start_info_plugin_data(content).hparams
     assert values["model.width"].number_value == 0.35 and values["training.learning_rate"].number_value == 0.1
     assert values["augment.crop"].number_value == 24 and "input.cache_bytes" in values
-    assert list((tmp_path / "log").glob("plugins/profile/*/*.xplane.pb"))
 
 
 def test_tensorboard_shows_as_many_images_as_wanted(tmp_path: Path, records: str) -> None:
     for wanted in (0, 2):
         folder = tmp_path / str(wanted)
         run(network(), folder, records, steps=1, tensorboard_images=wanted)
-        log = EventAccumulator(str(folder / "log"))
-        log.Reload()
-        images = {tag for tag in log.Tags()["tensors"] if tag.startswith("val/")} - {"val/mean_iou", "val/confusion"}
+        images = {tag for tag in logged(folder).Tags()["tensors"] if tag.startswith("val/")} - {
+            "val/mean_iou",
+            "val/confusion",
+        }
         assert images == {f"val/{number}" for number in range(wanted)}
 
 

@@ -335,7 +335,7 @@ def test_xla_compiles_the_step_of_the_real_network(batch_norm: str, changes: dic
         assert float(found[1][1]) == pytest.approx(float(found[0][1]), rel=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.long), "mixed_float16"])
 def test_the_real_network_learns_in_mixed_precision(precision: str) -> None:
     keras.config.set_dtype_policy(precision)
     try:
@@ -376,7 +376,7 @@ class Strided(keras.Model):
         return kernels.resize_bilinear(self.trunk(images / 255.0, training=training), images.shape[1:3])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.long)])
 def test_xla_compiles_the_step_to_the_same_numbers(optimizer: str) -> None:
     # XLA compiles what a TPU runs, and refuses shapes that are not fixed.
     found = []

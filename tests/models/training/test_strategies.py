@@ -122,6 +122,7 @@ def test_two_processes_end_alike_and_give_what_one_gives(undisturbed: Path, expe
     assert_same(outcome(undisturbed, 0), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_after_a_kill_all_workers_resume_and_end_alike(tmp_path: Path, records: str, undisturbed: Path) -> None:
     with workers(records, tmp_path) as (chief, other):
         for line in chief.stdout:

@@ -124,8 +124,11 @@ def last_features(reference: keras.Model, backbone: str) -> keras.KerasTensor:
     [
         ("mobilenet_v2", keras.applications.MobileNetV2, 0.35, keras.applications.mobilenet_v2.preprocess_input),
         ("mobilenet_v3_small", keras.applications.MobileNetV3Small, 0.75, np.array),
-        ("resnet50", keras.applications.ResNet50, 1.0, keras.applications.resnet.preprocess_input),
-        ("convnext_tiny", keras.applications.ConvNeXtTiny, 1.0, np.array),
+        pytest.param(
+            *("resnet50", keras.applications.ResNet50, 1.0, keras.applications.resnet.preprocess_input),
+            marks=pytest.mark.long,
+        ),
+        pytest.param("convnext_tiny", keras.applications.ConvNeXtTiny, 1.0, np.array, marks=pytest.mark.long),
     ],
 )
 def test_features_at_stride_32_equal_those_of_the_published_network(backbone, application, width, preprocess, tmp_path):

@@ -125,6 +125,7 @@ def test_outputs_that_no_longer_fit_the_image_are_removed(predictor: MakePredict
     ]
 
 
+@pytest.mark.long
 def test_outputs_that_no_longer_fit_are_removed_from_an_object_store(
     served: ModelVersion, segmenter: Segmenter, tmp_path: Path
 ):
