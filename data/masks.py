@@ -195,11 +195,16 @@ def colorize(mask: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
     return table[mask]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """Lays the mask's colours over a (height, width, 3) uint8 image with opacity `alpha`; ignored pixels stay bare."""
-    colors = colorize(mask, palette(IGNORE_LABEL))
+def overlay(
+    image: np.ndarray, mask: np.ndarray, alpha: float = 0.5, colors: Sequence[Color] | None = None
+) -> np.ndarray:
+    """Lays the mask's colours over a (height, width, 3) uint8 image with opacity `alpha`; ignored pixels stay bare.
+
+    The colours are those of the class ids 0, 1, 2, ...; None takes `palette`.
+    """
+    drawn = colorize(mask, palette(IGNORE_LABEL) if colors is None else colors)
     opacity = np.where(mask == IGNORE_LABEL, 0.0, alpha)[:, :, None]  # (height, width, 1)
-    return np.rint(image * (1 - opacity) + colors * opacity).astype(np.uint8)
+    return np.rint(image * (1 - opacity) + drawn * opacity).astype(np.uint8)
 
 
 def _from_file(

@@ -3,15 +3,20 @@
 import csv
 import re
 
+from pydantic import ValidationError
+
 from data.errors import DataError
 from data.files import FileSystem, read_lines
-from data.labels import Color
+from data.labels import Color, LabelMap
 
 #: Files that name classes, in the order of preference.
 NAMES = (
     *("classes.txt", "labels.txt", "class_names.txt", "labelmap.txt", "label_map.txt", "_classes.csv", "classes.csv"),
     *("labels.csv", "class_dict.csv", "codes.txt", "obj.names"),
 )
+
+#: Names, in lower case, of what is the ignore label and no class.
+VOID = ("void", "ignore", "ignored")
 
 _NUMBERED = re.compile(r"(\d+)\s*[\s:,;=]\s*(.+)")
 _COLORED = re.compile(r"(.+?)\s*[:,;]\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::.*)?")
@@ -67,6 +72,29 @@ def color_table(root: str, files: FileSystem) -> dict[Color, str] | None:
             )
         table[color] = match[1]
     return table
+
+
+def table_label_map(root: str, files: FileSystem) -> LabelMap | None:
+    """The label map that the file beside the folders states, colours included; None if there is no such file.
+
+    Raises:
+        DataError: the file cannot be understood.
+    """
+    names, colors = class_table(root, files), color_table(root, files) or {}
+    if names is None:
+        return None
+    of_name = {name: color for color, name in colors.items()}
+    void = [value for value, name in names.items() if name.lower() in VOID]
+    classes = [
+        {"name": name, "values": [value], "colors": [of_name[name]] if name in of_name else []}
+        for value, name in names.items()
+        if value not in void
+    ]
+    ignored = {"ignore_values": void, "ignore_colors": [of_name[names[v]] for v in void if names[v] in of_name]}
+    try:
+        return LabelMap.model_validate({"classes": classes, **ignored})
+    except ValidationError as error:
+        raise DataError(f"invalid label map: the class list in {root}: {error.errors()[0]['msg']}") from None
 
 
 def _entries(root: str, files: FileSystem) -> tuple[str, list[tuple[int, str]]] | None:

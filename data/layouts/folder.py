@@ -11,6 +11,7 @@ from functools import cached_property
 from data.files import UNSAFE, FileSystem, walk
 from data.labels import LabelMap
 from data.layouts.base import IMAGE_ENDINGS, SPLIT_FOLDERS, SPLITS, BadEntry, Layout, Sample, is_image, stem_of
+from data.layouts.class_table import table_label_map
 from data.layouts.pairing import SPLIT_NAMES, PairingRule, find_rules, images_pattern, masks_pattern, only_rule
 
 #: Endings of files that list, name or explain images, and are not images themselves.
@@ -84,8 +85,8 @@ class Folder(Layout):
         yield from self._left_over(split, names)
 
     def label_map(self) -> LabelMap | None:
-        """None, since the layout does not say what the masks mean."""
-        return None
+        """The classes that a file beside the folders names; None if there is none (see `data.layouts.class_table`)."""
+        return table_label_map(self.root, self.files)
 
     @cached_property
     def _split_names(self) -> dict[str, set[str]]:

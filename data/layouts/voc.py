@@ -4,9 +4,12 @@ Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010
 CVAT and Datumaro write it as "Segmentation mask 1.1", with masks in RGB and their colours in `labelmap.txt`.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
+
+import numpy as np
 
 from data.errors import DataError
 from data.features import IGNORE_LABEL
@@ -14,11 +17,21 @@ from data.files import FileSystem, read_lines
 from data.labels import LabelMap, label_map_of
 from data.layouts.annotations import colored_label_map
 from data.layouts.base import IMAGE_ENDINGS, SPLITS, BadEntry, Layout, Sample, is_image, stem_of
+from data.mask_files import read_codes, unpacked
 
 CLASS_NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+
+#: Some entries of VOC's palette, by which its masks are recognised.
+VOC_COLORS = {1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 20: (0, 64, 128)}
+
+#: Names of VOC's masks: 2007_000032.png, or 000032.png in VOC 2007.
+VOC_NAME = re.compile(r"(\d{4}_)?\d{6}\.png")
+
+#: Number of masks that are looked at to see whether they are VOC's.
+PROBED = 10
 
 IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
@@ -74,13 +87,35 @@ class Voc(Layout):
             else:
                 yield self._sample(stem.strip('"') if quoted else stem, split)
 
-    def label_map(self) -> LabelMap:
-        """The colours of `labelmap.txt`, else the names of `labels.txt` in the order of the class ids, else VOC's."""
+    def label_map(self) -> LabelMap | None:
+        """The colours of `labelmap.txt`, else the names of `labels.txt` in the order of the class ids, else VOC's.
+
+        VOC's names hold where files have VOC's names, or masks VOC's palette and no other indices; None elsewhere.
+        """
         if self.has(self.base + LABEL_MAP):
             return self._colors()
         place = self.at(self.base + "labels.txt")
-        names = [text for _, text in read_lines(place, self.files)] if self.files.exists(place) else CLASS_NAMES
+        stated = self.files.exists(place)
+        if not stated and not self._is_pascal():
+            return None
+        names = [text for _, text in read_lines(place, self.files)] if stated else CLASS_NAMES
         return label_map_of(place, [(name, (value,)) for value, name in enumerate(names)], (IGNORE_LABEL,))
+
+    def _is_pascal(self) -> bool:
+        """Whether the first masks are those of PASCAL VOC."""
+        for name in islice(filter(is_image, self.names(self.base + MASKS)), PROBED):
+            if VOC_NAME.fullmatch(name):
+                continue
+            try:
+                found = read_codes(self.at(f"{self.base}{MASKS}/{name}"), self.files, lambda size: None)
+            except DataError:
+                return False
+            indices = set(np.unique(found.codes).tolist())
+            if found.palette is None or not indices <= {*range(len(CLASS_NAMES)), IGNORE_LABEL}:
+                return False
+            if any(unpacked(int(found.palette[index])) != color for index, color in VOC_COLORS.items()):
+                return False
+        return True
 
     def _bases(self) -> list[str]:
         """The root, as '', if it has JPEGImages and SegmentationClass; else such folders in VOCdevkit."""

@@ -45,6 +45,7 @@ def inspect(
     from data.dataset import DataConfig
     from data.errors import ConfigError
     from pipeline.config import load_section
+    from pipeline.inspection.proposal import parse_answers
 
     # One folder, even if the configuration takes the data from several.
     settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.test_set=fixed"]
@@ -53,13 +54,11 @@ def inspect(
     section = load_section(config, settings, DataConfig)
     if write_to and write_to.exists():
         raise ConfigError(f"--write-config {write_to}: the file exists, and is not overwritten; name another")
+    answers = parse_answers(object_ or [], ignore or [], soft_edges)
     with quietly():
         from pipeline.inspection.config_writer import write_config
         from pipeline.inspection.console import show_inspection
         from pipeline.inspection.dataset import inspect_dataset
-        from pipeline.inspection.proposal import parse_answers
-
-        answers = parse_answers(object_ or [], ignore or [], soft_edges)
 
         with Progress(console=terminal(), transient=True) as bar:
             task = bar.add_task("looking at images", total=None)

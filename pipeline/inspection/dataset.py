@@ -20,9 +20,10 @@ from data.errors import DataError, WorkspaceError
 from data.features import IGNORE_LABEL
 from data.files import FileSystem, read_bytes
 from data.images import opened, read_image
-from data.labels import LabelMap
-from data.layouts.base import SPLITS, BadEntry, Layout, Sample, with_losses
+from data.labels import Color, LabelMap
+from data.layouts.base import SPLITS, BadEntry, Layout, MaskFile, Sample, with_losses
 from data.layouts.folder import Folder
+from data.mask_files import read_codes, unpacked
 from data.masks import overlay, palette
 from data.pairs import read_pair
 from data.splits import SplitPlan, plan_splits, sufficient_fractions
@@ -219,7 +220,7 @@ def _summarize(
     proposal: Proposal | None,
 ) -> Inspection:
     pixels = np.sum([look.pixels for look in looks], axis=0)
-    classes = _class_counts(labels, looks, pixels)
+    classes = _class_counts(labels, looks, pixels, _own_colors(labels, looks, layout.files))
     void = float(pixels[IGNORE_LABEL] / pixels.sum())
     duplicates = _near_duplicates(images)
     splits = tuple(
@@ -259,12 +260,29 @@ def _summarize(
     return replace(found, advice=tuple(advise(found)))
 
 
-def _class_counts(labels: LabelMap, looks: Sequence[_Look], pixels: np.ndarray) -> tuple[ClassCount, ...]:
+def _own_colors(labels: LabelMap, looks: Sequence[_Look], files: FileSystem) -> list[Color]:
+    """The colours of the classes in the dataset itself: those of the label map, or of a palette mask; else ours."""
+    own = {i: label.colors[0] for i, label in enumerate(labels.classes) if label.colors}
+    mask = looks[0].sample.mask
+    if not own and isinstance(mask, MaskFile):
+        drawn = read_codes(mask.path, files, lambda size: None).palette
+        values = [label.values[0] for label in labels.classes if label.values]
+        if drawn is not None and max(values, default=256) < 256:
+            own = dict(enumerate(unpacked(int(drawn[value])) for value in values))
+    # Gray, and classes of one colour, could not be told apart.
+    colored = any(len(set(color)) > 1 for color in own.values())
+    distinct = len(own) == labels.num_classes == len(set(own.values()))
+    return [own[i] for i in range(labels.num_classes)] if colored and distinct else palette(labels.num_classes)
+
+
+def _class_counts(
+    labels: LabelMap, looks: Sequence[_Look], pixels: np.ndarray, colors: Sequence[Color]
+) -> tuple[ClassCount, ...]:
     images = np.sum([look.pixels > 0 for look in looks], axis=0)
     labelled = max(int(pixels[: labels.num_classes].sum()), 1)
     return tuple(
         ClassCount(name, int(pixels[i]), float(pixels[i] / labelled), int(images[i]), color)
-        for i, (name, color) in enumerate(zip(labels.names, palette(labels.num_classes), strict=True))
+        for i, (name, color) in enumerate(zip(labels.names, colors, strict=True))
     )
 
 
@@ -346,7 +364,7 @@ def _picture(look: _Look, inspection: Inspection, files: FileSystem) -> _Picture
     return _Picture(
         look,
         photo_uri(image, PICTURE_SIDE),
-        photo_uri(overlay(image, mask, 0.6), PICTURE_SIDE),
+        photo_uri(overlay(image, mask, 0.6, [count.color for count in inspection.classes]), PICTURE_SIDE),
         tuple(inspection.classes[i] for i in present),
         float(look.pixels[IGNORE_LABEL] / look.pixels.sum()),
     )

@@ -109,7 +109,7 @@ def propose(
     """Proposes a label map for a dataset whose configuration does not state one.
 
     A layout's own label map needs no confirmation, unless the masks hardly belong to it: because they are binary, or
-    hold 255, of which it says nothing.
+    hold 255, of which it says nothing, or one value more than a list of names has.
 
     Returns:
         None if the layout states the label map.
@@ -146,6 +146,11 @@ def propose(
             for code in _ambiguous(masks)
             if code not in answers.objects | answers.ignored
         ]
+        if stated is not None and _lacks_background(masks, stated):
+            questions.append(
+                f"The list names {stated.num_classes} classes, and the masks hold {stated.num_classes + 1} values: is "
+                "0 the background, which the list leaves out, as proposed?"
+            )
         if {254, 255} <= masks.keys():
             doubts.append("254 beside 255 is an object of its own, or 255 a little off (data.color_tolerance: 1).")
     if "soft_edges" in settings and answers.soft_edges is None:
@@ -312,7 +317,16 @@ def _fits(masks: Mapping[Code, int], stated: LabelMap) -> bool:
     """Whether the masks seem to match the label map that the layout states."""
     if IGNORE_LABEL in masks and IGNORE_LABEL not in value_ids(stated):
         return False
+    if _lacks_background(masks, stated):
+        return False
     return not _is_binary(masks) or (255 not in masks and (1 not in masks or stated.num_classes <= 2))
+
+
+def _lacks_background(masks: Mapping[Code, int], stated: LabelMap) -> bool:
+    """Whether masks hold one value more than there are names, which count from 0: 0 is the background then."""
+    values = {value: label.name for label in stated.classes for value in label.values}
+    found = set(_values(masks)) - {IGNORE_LABEL}
+    return set(values) == set(range(len(values))) and found == set(range(len(values) + 1)) and len(values) > 1
 
 
 def _ambiguous(masks: Mapping[Code, int]) -> list[Code]:
@@ -335,6 +349,12 @@ def _map_of(masks: Mapping[Code, int], stated: LabelMap | None, answers: Answers
         # Two stated names are those of binary masks whatever their values.
         by_rank = binary and stated.num_classes == 2
         names |= dict(zip(named, stated.names, strict=False)) if by_rank else {}
+        if _lacks_background(masks, stated):
+            shifted = (ClassLabel(name=label.name, values=(label.values[0] + 1,)) for label in stated.classes)
+            return LabelMap(
+                classes=(_label(0, "background"), *shifted),
+                ignore_values=tuple(v for v in ignored if isinstance(v, int)),
+            )
         if not binary:
             extra = [code for code in codes if isinstance(code, int) and code not in value_ids(stated)]
             return LabelMap(

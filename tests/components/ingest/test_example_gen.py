@@ -182,6 +182,31 @@ def test_the_manifest_names_every_image_in_the_examples_by_the_content_of_its_fi
     assert [entry.sha256 for entry in entries] == sorted(entry.sha256 for entry in entries)
 
 
+def test_corrected_pixels_are_stated_in_the_log(plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = plain / "masks/train/good0.png"
+    values = label_values(0)
+    values[0, :12] = 4  # 2 from class 2, of 24 x 40 pixels in each of 6 masks.
+    Image.fromarray(values).save(path)
+    with caplog.at_level("WARNING", logger="absl"):
+        examples, _ = generate(folder_config(plain, color_tolerance=2), tmp_path)
+    assert (
+        "1 masks were corrected: 1.2% of their pixels by data.color_tolerance, 0.0% by data.soft_edges" in caplog.text
+    )
+    rows = {row[features.KEY].decode(): row for row in map(columns, read_split(examples, "train"))}
+    mask = np.asarray(Image.open(io.BytesIO(rows["images/train/good0.png"][features.MASK])))
+    assert (mask[0, :12] == 2).all()
+
+
+def test_masks_of_other_sizes_end_the_run_before_anything_is_read(plain: Path, tmp_path: Path):
+    for path in plain.glob("masks/*/*.png"):
+        Image.fromarray(label_values(0, (12, 20))).save(path)
+    with pytest.raises(DataError, match="6 of 6 masks compared have another size than their image") as caught:
+        generate(folder_config(plain), tmp_path / "refused")
+    assert "data.resize_masks: nearest scales each mask to its image" in str(caught.value)
+    _, quarantine = generate(folder_config(plain, resize_masks="nearest"), tmp_path / "scaled")
+    assert read_counts(quarantine.uri)["splits"] == {"train": 4, "val": 1, "test": 1}
+
+
 def test_every_kind_of_bad_pair_is_quarantined_with_its_reason(mixed: tuple[Artifact, Artifact]):
     expected = {f"images/train/{name}": reason for name, (_, _, reason) in BAD.items()} | {
         "masks/train/orphan.png": "image missing",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import DataError
+from data.layouts import open_layout
 from data.layouts.class_table import class_table, color_table
 
 NAMES = {0: "background", 1: "red car", 2: "green"}
@@ -73,3 +74,17 @@ def test_colours_that_contradict_each_other_are_refused(tmp_path: Path, files, w
     write_text("labelmap.txt", text)
     with pytest.raises(DataError, match="malformed class list"):
         color_table(str(tmp_path), files)
+
+
+def test_the_folder_layout_takes_the_names(tmp_path: Path, files, write_text, write_image) -> None:
+    write_image("images/a.jpg")
+    write_image("masks/a.png")
+    layout = open_layout("folder", str(tmp_path), files)
+    assert layout.label_map() is None
+    write_text("classes.txt", "0 ground\n1 tree\n255 void\n")
+    labels = layout.label_map()
+    assert labels is not None and labels.names == ("ground", "tree") and labels.ignore_values == (255,)
+    write_text("classes.txt", "ground:0,0,0\ntree:0,200,0\n")
+    labels = layout.label_map()
+    assert labels is not None
+    assert [(label.values, label.colors) for label in labels.classes] == [((0,), ((0, 0, 0),)), ((1,), ((0, 200, 0),))]

@@ -7,6 +7,7 @@ from data.errors import DataError
 from data.files import LocalFiles
 from data.layouts import LAYOUTS, open_layout
 from data.layouts.base import BadEntry, MaskFile, Sample
+from data.masks import palette
 
 
 @pytest.fixture
@@ -67,7 +68,6 @@ def test_without_lists_every_mask_is_a_sample(voc, tmp_path, write_image):
 
 
 def test_labels_txt_names_the_classes(voc, write_text):
-    assert voc.label_map().names[20] == "tvmonitor"
     write_text("labels.txt", "ground\nrock\n")
     assert voc.label_map().names == ("ground", "rock")
     assert [label.values for label in voc.label_map().classes] == [(0,), (1,)]
@@ -75,6 +75,27 @@ def test_labels_txt_names_the_classes(voc, write_text):
     write_text("labels.txt", "rock\nrock\n")
     with pytest.raises(DataError, match=r"invalid label map: .*labels.txt: .*'rock' occurs 2 times"):
         voc.label_map()
+
+
+def test_names_of_voc_are_those_of_its_masks_alone(voc, write_image):
+    """A dataset of rocks in VOC's folders holds no bicycles."""
+    published = [channel for color in palette(256) for channel in color]
+    write_image("SegmentationClass/a.png", 2, published)
+    write_image("SegmentationClass/b.png", 255, published)
+    assert voc.label_map().names[2] == "bicycle"
+    write_image("SegmentationClass/b.png", 21, published)
+    assert voc.label_map() is None
+    write_image("SegmentationClass/b.png", 2, [9, 9, 9] * 256)
+    assert voc.label_map() is None
+    write_image("SegmentationClass/b.png", 2)
+    assert voc.label_map() is None
+
+
+def test_masks_of_voc_without_a_palette_are_known_by_their_names(tmp_path, write_image, files):
+    for name in ("2007_000032", "000007"):
+        write_image(f"JPEGImages/{name}.jpg")
+        write_image(f"SegmentationClass/{name}.png")
+    assert open_layout("voc", str(tmp_path), files).label_map().names[20] == "tvmonitor"
 
 
 def test_several_devkits_are_named(tmp_path, files):

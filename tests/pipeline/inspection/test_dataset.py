@@ -1,5 +1,6 @@
 """Looking at a dataset: what is counted, what is advised, what is refused, and the page."""
 
+import base64
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from data.errors import ConfigError, DataError, WorkspaceError
 from data.files import LocalFiles
 from data.labels import ClassLabel, LabelMap
 from data.layouts.base import Sample
+from data.masks import palette
 from data.splits import plan_splits
 from data.synthetic import render
 from pipeline.config import load_config, load_section, resolve
@@ -441,6 +443,56 @@ def test_names_that_nobody_has_stated_are_a_warning(fill: Fill, inspect: Inspect
     found = inspect(fill(halves(0, 3, 7)))
     assert found.labels.names == ("class_0", "class_3", "class_7") and not ask(found)
     assert "Nobody has named the classes class_0, class_3, class_7." in texts(found)
+
+
+def test_a_list_beside_the_folders_names_the_classes(fill: Fill, inspect: Inspect) -> None:
+    root = fill(halves(0, 1, 2))
+    (root / "classes.txt").write_text("ground\ntree\nroof\n")
+    found = inspect(root)
+    assert found.proposal is None and found.labels.names == ("ground", "tree", "roof")
+    (root / "classes.txt").write_text("tree\nroof\n")
+    found = inspect(root)
+    assert found.labels.names == ("background", "tree", "roof") and found.num_bad == 0
+    assert ask(found) == (
+        "The list names 2 classes, and the masks hold 3 values: is 0 the background, which the list leaves out, as "
+        "proposed?"
+    )
+
+
+def test_255_beside_stated_names_is_asked_about(fill: Fill, inspect: Inspect) -> None:
+    root = fill(halves(0, 1, 2, 255))
+    (root / "classes.txt").write_text("ground\ntree\nroof\n")
+    found = inspect(root)
+    assert found.labels.names == ("ground", "tree", "roof") and found.labels.ignore_values == (255,)
+    assert ask(found).startswith("Is 255 an object or void?")
+
+
+# Colours on the page
+
+
+@pytest.mark.parametrize("as_palette", [False, True])
+def test_masks_are_drawn_in_their_own_colours(fill: Fill, inspect: Inspect, tmp_path: Path, as_palette: bool) -> None:
+    root = fill(thirds)
+    if as_palette:
+        for path in root.glob("masks/*/*.png"):
+            indexed = Image.fromarray(
+                halves(0, 1, 2)(np.zeros(Image.open(BytesIO(path.read_bytes())).size[::-1], np.uint8))
+            ).convert("P")
+            indexed.putpalette(COLORS.ravel().tolist())
+            indexed.save(path)
+    found = inspect(root)
+    assert sorted(count.color for count in found.classes) == sorted(map(tuple, COLORS.tolist()))
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    swatches = {attributes["style"] for attributes in page.all("span") if attributes.get("class") == "swatch"}
+    assert swatches == {f"background: rgb{color}" for color in map(tuple, COLORS.tolist())}
+    laid = [picture["src"] for picture in page.all("img")][1]
+    drawn = np.asarray(Image.open(BytesIO(base64.b64decode((laid or "").partition(",")[2]))).convert("RGB")).astype(int)
+    right = drawn[:, -drawn.shape[1] // 4 :].mean(axis=(0, 1))  # Blue is laid over it.
+    assert right[2] > right[0] + 40
+
+
+def test_gray_masks_are_drawn_in_colours_that_can_be_told_apart(fill: Fill, inspect: Inspect) -> None:
+    assert [count.color for count in inspect(fill(halves(0, 1, 2))).classes] == palette(3)
 
 
 # Masks that were compressed, scaled or smoothed

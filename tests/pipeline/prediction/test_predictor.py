@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,23 @@ def test_predicted_masks_are_those_that_evaluation_counts(
         laid = np.asarray(Image.open(tmp_path / "out" / f"{prediction.name}_overlay.png"))
         pixels = np.asarray(Image.open(tmp_path / "in" / Path(prediction.image).name))
         np.testing.assert_array_equal(laid, overlay(pixels, mask))
+
+
+def test_a_turned_photo_gives_the_mask_of_what_people_see(predictor: MakePredictor, tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.rot90(blocks(1)))).save(turned, "PNG", exif=exif)
+    opaque = BytesIO()
+    Image.fromarray(blocks(1)).convert("RGBA").save(opaque, "PNG")
+    write(tmp_path / "in", seen__png=encode(blocks(1)), turned__png=turned.getvalue(), opaque__png=opaque.getvalue())
+
+    assert all(not outcome.prediction.error for outcome in predictor(tmp_path / "out").predict(found(tmp_path)))
+
+    for kind in ("mask", "overlay"):
+        seen = np.asarray(Image.open(tmp_path / f"out/seen_{kind}.png"))
+        for name in ("turned", "opaque"):
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/{name}_{kind}.png")), seen)
 
 
 def test_an_overlay_that_is_made_in_bands_is_the_same(monkeypatch: pytest.MonkeyPatch):
