@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from components.slicing import HAS, Buckets, check_value, split_slice
 from data import features
-from data.errors import ConfigError
-from data.section import Section
+from data.errors import ConfigError, shortened
+from data.section import LONGEST_SECONDS, LONGEST_SIDE, MOST, Section
 from models.config import HubModule, LiteVariant
 
 OnLabelChange = Literal["refuse", "floor"]
@@ -37,16 +37,16 @@ class DriftConfig(Section):
     """Largest share of the newest span's images that are in it twice or in another span too, byte for byte."""
     vanished_class: Fraction = 0.001
     """A class counts as vanished if the probability that all images lack it by chance is less than this; 0 never."""
-    min_images: int = Field(default=30, ge=1)
+    min_images: int = Field(default=30, ge=1, le=MOST)
     """Distributions are compared if both sides have at least this many images; those of fewer differ by chance."""
 
 
 class ValidationConfig(Section):
     """The checks of the data before training; an anomaly stops the run."""
 
-    min_side: int = Field(default=16, ge=1)
+    min_side: int = Field(default=16, ge=1, le=LONGEST_SIDE)
     """Smallest allowed height or width, in pixels."""
-    max_side: int = Field(default=16384, ge=1)
+    max_side: int = Field(default=16384, ge=1, le=LONGEST_SIDE)
     """Largest allowed height or width, in pixels."""
     max_void_fraction: float = Field(default=1.0, ge=0, le=1)
     """Largest allowed fraction of ignored (void) pixels in one mask."""
@@ -81,11 +81,11 @@ class SliceThreshold(Section):
 class IntervalConfig(Section):
     """Confidence intervals of mean IoU, by bootstrap over the test images."""
 
-    resamples: int = Field(default=1000, ge=100)
+    resamples: int = Field(default=1000, ge=100, le=MOST)
     """Number of bootstrap resamples, each of which draws as many images as there are, with replacement."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Probability with which an interval holds the true value."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the bootstrap."""
 
 
@@ -137,29 +137,29 @@ def check_classes(config: EvaluationConfig, class_names: Sequence[str]) -> None:
     for key, name in by_key:
         if name not in class_names:
             near = get_close_matches(name, class_names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(class_names)}"
-            raise ConfigError(f"{key}: the label map has no class {name!r}; {hint}")
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {shortened(', '.join(class_names), 5000)}"
+            raise ConfigError(f"{shortened(key)}: the label map has no class {shortened(name)!r}; {hint}")
 
 
 class InfraConfig(Section):
     """Limits that a model must keep when it serves, checked before it is pushed."""
 
-    requests: int = Field(default=4, ge=1)
+    requests: int = Field(default=4, ge=1, le=10_000)
     """Test images that are sent to each signature."""
-    load_seconds: float = Field(default=180.0, gt=0)
+    load_seconds: float = Field(default=180.0, gt=0, le=LONGEST_SECONDS)
     """Longest time in seconds for starting the process, loading the model and answering all requests."""
-    image_seconds: float = Field(default=10.0, gt=0)
+    image_seconds: float = Field(default=10.0, gt=0, le=LONGEST_SECONDS)
     """Longest time in seconds for one image, after a first request has warmed the model up."""
 
 
 class PushConfig(Section):
     """Where and how a model is published."""
 
-    model_name: str = Field(default="segmentation", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    model_name: str = Field(default="segmentation", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     """Folder below `serving/`, and the name by which a server offers the model."""
-    keep: int = Field(default=5, ge=1)
+    keep: int = Field(default=5, ge=1, le=MOST)
     """How many of the newest versions stay in the serving directory; pinned ones stay, too."""
-    warmup_requests: int = Field(default=2, ge=0)
+    warmup_requests: int = Field(default=2, ge=0, le=1000)
     """Number of requests that TensorFlow Serving replays when it loads the model, so that no user waits for it."""
 
 
@@ -170,17 +170,17 @@ class LiteConfig(Section):
     """Number formats to convert to; without any, no LiteRT model is made. "float32" keeps the network as it is,
     "float16" halves the size of the weights, "dynamic" stores them in 8 bits and computes partly in 8 bits, "int8"
     does everything in 8 bits, as accelerators without floating point need."""
-    height: int = Field(default=256, ge=16)
+    height: int = Field(default=256, ge=16, le=LONGEST_SIDE)
     """Height in pixels that every image is resized to: a LiteRT model takes one size only."""
-    width: int = Field(default=256, ge=16)
+    width: int = Field(default=256, ge=16, le=LONGEST_SIDE)
     """Width in pixels that every image is resized to; the aspect ratio of an image is not kept."""
     max_drop: float = Field(default=0.01, ge=0, le=1)
     """By how much mean IoU may fall behind that of the SavedModel at the same size; a variant below is left out."""
-    images: int = Field(default=100, ge=1)
+    images: int = Field(default=100, ge=1, le=MOST)
     """Number of images on which variants are compared with the SavedModel: the first ones of the test split."""
-    calibration_images: int = Field(default=64, ge=1)
+    calibration_images: int = Field(default=64, ge=1, le=MOST)
     """Number of images from which "int8" takes the ranges of its numbers: the first ones of the training split."""
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, le=1024)
     """Number of interpreter threads during the latency measurement."""
 
 
@@ -191,5 +191,5 @@ class HubConfig(Section):
     """Modules to make: "segmenter" returns the logits of the classes, "feature_extractor" the backbone's features."""
     max_drop: float = Field(default=0.01, ge=0, le=1)
     """By how much mean IoU may fall behind that of the SavedModel at the same size; a module below is left out."""
-    images: int = Field(default=100, ge=1)
+    images: int = Field(default=100, ge=1, le=MOST)
     """Number of images on which modules are compared with the SavedModel: the first ones of the test split."""

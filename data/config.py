@@ -9,15 +9,18 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from data.section import Section
+from data.section import LONGEST_SIDE, MOST, Section
 
-Pixels = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
+
+#: Largest factor by which an image may be scaled.
+LARGEST_SCALE = 16
 
 
 class PreprocessConfig(Section):
     """How images are preprocessed, in training and in serving alike."""
 
-    max_side: int = Field(default=0, ge=0)
+    max_side: int = Field(default=0, ge=0, le=LONGEST_SIDE)
     """Images whose longer side exceeds this number of pixels are shrunk to it; 0 keeps every image at its own size."""
 
 
@@ -26,11 +29,11 @@ class CropConfig(Section):
 
     crop: Pixels | tuple[Pixels, Pixels] = 256
     """Side of the square crop, or its (height, width), in pixels."""
-    scale_min: float = Field(default=0.5, gt=0)
+    scale_min: float = Field(default=0.5, gt=0, le=LARGEST_SCALE)
     """Smallest factor by which an image is scaled before it is cropped."""
-    scale_max: float = Field(default=2.0, gt=0)
+    scale_max: float = Field(default=2.0, gt=0, le=LARGEST_SCALE)
     """Largest factor by which an image is scaled before it is cropped."""
-    scale_step: float = Field(default=0.0, ge=0)
+    scale_step: float = Field(default=0.0, ge=0, le=LARGEST_SCALE)
     """Scale factors are `scale_min`, `scale_min + scale_step`, ... up to `scale_max`; 0 draws any factor in between."""
 
     @model_validator(mode="after")
@@ -95,10 +98,10 @@ class AugmentConfig(CropConfig):
 class InputConfig(Section):
     """How the training loop reads its records."""
 
-    cache_bytes: int = Field(default=2 * 2**30, ge=0)
+    cache_bytes: int = Field(default=2 * 2**30, ge=0, le=2**50)
     """A training set whose decoded pixels fit in this number of bytes is kept in memory; reading it takes twice as
     many."""
-    shuffle_buffer: int = Field(default=512, ge=1)
+    shuffle_buffer: int = Field(default=512, ge=1, le=MOST)
     """Number of records that are shuffled at a time where the set is not kept in memory; files are shuffled too."""
-    prefetch: int = Field(default=2, ge=1)
+    prefetch: int = Field(default=2, ge=1, le=1000)
     """Number of batches that are prepared ahead of the training step."""

@@ -72,7 +72,12 @@ def explain(error: BaseException) -> str:
     """The text for a person who can act on the error; empty for a fault of the program, which needs a stack trace."""
     if isinstance(error, OSError) and error.errno in _TRANSIENT | _LASTING:
         return f"{error.strerror}" if error.filename is None else f"{error.filename}: {error.strerror}"
-    return str(error) if isinstance(error, ProjectError) else ""
+    return shortened(str(error), 20_000) if isinstance(error, ProjectError) else ""
+
+
+def shortened(text: str, limit: int = 100) -> str:
+    """A text for an error message: where it is long, its beginning and its length."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def exit_status(error: BaseException) -> int:

@@ -8,6 +8,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data.errors import ConfigError
 
+#: Bounds that no real use exceeds: longest time in seconds (a year), most steps of a training, longest side in pixels,
+#: most of anything that a person counts (images, runs, requests).
+LONGEST_SECONDS = 31_536_000
+MOST_STEPS = 100_000_000
+LONGEST_SIDE = 65_536
+MOST = 1_000_000
+
 
 class Section(BaseModel):
     """One frozen, validated part of the configuration.
@@ -16,7 +23,7 @@ class Section(BaseModel):
     (`model_dump_json`) is what travels through TFX, so that it is recorded in ML Metadata and part of the cache key.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     former_names: ClassVar[Mapping[str, str]] = {}
     """Name that a field had in the version before -> its name now. Both are read; `pipeline.config` warns of the former

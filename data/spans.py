@@ -15,7 +15,7 @@ from pydantic import Field
 
 from data.errors import DataError, IncompleteDataError
 from data.files import FileSystem, walk
-from data.section import Section
+from data.section import MOST, Section
 
 PLACEHOLDERS = {"SPAN": r"\d+", "YYYY": r"\d{4}", "MM": r"\d{2}", "DD": r"\d{2}", "VERSION": r"\d+"}
 DATE = ("YYYY", "MM", "DD")
@@ -41,11 +41,11 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 class SpansConfig(Section):
     """Which spans a run takes if `data.path` is a pattern."""
 
-    window: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    window: Annotated[int, Field(ge=1, le=MOST)] | Literal["all"] = 1
     """Number of the newest spans that are trained on together; 'all' takes every span."""
-    span: Annotated[int, Field(ge=0)] | date | None = None
+    span: Annotated[int, Field(ge=0, le=LARGEST_NUMBER)] | Annotated[date, Field(strict=False)] | None = None
     """Newest span to use: its number, or its date where the pattern is dated; null takes the newest that exists."""
-    reference: int = Field(default=1, ge=0)
+    reference: int = Field(default=1, ge=0, le=MOST)
     """Number of spans before the newest one that validation compares it with, even if the window does not have them."""
     replay: float = Field(default=0.0, ge=0, le=1)
     """Share of the training images of each span before the window that is trained on too, against forgetting. They are

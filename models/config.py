@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from data.section import Section
+from data.config import LARGEST_SCALE
+from data.section import LONGEST_SIDE, MOST, MOST_STEPS, Section
 
 BackboneName = Literal[
     "mobilenet_v2",
@@ -34,6 +35,9 @@ Head = Literal["v3plus", "v3", "lite", "lraspp"]
 LiteVariant = Literal["float32", "float16", "dynamic", "int8"]
 HubModule = Literal["segmenter", "feature_extractor"]
 ClassBalance = Literal["none", "log", "median"]
+
+#: Most channels of a layer of the heads.
+MOST_CHANNELS = 4096
 
 #: Least and greatest width multiplier of the backbones that have one; the others have width 1.
 WIDTHS = {
@@ -62,11 +66,11 @@ class ModelConfig(Section):
     and 34, 1.0 for the others."""
     output_stride: Literal[8, 16, 32] = 16
     """Ratio of the image's resolution to that of the last features. The same weights serve at each of them."""
-    aspp_channels: int = Field(default=256, ge=8)
+    aspp_channels: int = Field(default=256, ge=8, le=MOST_CHANNELS)
     """Channels of each branch of ASPP and of their fusion."""
-    decoder_channels: int = Field(default=256, ge=8)
+    decoder_channels: int = Field(default=256, ge=8, le=MOST_CHANNELS)
     """Channels of the two 3x3 convolutions of the decoder."""
-    low_level_channels: int = Field(default=48, ge=1)
+    low_level_channels: int = Field(default=48, ge=1, le=MOST_CHANNELS)
     """Channels to which the features at stride 4 are reduced (table 1 of the paper)."""
     separable: bool = True
     """Whether the 3x3 convolutions of ASPP and decoder are depthwise separable: about a seventh of the work."""
@@ -79,7 +83,7 @@ class ModelConfig(Section):
     """How the network normalises pixels: by the dataset's mean and variance, or as published weights expect."""
     batch_norm_momentum: float = Field(default=0.99, ge=0.0, lt=1.0)
     """Momentum of the moving averages of batch normalisation. The paper's 0.9997 needs tens of thousands of steps."""
-    batch_norm_epsilon: float | None = Field(default=None, gt=0.0)
+    batch_norm_epsilon: float | None = Field(default=None, gt=0.0, le=1.0)
     """Epsilon of batch normalisation; null takes the published values: 1e-3 (mobilenet_v2), 1.001e-5 (resnet50), 1e-5
     in ASPP and decoder."""
 
@@ -98,11 +102,11 @@ class InferenceConfig(Section):
     output_stride: Literal[8, 16, 32] | None = None
     """Output stride of the network when it predicts; null keeps that of training. The paper trains at 16 and predicts
     at 8."""
-    window: int = Field(default=0, ge=0)
+    window: int = Field(default=0, ge=0, le=LONGEST_SIDE)
     """Side in pixels of the square windows that slide over a larger image; 0 predicts every image whole."""
     overlap: float = Field(default=0.25, ge=0, lt=1)
     """Least overlap of neighbouring windows, as a fraction of their side; probabilities are averaged there."""
-    scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(default=(1.0,), min_length=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=LARGEST_SCALE)], ...] = Field(default=(1.0,), min_length=1)
     """Scales at which each image is predicted; the probabilities are averaged."""
     flip: bool = False
     """Whether the mirrored image is predicted too, at each scale."""
@@ -117,7 +121,7 @@ class OptimizerConfig(Section):
     """Learning rate at which the poly schedule starts."""
     power: float = Field(default=0.9, ge=0)
     """Exponent of the poly schedule."""
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     """Steps over which the learning rate grows linearly from 0."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
@@ -145,7 +149,7 @@ class LossConfig(Section):
     ohem_fraction: float = Field(default=1.0, gt=0, le=1)
     """Online hard example mining: the cross-entropy averages this fraction of the labelled pixels, those with the
     largest loss; 1 averages all of them."""
-    ohem_ramp_steps: int = Field(default=0, ge=0)
+    ohem_ramp_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     """Steps over which that fraction falls linearly from 1."""
     dice: float = Field(default=0.0, ge=0)
     """Weight of the soft Dice loss that is added."""
@@ -167,18 +171,18 @@ class TrainingConfig(OptimizerConfig):
     nothing of it runs."""
     warm_start: bool = False
     """Whether training starts from the model that is served; without one it starts from `initial_weights`."""
-    warm_start_epochs: float = Field(default=0.0, ge=0)
+    warm_start_epochs: float = Field(default=0.0, ge=0, le=MOST)
     """Passes over the training images when training starts from the served model: it takes warm_start_epochs * images /
     global_batch_size steps, rounded up, not less than `warm_start_min_steps` nor more than `steps`; 0 takes `steps`."""
-    warm_start_min_steps: int = Field(default=1, ge=1)
+    warm_start_min_steps: int = Field(default=1, ge=1, le=MOST_STEPS)
     """Least number of steps that `warm_start_epochs` results in."""
     strategy: Literal["one_device", "mirrored", "multi_worker", "tpu"] = "one_device"
     """How tf.distribute spreads the work: one device, all GPUs of this machine, several machines (TF_CONFIG), a TPU."""
-    steps: int = Field(default=30_000, ge=1)
+    steps: int = Field(default=30_000, ge=1, le=MOST_STEPS)
     """Number of updates of the weights."""
-    global_batch_size: int = Field(default=16, ge=1)
+    global_batch_size: int = Field(default=16, ge=1, le=65_536)
     """Images in one update of the weights, over all replicas and accumulated parts together."""
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1, le=65_536)
     """Number of parts in which a replica computes its share of an update, one after the other, to save memory."""
     loss: LossConfig = LossConfig()
     class_balance: ClassBalance = "none"
@@ -190,22 +194,22 @@ class TrainingConfig(OptimizerConfig):
     """Precision of the computation; weights and logits are float32 in any case. float16 scales the loss dynamically."""
     jit_compile: bool = False
     """Whether XLA compiles the step; on a TPU it always does. On a CPU the compiled step was slower."""
-    profile_step: int = Field(default=0, ge=0)
+    profile_step: int = Field(default=0, ge=0, le=MOST_STEPS)
     """First of the few steps that the TensorFlow profiler records for TensorBoard; 0 records none."""
     deterministic: bool = False
     """Whether a repeated training gives the same weights, bit for bit, even if it was killed and resumed. Slower."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of initial weights, order of the images, augmentation and dropout."""
-    log_every: int = Field(default=20, ge=1)
+    log_every: int = Field(default=20, ge=1, le=MOST_STEPS)
     """Steps between updates of the progress bar and the curves."""
-    eval_every: int = Field(default=500, ge=1)
+    eval_every: int = Field(default=500, ge=1, le=MOST_STEPS)
     """Steps between evaluations on the validation split."""
-    tensorboard_images: int = Field(default=4, ge=0)
+    tensorboard_images: int = Field(default=4, ge=0, le=1000)
     """Number of validation images that TensorBoard shows with label and prediction at each new best; 0 keeps images out
     of its logs."""
-    checkpoint_every: int = Field(default=500, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1, le=MOST_STEPS)
     """Steps between checkpoints. Each evaluation saves one, too."""
-    patience: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0, le=MOST)
     """Number of evaluations in a row without a new best after which training stops early; 0 never stops early."""
 
     former_names: ClassVar[Mapping[str, str]] = {"tensorboard_pictures": "tensorboard_images"}

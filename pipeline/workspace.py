@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from components.storage.atomic import annotate_errors
-from data.errors import WorkspaceBusy, WorkspaceError, is_transient
+from data.errors import ConfigError, WorkspaceBusy, WorkspaceError, is_transient
 
 #: Format of a run's name: its start time in UTC, truncated to milliseconds.
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
@@ -23,6 +23,30 @@ LATEST = "latest"
 CONFIG_FILE = "config.json"
 #: File beside it: the report of the run.
 REPORT_FILE = "report.html"
+
+
+#: Characters of a path that are part of a pattern for what reads artifacts.
+_PATTERN = "[*?\\"
+
+
+def check_artifact_path(name: str, path: str) -> None:
+    """Checks a folder of artifacts or checkpoints before anything is written there.
+
+    TFX, TensorFlow and Beam append `*` to its path and match that as a pattern, and Beam has no way to quote a
+    character (`apache_beam.io.filesystem.FileSystem.translate_pattern`).
+
+    Args:
+        name: The option that names the folder, for the error.
+        path: The absolute path, or a URI.
+
+    Raises:
+        ConfigError: The path holds a character that means something in a pattern.
+    """
+    if found := sorted(set(path) & set(_PATTERN)):
+        raise ConfigError(
+            f"{name} {path}: the path holds {' '.join(found)}, which TFX and Beam take for a pattern, so that they "
+            f"would not find the files there; allowed: a path without {' '.join(_PATTERN)}"
+        )
 
 
 @dataclass(frozen=True)

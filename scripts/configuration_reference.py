@@ -17,8 +17,15 @@ HEAD = """# Configuration
 
 `make docs` writes this page from the docstrings of the configuration's sections; do not edit it.
 
-A YAML file holds the differences from the defaults, and `--set section.key=value` overrides one of them. An unknown key
-is an error that names the nearest known one. `python local_runner.py schema` writes a JSON schema, from which editors
+A YAML file holds the differences from the defaults, and `--set section.key=value` overrides one of them. `--config` may
+be given several times: the later files win, key by key; a list or a label map is replaced whole. An unknown key is an
+error that names the nearest known one, and a key that stands twice in a file is an error that names the line.
+
+Files and `--set` are read as YAML 1.2: `true` and `false` are the only booleans, so `no`, `on` and `2:30` are text, and
+`0100` is 100. Nothing is converted: a number in quotes is text. Numbers are finite. A file has at most 1 MiB, 32 levels
+and 100,000 values.
+
+`python local_runner.py schema` writes a JSON schema, from which editors
 complete and check such files. Complete examples are in [pipeline/configs/](../pipeline/configs)."""
 #: JSON Schema's keyword -> how a bound reads after the type.
 BOUNDS = {

@@ -19,7 +19,7 @@ ROOMS = {
         "beam_workers",
     ),
     "pipeline": (
-        *("stages", "cron", "tokens", "workspace", "sections", "config", "metadata", "records", "report"),
+        *("stages", "cron", "tokens", "workspace", "sections", "yaml_text", "config", "metadata", "records", "report"),
         *("pipeline", "local", "training_time", "dry_run", "retention", "rollback", "run"),
         *("inspection", "prediction", "serving", "schedule", "kubeflow", "doctor", "cli"),
     ),

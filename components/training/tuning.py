@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, ValidationError, model_validator
 
 from components.training.search_space import FIELDS, SECTIONS, Value, is_integer, is_number, with_values
-from data.section import Section, current_path
+from data.section import MOST, MOST_STEPS, Section, current_path
 
 #: Hyperband with one halving needs three trials at a third of the steps and one with all of them.
 LEAST_HYPERBAND_TRIALS = 4
@@ -45,9 +45,9 @@ def _tunable(field: str) -> str:
 class Dimension(Section):
     """The values of one field that a search tries: a range or a list."""
 
-    min: float | None = Field(default=None, allow_inf_nan=False)
+    min: float | None = None
     """Lowest value of a range."""
-    max: float | None = Field(default=None, allow_inf_nan=False)
+    max: float | None = None
     """Highest value of a range."""
     step: float | None = Field(default=None, gt=0)
     """Difference between neighbouring values, or their ratio with sampling "log"; null allows all values between."""
@@ -90,13 +90,13 @@ class Dimension(Section):
 class TuningConfig(Section):
     """The search for better hyperparameters before the model is trained; each trial is evaluated on the val split."""
 
-    trials: int = Field(default=0, ge=0)
+    trials: int = Field(default=0, ge=0, le=MOST)
     """Number of trainings with other values, one after the other; 0: there is no search."""
     algorithm: Literal["random", "hyperband", "bayesian"] = "random"
     """"random" draws values at random; "bayesian" draws half of the trials and then tries what a Gaussian process finds
     promising; "hyperband" gives most trials a third, a ninth, ... of the steps, and only the best third of these three
     times as many."""
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=400, ge=1, le=MOST_STEPS)
     """Steps of training in a trial. Warm-up and ramps of the training are shortened in proportion."""
     space: dict[Annotated[str, AfterValidator(_tunable)], Dimension] = {}
     """Field of `model`, `training` or `augment` -> the values that are tried."""

@@ -4,7 +4,9 @@ Nothing slow is imported here or at the top of any command, so that `--help` res
 take many seconds to import, so a command imports them when it runs.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from pipeline.sections.workspace import MetadataConfig
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", help="Folder that holds metadata, artifacts, models.")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file of differences from the defaults.")]
+ConfigOption = Annotated[
+    list[Path] | None,
+    typer.Option("--config", help="YAML file of differences from the defaults; of several the later ones win."),
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, as section.key.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show what the libraries print.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Name of the model, where several are pushed.")]
@@ -51,7 +56,8 @@ def answer(app: typer.Typer) -> None:
     Exit codes besides 0: 1 for a lasting error, `data.errors.TEMPORARY` for a transient one, 130 when interrupted.
     """
     try:
-        app()
+        with home():
+            app()
     except (ProjectError, OSError) as error:
         if not (explanation := explain(error)):
             raise
@@ -60,6 +66,20 @@ def answer(app: typer.Typer) -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
+
+
+@contextmanager
+def home() -> Iterator[None]:
+    """Gives libraries an empty home folder for a time where the user has none, as in a container under any user number.
+
+    They would else put their settings and caches into a folder called `~`.
+    """
+    if os.path.isabs(os.path.expanduser("~")):
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        yield
 
 
 @contextmanager
@@ -79,7 +99,7 @@ def serving_root(serving: str | None, workspace: Path) -> str:
     return serving or str(Workspace(workspace.absolute()).serving)
 
 
-def metadata_section(config: Path | None, overrides: Sequence[str]) -> "MetadataConfig | None":
+def metadata_section(config: Sequence[Path], overrides: Sequence[str]) -> "MetadataConfig | None":
     """Section `metadata` of the configuration that a command was given; None if it was given none."""
     if not config and not overrides:
         return None

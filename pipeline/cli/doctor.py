@@ -34,7 +34,7 @@ def doctor(
     set_: SetOption = None,
 ) -> None:
     """Check this machine, and say what to do about what is wrong."""
-    metadata = metadata_section(config, set_ or [])
+    metadata = metadata_section(config or [], set_ or [])
     if restore:
         if quick:
             raise typer.BadParameter("--restore checks nothing, so --quick does not go with it")

@@ -51,7 +51,7 @@ def inspect(
     settings = [f"data.path={json.dumps(data)}", "data.spans={}", "data.test_set=fixed"]
     given = {"layout": "" if layout == "auto" else layout, "images": images, "masks": masks}
     settings += [f"data.{key}={json.dumps(value)}" for key, value in given.items() if value]
-    section = load_section(config, settings, DataConfig)
+    section = load_section(config or [], settings, DataConfig)
     if write_to and write_to.exists():
         raise ConfigError(f"--write-config {write_to}: the file exists, and is not overwritten; name another")
     answers = parse_answers(object_ or [], ignore or [], soft_edges)

@@ -20,7 +20,7 @@ ImageOption = Annotated[str, typer.Option("--image", envvar="DEEPLAB_IMAGE", hel
 DEFAULT_CHECKPOINTS = "/tmp/checkpoints"  # noqa: S108  # in a container, whose files go with it
 
 
-def resolved_config(path: Path | None, overrides: Sequence[str]) -> Config:
+def resolved_config(paths: Sequence[Path], overrides: Sequence[str]) -> Config:
     """The configuration with layout and label map; looks at the dataset only if it does not say both.
 
     Raises:
@@ -28,7 +28,7 @@ def resolved_config(path: Path | None, overrides: Sequence[str]) -> Config:
     """
     from pipeline.config import load_config, resolve
 
-    config = load_config(path, overrides)
+    config = load_config(paths, overrides)
     if config.data.layout != "auto" and config.data.label_map is not None:
         return config
     from components.storage.file_systems import file_system
@@ -86,7 +86,11 @@ def compile_(
     verbose: VerboseOption = False,
 ) -> None:
     """Compile the pipeline to a spec for Kubeflow Pipelines, with its Kubernetes settings."""
-    resolved = resolved_config(config, set_ or [])
+    from pipeline.workspace import check_artifact_path
+
+    check_artifact_path("--pipeline-root", pipeline_root)
+    check_artifact_path("--checkpoints", checkpoints)
+    resolved = resolved_config(config or [], set_ or [])
     compile_to(
         out,
         resolved,
@@ -113,7 +117,11 @@ def tfjob(
     verbose: VerboseOption = False,
 ) -> None:
     """Render a Training Operator job that trains on several pods (never run on a cluster)."""
-    resolved = resolved_config(config, set_ or [])
+    from pipeline.workspace import check_artifact_path
+
+    check_artifact_path("--examples", examples)
+    check_artifact_path("--checkpoints", checkpoints)
+    resolved = resolved_config(config or [], set_ or [])
     with quietly(verbose):
         from pipeline.kubeflow.training_job import JobFolders, write_training_job
 

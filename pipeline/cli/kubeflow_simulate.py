@@ -29,24 +29,25 @@ def simulate(
     ] = Path("workspace/simulation"),
 ) -> None:
     """Rehearse the compiled pipeline on this machine, under the rules of the open-source server."""
-    if config is not None and spec is not None:
+    if config and spec is not None:
         raise typer.BadParameter("--config and --spec exclude each other")
     from pipeline.kubeflow.simulation.driver import DEFAULT_ROOT, FAILED
     from pipeline.kubeflow.simulation.driver import simulate as simulate_run
-    from pipeline.workspace import REPORT_FILE
+    from pipeline.workspace import REPORT_FILE, check_artifact_path
 
     store = store.absolute()
+    check_artifact_path("--store", str(store))
     if spec is None:
         from pipeline.config import load_config
 
-        read = load_config(config)
+        read = load_config(config or [])
         with quietly():
             from pipeline.kubeflow.compiler import absolute_paths
         spec = store / ".simulation" / "pipeline.yaml"
         spec.parent.mkdir(parents=True, exist_ok=True)
         compile_to(
             spec,
-            resolved_config(config, absolute_paths(read)),
+            resolved_config(config or [], absolute_paths(read)),
             image=IMAGE,
             pipeline_root=DEFAULT_ROOT,
             serving=str(store / "serving"),

@@ -43,7 +43,7 @@ def lineage(
         from pipeline.metadata.store import existing_store, recorded_config
         from pipeline.rollback import restored_version
 
-        store = existing_store(places, metadata_section(config, set_ or []) or recorded_config(places))
+        store = existing_store(places, metadata_section(config or [], set_ or []) or recorded_config(places))
         if version is None:
             assert data is not None  # noqa: S101  # one of the two is given
             uses = with_restored(file_uses(store, data), places.serving)

@@ -103,7 +103,7 @@ def predict(
         from pipeline.config import load_section
         from pipeline.sections.beam import BeamConfig
 
-        workers = load_section(config, set_ or [], BeamConfig)
+        workers = load_section(config or [], set_ or [], BeamConfig)
         workers.require_servers()
         with quietly(verbose):
             from pipeline.prediction.batch import predict_on_beam

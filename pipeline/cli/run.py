@@ -40,10 +40,11 @@ def run(
     from components.storage.file_systems import file_system
     from pipeline.config import load_config, resolve
     from pipeline.metadata.lease import run_lease
-    from pipeline.workspace import Workspace
+    from pipeline.workspace import Workspace, check_artifact_path
 
     places = Workspace(workspace.absolute())
-    loaded = load_config(config, set_ or [])
+    check_artifact_path("--workspace", str(places.root))
+    loaded = load_config(config or [], set_ or [])
     resolved = resolve(loaded, file_system(loaded.data.path))
     if dry_run:
         with quietly(verbose):
@@ -77,12 +78,14 @@ def demo(
     from rich.progress import Progress
 
     from data.synthetic import write_dataset
+    from pipeline.workspace import check_artifact_path
 
+    check_artifact_path("--workspace", str(workspace.absolute()))
     sample = workspace.absolute() / "sample"
     with Progress(console=terminal(), transient=True) as bar:
         task = bar.add_task("writing the sample dataset", total=None)
         write_dataset(sample, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    run(DEMO_CONFIG, [f"data.path={sample}", *(set_ or [])], workspace, verbose=verbose)
+    run([DEMO_CONFIG], [f"data.path={sample}", *(set_ or [])], workspace, verbose=verbose)
 
 
 def show_summary(summary: Summary, folder: Path, console: Console) -> None:

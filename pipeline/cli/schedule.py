@@ -74,14 +74,14 @@ def schedule(
     from pipeline.schedule.scheduler import Request
 
     settings = [part for setting in set_ or [] for part in ("--set", setting)]
-    configured = ["--config", str(config)] if config else []
+    configured = [part for path in config or [] for part in ("--config", str(path))]
     program = [sys.executable, str(RUNNER), "run", *configured, *settings, "--workspace", str(workspace)]
     secret = os.environ.get("DEEPLAB_WEBHOOK_SECRET", "")
     request = Request(program, cron, watch, webhook_url, secret, metrics_host, metrics_port)
-    sys.exit(run_schedule(request, config, set_ or [], workspace))
+    sys.exit(run_schedule(request, config or [], set_ or [], workspace))
 
 
-def run_schedule(request: Request, config_path: Path | None, overrides: Sequence[str], workspace: Path) -> int:
+def run_schedule(request: Request, configs: Sequence[Path], overrides: Sequence[str], workspace: Path) -> int:
     """Runs the schedule, or, without cron and watch, the pipeline once.
 
     Returns:
@@ -95,15 +95,16 @@ def run_schedule(request: Request, config_path: Path | None, overrides: Sequence
     """
     from pipeline.config import load_config
     from pipeline.schedule.scheduler import ENDING, Schedule, schedule_lock
-    from pipeline.workspace import Held, Workspace
+    from pipeline.workspace import Held, Workspace, check_artifact_path
 
+    check_artifact_path("--workspace", str(workspace.absolute()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name, level in _QUIET.items():
         logging.getLogger(name).setLevel(level)
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # SIGHUP is ignored, as under nohup
             signal.signal(number, signal.default_int_handler)
-    config, places = load_config(config_path, overrides), Workspace(workspace.absolute())
+    config, places = load_config(configs, overrides), Workspace(workspace.absolute())
     try:
         with schedule_lock(places).held():
             schedule = Schedule(config, places, request)

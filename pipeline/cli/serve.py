@@ -43,7 +43,7 @@ def serve(
     from pipeline.sections.serving import ServingConfig
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    limits = load_section(config, set_ or [], ServingConfig)
+    limits = load_section(config or [], set_ or [], ServingConfig)
     token = token_in_variable(token_env, f"--token-env {token_env}") if token_env else ""
     directory = choose_serving_dir(serving_root(serving, workspace), model)
     name = directory.rstrip("/").rpartition("/")[2]

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from data.errors import ConfigError
 from pipeline.inspection.findings import Inspection
 from pipeline.inspection.proposal import label_map_yaml, scalar_yaml
 from pipeline.training_time import expected_seconds, first_settings
+from pipeline.yaml_text import dump
 
 HEAD = (
     "# Written by `local_runner.py inspect`. Check the label map, then train with",
@@ -57,7 +56,7 @@ def _data_section(found: Inspection) -> list[str]:
         f"path: {scalar_yaml(folder)}",
         f"layout: {found.layout}",
         *(f"{key}: {scalar_yaml(text)}" for key, text in zip(("images", "masks"), found.patterns or (), strict=False)),
-        *(yaml.safe_dump(kept).splitlines() if kept else ()),
+        *(dump(kept).splitlines() if kept else ()),
         *(question if found.question else ()),
         *(f"# {line}" for line in (PROPOSED if proposal else STATED)),
         *(f"# {doubt}" for doubt in (proposal.doubts if proposal else ())),
@@ -82,6 +81,4 @@ def _training_sections(found: Inspection) -> Iterator[str]:
         values = section.model_dump(mode="json", exclude_defaults=True)
         values |= {"initial_weights": training.initial_weights} if section is training else {}
         yield f"{name}:"
-        yield from (
-            f"  {line}" for line in yaml.safe_dump(values, default_flow_style=None, sort_keys=False).splitlines()
-        )
+        yield from (f"  {line}" for line in dump(values, compact=True).splitlines())

@@ -10,6 +10,7 @@ from typing import Any, Self
 import yaml
 
 from data.errors import ConfigError
+from pipeline.yaml_text import Dumper, parse
 
 #: Type of a parameter -> the Python type of its values. Text for the first three is converted, for the others parsed.
 _PARAMETER_TYPES: dict[str, type] = {
@@ -34,7 +35,7 @@ class CompiledPipeline:
     def write(self, path: Path) -> None:
         """Writes one YAML document, or two."""
         documents = [self.spec, *([self.platforms] if self.platforms else [])]
-        path.write_text(yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.dump_all(documents, Dumper=Dumper, sort_keys=True, allow_unicode=True), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -122,7 +123,7 @@ class CompiledPipeline:
             kind = declared[name].get("parameterType")
             try:
                 of = _PARAMETER_TYPES[kind]
-                values[name] = of(text) if of in (str, int, float) else json.loads(text)
+                values[name] = of(text) if of in (str, int, float) else parse(text, f"--set {name}")
                 json.dumps(values[name], allow_nan=False)  # The server speaks JSON, which has no infinities.
                 if not isinstance(values[name], of):
                     raise TypeError(kind)

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.utils import path_utils
 
@@ -32,6 +31,7 @@ from data.layouts.base import TRAIN, VAL
 from pipeline.config import Config, config_hash
 from pipeline.pipeline import trainer_config
 from pipeline.stages import Stage
+from pipeline.yaml_text import dump
 
 NEVER_RUN = "Rendered and checked against the schema of the Training Operator; never run on a cluster."
 COMMAND = ("python", "-m", "pipeline.kubeflow.training_job")
@@ -54,7 +54,7 @@ class JobFolders:
 
 def write_training_job(config: Config, image: str, folders: JobFolders, path: Path) -> None:
     """Writes the manifest, with a comment at its top that states how far it has been tested."""
-    manifest = yaml.safe_dump(training_job(config, image, folders), sort_keys=False)
+    manifest = dump(training_job(config, image, folders))
     path.write_text(f"# {NEVER_RUN}\n{manifest}", encoding="utf-8")
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ml_metadata.metadata_store import MetadataStore
 from tfx.dsl.io import fileio
 
@@ -41,6 +40,7 @@ from pipeline.report.wording import seconds_text, verdict
 from pipeline.sections.workspace import ReportConfig
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE, Workspace
+from pipeline.yaml_text import dump
 
 TRIALS = "trials"
 
@@ -87,7 +87,7 @@ def write_report(run: RunRecord) -> Path:
         stages=list(stages.values()),
         diff=since_previous(folder, summary.config),
         origin=run.origin,
-        settings=yaml.safe_dump(summary.config, sort_keys=False, allow_unicode=True),
+        settings=dump(summary.config),
         card=PAGE_FILE if (folder / PAGE_FILE).exists() else "",
         files=[path.name for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")],
         tensorboard=_tensorboard_command(folder / TENSORBOARD),

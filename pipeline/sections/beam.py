@@ -36,7 +36,7 @@ class BeamConfig(Section):
     runner: Literal["direct", "multi_processing", "portable", "flink"] = "direct"
     """'direct' runs in the process of the stage, 'multi_processing' in `workers` processes of this machine,
     'portable' and 'flink' wherever a job server sends the work. `options` can select any other Beam runner."""
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=1, le=10_000)
     """Number of processes of 'multi_processing', or parallelism of 'flink'; other runners choose their own."""
     endpoint: str | None = Address
     """host:port of the job server for 'portable' and 'flink'. A run never starts or downloads one."""

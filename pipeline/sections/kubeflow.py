@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from data.section import Section
+from data.section import LONGEST_SECONDS, Section
 
 Quantity = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(m|[kMGTPE]|[KMGTPE]i)?)?$")]
 """A Kubernetes quantity, such as "500m", "4" or "16Gi"; empty leaves it to the cluster."""
@@ -67,7 +67,7 @@ class StageConfig(Section):
     """Memory limit."""
     accelerator: str = Field(default="", pattern=r"^([a-z0-9.-]+/[A-Za-z0-9._-]+)?$")
     """Resource name of the accelerator: nvidia.com/gpu, amd.com/gpu, google.com/tpu, ...; empty for none."""
-    accelerators: int = Field(default=1, ge=1)
+    accelerators: int = Field(default=1, ge=1, le=1024)
     """Number of accelerators; training on several in one pod also needs training.strategy 'mirrored'."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes that may run the stage, such as cloud.google.com/gke-accelerator: nvidia-tesla-t4."""
@@ -79,9 +79,9 @@ class StageConfig(Section):
     """Environment variables whose values come from secrets of the cluster."""
     env: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables that are not secret."""
-    retries: int = Field(default=0, ge=0)
+    retries: int = Field(default=0, ge=0, le=1000)
     """Maximum number of retries of a failed stage."""
-    retry_seconds: int = Field(default=30, ge=0)
+    retry_seconds: int = Field(default=30, ge=0, le=LONGEST_SECONDS)
     """Seconds before the first retry; the time doubles with each further one, up to an hour."""
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class StageConfig(Section):
 class TrainingJobConfig(Section):
     """Training on several pods, as a TFJob of Kubeflow's Training Operator (training.strategy 'multi_worker')."""
 
-    workers: int = Field(default=2, ge=2)
+    workers: int = Field(default=2, ge=2, le=10_000)
     """Number of pods that train together; each has the resources and settings of stage Trainer."""
 
 

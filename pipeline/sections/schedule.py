@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from data.section import Section
+from data.section import LONGEST_SECONDS, Section
 
 #: Longest wait between two attempts, in seconds.
 LONGEST_BACKOFF = 3600.0
@@ -31,23 +31,23 @@ class ScheduleConfig(Section):
     the clock is put forward, and a time that it repeats occurs twice."""
     jitter_seconds: int = Field(default=0, ge=0, le=86400)
     """Maximum of the random delay of each run after its cron time, so that many hosts do not start together."""
-    retries: int = Field(default=3, ge=0)
+    retries: int = Field(default=3, ge=0, le=1000)
     """Maximum number of retries after a transient error; a run that rejects its data is never retried."""
-    backoff_seconds: float = Field(default=60, gt=0)
+    backoff_seconds: float = Field(default=60, gt=0, le=LONGEST_SECONDS)
     """Wait before the first retry; it doubles with each further one, up to an hour. New data whose run was skipped, or
     failed in all its retries with a transient error, are tried again after the same waits."""
-    busy_wait_seconds: float = Field(default=3600, ge=0)
+    busy_wait_seconds: float = Field(default=3600, ge=0, le=LONGEST_SECONDS)
     """How long to wait for another run in this workspace, or on this metadata server, before this run is skipped."""
-    stop_seconds: float = Field(default=30, gt=0)
+    stop_seconds: float = Field(default=30, gt=0, le=LONGEST_SECONDS)
     """How long a run may take to end when the schedule is stopped, before it is killed."""
-    debounce_seconds: float = Field(default=60, gt=0)
+    debounce_seconds: float = Field(default=60, gt=0, le=LONGEST_SECONDS)
     """How long new data must have stayed unchanged before they are used."""
-    poll_seconds: float = Field(default=60, gt=0)
+    poll_seconds: float = Field(default=60, gt=0, le=LONGEST_SECONDS)
     """Interval at which data are checked if the file system does not report changes: network drives, object stores."""
-    incomplete_warning_seconds: float = Field(default=21600, gt=0)
+    incomplete_warning_seconds: float = Field(default=21600, gt=0, le=LONGEST_SECONDS)
     """How long new data may be incomplete before a warning is logged, which is repeated at this interval: the process
     that copies them may have died."""
-    webhook_timeout_seconds: float = Field(default=10, gt=0)
+    webhook_timeout_seconds: float = Field(default=10, gt=0, le=LONGEST_SECONDS)
     """Timeout of one delivery of an event, from connecting to the end of the response."""
-    webhook_retries: int = Field(default=5, ge=0)
+    webhook_retries: int = Field(default=5, ge=0, le=1000)
     """Maximum number of retries of an event that could not be delivered."""

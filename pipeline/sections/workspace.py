@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.section import Section
+from data.section import MOST, Section
 
 
 class MetadataConfig(Section):
@@ -32,13 +32,13 @@ class RetentionConfig(Section):
     may take from the cache.
     """
 
-    keep_runs: int = Field(default=20, ge=1)
+    keep_runs: int = Field(default=20, ge=1, le=MOST)
     """Number of the newest runs whose records, logs and artifacts are kept. As many trainings are kept: unfinished ones
     and each pipeline's newest finished one, from which the model is exported again after a change of section
     `inference`."""
-    keep_days: float | None = Field(default=None, gt=0)
+    keep_days: float | None = Field(default=None, gt=0, le=36_500)
     """Age in days after which even these runs are removed, except for the newest one; null for no limit."""
-    keep_backups: int = Field(default=3, ge=1)
+    keep_backups: int = Field(default=3, ge=1, le=MOST)
     """Number of backups of the SQLite metadata; each successful run makes one."""
 
 

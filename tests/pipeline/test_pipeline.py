@@ -21,7 +21,7 @@ EVERYTHING = (
 
 def stages(path: str | Path, dataset: Path, *overrides: str) -> dict[str, list[str]]:
     """Each stage of a pipeline, with the stages that it waits for."""
-    config = load_config(None, [f"data.path={dataset}", *overrides])
+    config = load_config([], [f"data.path={dataset}", *overrides])
     config = resolve(config, file_system(str(dataset)))
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
     pipeline = create_pipeline(config, PATHS)

@@ -25,7 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(path: str, **settings: str) -> Config:
     overrides = [f"data.path={path}", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
-    return resolve(load_config(None, overrides), LocalFiles())
+    return resolve(load_config([], overrides), LocalFiles())
 
 
 def stages(config: Config, workspace: Path) -> dict[str, set[str]]:

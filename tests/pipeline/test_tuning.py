@@ -80,7 +80,7 @@ def test_a_killed_search_goes_on_with_its_second_trial_and_the_best_values_are_t
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
     best = summary["tuning"]["best"]
     assert best == summary["tuning"]["trials"][0]["values"]
-    config = load_config(None, overrides(tiny_dataset, **{"model.aspp_channels": str(best["model.aspp_channels"])}))
+    config = load_config([], overrides(tiny_dataset, **{"model.aspp_channels": str(best["model.aspp_channels"])}))
     assert summary["model"]["params"] == parameters(config.model)
     assert summary["config"]["model"]["aspp_channels"] == 8
     report = (workspace / "runs" / "latest" / "report.html").read_text()
@@ -99,7 +99,7 @@ def parameters(config: ModelConfig) -> int:
 
 def test_an_unchanged_search_is_not_made_again_and_a_changed_one_is(workspace: Path, tiny_dataset: Path) -> None:
     def planned(**changes: str) -> dict[str, bool]:
-        config = load_config(None, overrides(tiny_dataset, **changes))
+        config = load_config([], overrides(tiny_dataset, **changes))
         stages = plan(resolve(config, LocalFiles()), Workspace(workspace)).stages
         return {stage.name: stage.runs for stage in stages if stage.name in ("ImageTransform", "Tuner", "Trainer")}
 

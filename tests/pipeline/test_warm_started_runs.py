@@ -32,7 +32,7 @@ JUDGED = {"ServedModel", "SegmentationEvaluator", "ModelPusher"}
 
 def upstream(data: Path, workspace: Path, **changes: str) -> dict[str, set[str]]:
     """Stage -> stages that it waits for."""
-    config = resolve(load_config(None, overrides(data, **changes)), LocalFiles())
+    config = resolve(load_config([], overrides(data, **changes)), LocalFiles())
     compiled = compile_pipeline(config, Workspace(workspace), "run")
     return {node.pipeline_node.node_info.id: set(node.pipeline_node.upstream_nodes) for node in compiled.nodes}
 
@@ -78,7 +78,7 @@ def settings(data: Path) -> list[str]:
 
 def planned(data: Path, workspace: Path) -> set[str]:
     """The stages that would run now."""
-    config = resolve(load_config(None, settings(data)), LocalFiles())
+    config = resolve(load_config([], settings(data)), LocalFiles())
     return {stage.name for stage in plan(config, Workspace(workspace)).stages if stage.runs}
 
 

@@ -14,7 +14,7 @@ RATE = "training.learning_rate: {min: 1e-4, max: 1e-2, sampling: log}"
 
 def load(tuning: str) -> TuningConfig:
     """The section from its YAML."""
-    return load_config(None, ["data.path=x", f"tuning={tuning}"]).tuning
+    return load_config([], ["data.path=x", f"tuning={tuning}"]).tuning
 
 
 def test_there_is_no_search_unless_it_is_asked_for() -> None:
@@ -88,7 +88,7 @@ def test_a_value_that_its_section_refuses_is_found_when_the_config_is_loaded(spa
 def test_a_search_over_several_workers_is_refused() -> None:
     overrides = ["data.path=x", f"tuning={{trials: 2, space: {{{RATE}}}}}", "training.strategy=multi_worker"]
     with pytest.raises(ConfigError, match="tuning.trials=2 does not go with training.strategy 'multi_worker'"):
-        load_config(None, overrides)
+        load_config([], overrides)
 
 
 def test_values_that_are_refused_only_together_are_found_too() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import kubeflow_runner
 import local_runner
-from data.errors import TEMPORARY, WorkspaceError
+from data.errors import TEMPORARY, ConfigError, WorkspaceError
 from pipeline.cli.application import answer, application
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,3 +82,66 @@ def test_the_help_imports_nothing_heavy(runner: str):
     heavy = "{'tensorflow', 'tfx', 'kfp', 'apache_beam', 'keras'} & set(sys.modules)"
     code = f"import sys, {runner}; found = {heavy}; sys.exit(str(found) if found else 0)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "why?", "a\\b"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["run", "--dry-run"], ["demo"], ["schedule", "--once"], ["schedule", "--cron", "0 3 * * *"]],
+    ids=" ".join,
+)
+def test_a_workspace_whose_path_is_a_pattern_is_refused_before_anything_happens(
+    arguments: list[str], name: str, tmp_path: Path
+) -> None:
+    workspace = tmp_path / name / "workspace"
+
+    result = CliRunner().invoke(local_runner.app, [*arguments, "--workspace", str(workspace)])
+
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith(f"--workspace {workspace}: the path holds ")
+    assert str(result.exception).endswith("allowed: a path without [ * ? \\")
+    assert not workspace.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["simulate", "--store", "/a[1]"], "--store"),
+        (["compile", "--image", "i", "--serving", "/s", "--pipeline-root", "gs://b/a*"], "--pipeline-root"),
+        (
+            *(["compile", "--image", "i", "--serving", "/s", "--pipeline-root", "gs://b", "--checkpoints", "/a?"],),
+            "--checkpoints",
+        ),
+        (["tfjob", "--image", "i", "--model", "/m", "--checkpoints", "/c", "--examples", "/a[1]"], "--examples"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_so_are_the_folders_of_artifacts_on_kubeflow(arguments: list[str], option: str) -> None:
+    error = CliRunner().invoke(kubeflow_runner.app, arguments).exception
+
+    assert isinstance(error, ConfigError) and str(error).startswith(f"{option} ")
+
+
+@pytest.mark.parametrize("home", [None, "~"], ids=["unset", "unknown"])
+def test_a_command_without_a_home_leaves_no_folder_called_like_it(
+    home: str | None, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """`~` is what libraries get where HOME is unset and the list of users has no entry, as in some containers."""
+    (folder := tmp_path / "here").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "KERAS_HOME")}
+
+    ended = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "local_runner.py"), "run", "--dry-run"),
+            *("--workspace", str(folder / "workspace"), "--set", f"data.path={tiny_dataset}"),
+        ],
+        cwd=folder,
+        env=environment | ({"HOME": home} if home else {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in folder.iterdir()} <= {"workspace"}

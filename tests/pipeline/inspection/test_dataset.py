@@ -4,6 +4,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from rich.console import Console
 
@@ -231,7 +234,7 @@ def test_the_written_configuration_has_a_first_training_and_its_time(
 ) -> None:
     write_config(inspect(fill(as_is, (6, 3, 3))), tmp_path / "mine.yaml")
     text = (tmp_path / "mine.yaml").read_text()
-    config = load_config(tmp_path / "mine.yaml")
+    config = load_config([tmp_path / "mine.yaml"])
     assert config.training.steps == 200 and config.training.global_batch_size == 6
     assert config.training.initial_weights == "random" and "initial_weights: random" in text
     assert re.search(r"# Expected time here: about \d+ minutes|How long it takes on this machine is not known", text)
@@ -259,7 +262,7 @@ def test_a_small_dataset_gets_an_image_in_every_split(images: int, tmp_path: Pat
         save(tmp_path / f"d/masks/{index}.png", mask)
     found = inspect(tmp_path / "d")
     write_config(found, tmp_path / "mine.yaml")
-    section = load_section(tmp_path / "mine.yaml", [], DataConfig)
+    section = load_section([tmp_path / "mine.yaml"], [], DataConfig)
     again = inspect_dataset(section, FILES, limit=9, out=tmp_path / "page.html")
     assert all(split.listed for split in again.splits)
     assert ("split is empty" in texts(found)) == (found.fractions is not None)
@@ -608,7 +611,7 @@ def test_the_written_configuration_loads_and_settles_the_question(
     monkeypatch.chdir(tmp_path)
     found = inspect(Path("mine"), max_bad_fraction=0.2)
     write_config(found, tmp_path / "mine.yaml")
-    data = load_config(tmp_path / "mine.yaml").data
+    data = load_config([tmp_path / "mine.yaml"]).data
     assert (data.path, data.layout, data.max_bad_fraction) == (str(root), "folder", 0.2)
     assert data.label_map == found.labels
     settled = inspect(root, label_map=data.label_map)
@@ -625,6 +628,29 @@ def test_names_that_mean_something_in_yaml_survive(fill: Fill, inspect: Inspect,
     write_config(inspect(fill(as_is), label_map=label_map), tmp_path / "config.yaml")
     written = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     assert LabelMap.model_validate(written["data"]["label_map"]) == label_map
+
+
+letters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
+names = st.sampled_from(["no", "on", "true", "~", "0100", "1e3", "2:30", "0o17"]) | st.text(letters, min_size=1).filter(
+    str.strip
+)
+texts_of_any_kind = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{"))
+
+
+def test_whatever_names_and_texts_hold_a_written_configuration_reads_back_as_the_same(
+    fill: Fill, inspect: Inspect, tmp_path: Path
+) -> None:
+    inspected, path = inspect(fill(as_is)), tmp_path / "config.yaml"
+
+    @given(st.lists(names, min_size=1, max_size=4, unique=True), texts_of_any_kind, texts_of_any_kind)
+    def reads_back(classes: list[str], license_: str, name: str) -> None:
+        label_map = LabelMap(classes=tuple(ClassLabel(name=name, values=(i,)) for i, name in enumerate(classes)))
+        data = DataConfig(path=f"s3://bucket/{name}", layout=inspected.layout, license=license_)
+        path.unlink(missing_ok=True)
+        write_config(replace(inspected, config=data, labels=label_map, patterns=None, fractions=None), path)
+        assert load_config([path]).data == data.model_copy(update={"label_map": label_map})
+
+    reads_back()
 
 
 # The terminal

@@ -35,7 +35,7 @@ PLACES = {
 
 def resolved(data: Path, *overrides: str) -> Config:
     """A resolved configuration of a tiny run on a dataset."""
-    config = load_config(None, [f"data.path={data}", *TINY, *overrides])
+    config = load_config([], [f"data.path={data}", *TINY, *overrides])
     return resolve(config, file_system(config.data.path))
 
 

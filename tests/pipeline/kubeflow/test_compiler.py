@@ -215,13 +215,13 @@ def test_what_cannot_run_on_the_cluster_is_refused(config: Config, override: str
 
 def test_a_dataset_that_this_machine_cannot_see_needs_layout_and_label_map():
     with pytest.raises(ConfigError, match=r"data\.layout and data\.label_map must be set .*inspect DIR --write-config"):
-        resolved_config(None, ["data.path=/mnt/elsewhere/data"])
+        resolved_config([], ["data.path=/mnt/elsewhere/data"])
 
 
 def test_with_layout_and_label_map_no_dataset_is_read():
     classes = "{classes: [{name: background, values: [0]}, {name: cat, values: [1]}]}"
     settings = ["data.path=/mnt/elsewhere/data", "data.layout=voc", f"data.label_map={classes}"]
-    assert resolved_config(None, settings).labels.names == ("background", "cat")
+    assert resolved_config([], settings).labels.names == ("background", "cat")
 
 
 def test_the_command_line_writes_the_same_file(config: Config, compiled: CompiledPipeline, tmp_path: Path):
@@ -244,7 +244,7 @@ SERVING, CHECKPOINTS = "/mnt/a/serving", "/mnt/a/checkpoints"
 
 
 def unresolved(*overrides: str) -> Config:
-    return load_config(None, ["data.path=/mnt/a/data", *overrides])
+    return load_config([], ["data.path=/mnt/a/data", *overrides])
 
 
 def test_paths_that_are_on_no_volume_are_named():
@@ -293,7 +293,7 @@ def test_a_rehearsal_finds_relative_paths_where_the_command_was_given(tmp_path: 
         "data={path: 'my data/span-{SPAN}', test_set: judge}", "training.initial_weights=start.weights.h5"
     )
 
-    absolute = load_config(None, ["data={path: 'x-{SPAN}', test_set: window}", *absolute_paths(relative)])
+    absolute = load_config([], ["data={path: 'x-{SPAN}', test_set: window}", *absolute_paths(relative)])
 
     assert absolute.data.path == f"{tmp_path}/my data/span-{{SPAN}}"
     assert absolute.data.test_set == f"{tmp_path}/judge"
@@ -431,4 +431,4 @@ def test_a_stage_overrides_the_fields_that_it_gives_and_no_others():
 )
 def test_what_kubernetes_would_not_take_dies_when_the_configuration_loads(override: str, message: str):
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
-        load_config(None, ["data.path=/data", f"kubeflow.{override}"])
+        load_config([], ["data.path=/data", f"kubeflow.{override}"])

@@ -174,7 +174,7 @@ def Writer(thing: OutputArtifact[standard_artifacts.Model], fails: Parameter[str
 def launcher(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
     """Runs the nodes of a tiny pipeline that was made for another data folder and another serving directory."""
     folder = tmp_path_factory.mktemp("launcher")
-    config = resolve(load_config(None, overrides(tiny_dataset)), file_system(str(tiny_dataset)))
+    config = resolve(load_config([], overrides(tiny_dataset)), file_system(str(tiny_dataset)))
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": "/data/compiled"})})
     paths = PipelinePaths("/unused", serving="/serving/compiled", checkpoints="/unused", ingested="/unused")
     pipeline = create_pipeline(config, paths)

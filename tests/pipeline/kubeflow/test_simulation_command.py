@@ -64,6 +64,6 @@ def test_the_rehearsal_of_a_configuration_compiles_it_with_absolute_paths(
 
     monkeypatch.setattr(kubeflow_simulate, "resolved_config", resolved_config)
     with pytest.raises(ConfigError, match="enough"):
-        kubeflow_simulate.simulate(tmp_path / "my.yaml", store=tmp_path / "store")
+        kubeflow_simulate.simulate([tmp_path / "my.yaml"], store=tmp_path / "store")
 
-    assert given == [(tmp_path / "my.yaml", [f'data.path="{tmp_path}/data"'])]
+    assert given == [([tmp_path / "my.yaml"], [f'data.path="{tmp_path}/data"'])]

@@ -40,7 +40,7 @@ def test_a_server_that_is_not_there_is_named():
 
 
 def test_one_host_at_a_time_runs_a_pipeline(metadata: MetadataConfig, tmp_path: Path):
-    config = load_config(None, ["data.path=synthetic"]).model_copy(update={"metadata": metadata})
+    config = load_config([], ["data.path=synthetic"]).model_copy(update={"metadata": metadata})
     other_host = Workspace(tmp_path / "other")
     with run_lease(metadata, config.name):
         assert holder(other_host, config).startswith("a run on 127.0.0.1") or "localhost" in holder(other_host, config)

@@ -51,7 +51,7 @@ def test_the_password_is_no_part_of_the_connection(password: pytest.MonkeyPatch,
 )
 def test_a_mistake_in_the_section_is_named(setting: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_config(None, ["data.path=x", setting])
+        load_config([], ["data.path=x", setting])
     assert message in str(error.value)
     assert "abc" not in str(error.value)
 

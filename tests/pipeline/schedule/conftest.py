@@ -67,7 +67,7 @@ from pipeline.schedule.scheduler import Request
 arguments = json.loads(sys.argv[1])
 request = Request(**arguments["request"])
 try:
-    sys.exit(run_schedule(request, None, arguments["settings"], Path(arguments["workspace"])))
+    sys.exit(run_schedule(request, [], arguments["settings"], Path(arguments["workspace"])))
 except ProjectError as error:
     print(error, file=sys.stderr)
     sys.exit(75 if error.transient else 1)
@@ -164,7 +164,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         "webhook_timeout_seconds": 5,
     }
     settings += [f"schedule.{key}={value}" for key, value in quick.items()]
-    place = Place(root, load_config(None, settings), settings)
+    place = Place(root, load_config([], settings), settings)
     place.script((0, 0, PUSHED))
     yield place
     for process in place.started:
