@@ -65,6 +65,8 @@ def test_a_pipeline_without_parameters_has_none():
         (["check=1"], "'1' is not of type BOOLEAN"),
         (["classes={}"], "'{}' is not of type LIST"),
         (["options=[]"], "'[]' is not of type STRUCT"),
+        (["options=" + "[" * 5000], "nested deeper than 32 levels"),
+        (["options={a: 1, a: 2}"], "--set options: a stands here a second time"),
         ([], "parameters without a value: seed; give each with --set"),
     ],
 )
