@@ -544,7 +544,7 @@ def test_near_colours_are_few_classes(
         assert (found.void > 0) == edges
         assert ("Do smoothed edges become" in ask(inspect(root))) == edges
     write_config(found, tmp_path / "mine.yaml")
-    data = load_config(tmp_path / "mine.yaml").data
+    data = load_config([tmp_path / "mine.yaml"]).data
     again = inspect(root, **data.model_dump(exclude={"path"}))
     assert again.classes == found.classes and again.num_bad == 0
 
@@ -572,12 +572,12 @@ def test_a_question_stands_in_the_configuration_until_it_is_answered(
 ) -> None:
     found = inspect(fill(halves(0, 255)))
     write_config(found, tmp_path / "mine.yaml")
-    config = load_config(tmp_path / "mine.yaml")
+    config = load_config([tmp_path / "mine.yaml"])
     with pytest.raises(DataError, match=r"^data\.question: Is 255 an object or void\? .* delete data\.question\.$"):
         resolve(config, FILES)
     again = inspect(Path(config.data.path), **config.data.model_dump(exclude={"path"}))
     assert again.question == ask(found) and again.proposal is None
-    answered = load_config(tmp_path / "mine.yaml", ["data.question=null"])
+    answered = load_config([tmp_path / "mine.yaml"], ["data.question=null"])
     assert resolve(answered, FILES).data.label_map == found.labels
 
 
@@ -647,7 +647,9 @@ def test_whatever_names_and_texts_hold_a_written_configuration_reads_back_as_the
         label_map = LabelMap(classes=tuple(ClassLabel(name=name, values=(i,)) for i, name in enumerate(classes)))
         data = DataConfig(path=f"s3://bucket/{name}", layout=inspected.layout, license=license_)
         path.unlink(missing_ok=True)
-        write_config(replace(inspected, config=data, labels=label_map, patterns=None, fractions=None), path)
+        write_config(
+            replace(inspected, config=data, labels=label_map, patterns=None, fractions=None, proposal=None), path
+        )
         assert load_config([path]).data == data.model_copy(update={"label_map": label_map})
 
     reads_back()
