@@ -270,6 +270,13 @@ class RegionFiles(AnnotationFiles):
         names = dict.fromkeys(name for path in self.annotation_files().values() for name in self.read(path)[0])
         return with_background(self.root, [(name, ()) for name in names])
 
+    def remarks(self) -> Iterator[str]:
+        """How many images of each annotation file have no annotations."""
+        for path in self.annotation_files().values():
+            _, images = self.read(path)
+            bare = sum(isinstance(image, Annotated) and not image.annotations for image in images)
+            yield from without_annotations(path, bare, len(images))
+
     def found(
         self, path: str, images: list[Annotated | BadEntry], split: str | None, background: str
     ) -> Iterator[Sample | BadEntry]:
@@ -287,6 +294,15 @@ class RegionFiles(AnnotationFiles):
                 yield replace(sample, annotations=image.annotations)
             except DataError as error:
                 yield BadEntry(image.name, str(error), image.annotations)
+
+
+def without_annotations(path: str, bare: int, images: int) -> Iterator[str]:
+    """What it means that some images of an annotation file have no annotations; nothing if there are none."""
+    if bare:
+        yield (
+            f"{path}: {bare} of {images} images have no annotation and are background from edge to edge; remove those "
+            "that nobody has labelled yet."
+        )
 
 
 class NamedImages:

@@ -31,6 +31,7 @@ from data.layouts.annotations import (
     polygon_area,
     whole,
     with_background,
+    without_annotations,
 )
 from data.layouts.base import BadEntry, Mask, Sample, Shape, Shapes
 from data.rle import coco_runs
@@ -243,6 +244,9 @@ class Coco(CocoFiles):
         ]
         if unused:
             yield f"{file.path}: no annotation is of {_listed(unused)}."
+        annotated = {_id(annotation, "image_id") for annotation in content["annotations"]}
+        bare = sum(_id(image, "id") not in annotated for image in content["images"])
+        yield from without_annotations(file.path, bare, len(content["images"]))
 
 
 def _is_coco(head: str) -> bool:

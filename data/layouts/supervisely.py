@@ -84,7 +84,11 @@ class Supervisely(Layout):
 
 
 def _shape(entry: Any) -> Shape:
-    label, kind = field(entry, "classTitle", str), field(entry, "geometryType", str)
+    label = field(entry, "classTitle", str)
+    # Older projects do not name the geometry.
+    kind = (
+        field(entry, "geometryType", str) if "geometryType" in entry else "bitmap" if entry.get("bitmap") else "polygon"
+    )
     if kind == "bitmap":
         bitmap = field(entry, "bitmap", dict)
         return Shape(label, kind, _points([bitmap.get("origin")]), png=field(bitmap, "data", str))

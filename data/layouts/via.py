@@ -58,7 +58,7 @@ class Via(RegionFiles):
 
 def _is_via(head: str) -> bool:
     exported = all(f'"{key}"' in head for key in ("filename", "regions", "file_attributes"))
-    return head.startswith("{") and (f'"{PROJECT}"' in head or exported)
+    return head.startswith("{") and ('"_via_' in head or exported)
 
 
 def _regions(entry: dict) -> list[Any]:

@@ -101,6 +101,11 @@ def test_a_file_of_categories_alone_is_another_tools(coco, write_text, files, tm
     assert not type(layout).detect(layout.root, files)
 
 
+def test_images_without_annotations_are_told(coco):
+    (remark,) = coco([image(1), image(2, "b.jpg")], [instance(1), instance(1, category_id=3)]).remarks()
+    assert "1 of 2 images have no annotation and are background from edge to edge" in remark
+
+
 def test_too_many_lost_annotations_end_the_listing(coco):
     annotations = [*[instance(1)] * 8, instance(5), instance(6)]
     layout = coco([image(1)], annotations)

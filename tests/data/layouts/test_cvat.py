@@ -52,7 +52,8 @@ def cvat(tmp_path, write_text, write_image, files):
 
 
 def test_polygons_and_masks_are_drawn_over_the_background(cvat, drawn):
-    cvat(image(POLYGON, MASK), image(number=1))
+    (remark,) = cvat(image(POLYGON, MASK), image(number=1)).remarks()
+    assert "1 of 2 images have no annotation" in remark
     expected = ["..........", ".rrrr.....", ".rrrr..gg.", ".rrrr.g.g.", ".........."]
     assert drawn("cvat") == {"images/p000.jpg": expected, "images/p001.jpg": ["." * 10] * 5}
 

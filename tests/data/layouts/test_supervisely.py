@@ -62,6 +62,12 @@ def test_polygons_bitmaps_and_rectangles_are_drawn_over_the_background(supervise
     }
 
 
+def test_older_projects_do_not_name_the_geometry(supervisely, drawn):
+    objects = [polygon([[0, 0], [4, 0], [4, 4], [0, 4]]), bitmap(np.array([[1, 1]]), 5, 1)]
+    supervisely(*({key: value for key, value in one.items() if key != "geometryType"} for one in objects))
+    assert drawn("supervisely")["ds1/img/a.jpg"][:2] == ["rrrrr.....", "rrrrrgg..."]
+
+
 def test_datasets_are_sources_or_splits(supervisely):
     layout = supervisely()
     (sample,) = layout.samples(None)
