@@ -13,7 +13,7 @@ from data.section import Section
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Channel, Channel, Channel]
-LabelValue = Annotated[int, Field(ge=0, lt=2**63)]
+LabelValue = Annotated[int, Field(ge=-(2**31), lt=2**63)]
 
 #: Unicode's control characters, and the separators of lines and paragraphs. Files name one class a line.
 _LINE_BREAKING = frozenset({"Cc", "Zl", "Zp"})

@@ -1,6 +1,7 @@
 """Mask files as codes: the label values or RGB colours that a file holds, of every format in which masks are kept."""
 
 import io
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -149,6 +150,11 @@ def _mat(encoded: bytes, check_size: Callable[[Size], None]) -> np.ndarray:
     try:
         found = scipy.io.whosmat(io.BytesIO(encoded))
         names = [name for name, shape, kind in found if len(shape) == 2 and min(shape) > 1 and kind in MATLAB_NUMBERS]
+        structs = [name for name, _, kind in found if kind == "struct"]
+        if not names and len(structs) == 1:
+            array = _struct_field(encoded, structs[0])
+            check_size(array.shape)
+            return _whole(array)
         if len(names) != 1:
             listed = ", ".join(f"{name} ({kind}, {'x'.join(map(str, shape))})" for name, shape, kind in found[:20])
             raise DataError(
@@ -163,6 +169,37 @@ def _mat(encoded: bytes, check_size: Callable[[Size], None]) -> np.ndarray:
         raise DataError("unsupported mask: a MATLAB 7.3 file; save it with `save FILE -v7`") from None
     except Exception as error:  # noqa: BLE001 - scipy's reader raises nearly anything on malformed content.
         raise DataError(f"unreadable mask: no MATLAB file, or a damaged one: {error}") from None
+
+
+def _struct_field(encoded: bytes, name: str) -> np.ndarray:
+    """The label array in a MATLAB struct, as BSDS500 and CrackForest have it: groundTruth.Segmentation."""
+    import scipy.io
+
+    # The header says how large an array is, but not what is in a struct; compressed elements may grow a thousandfold.
+    position = 128
+    while position + 8 <= len(encoded):
+        kind, size = np.frombuffer(encoded, "<u4", 2, position)
+        unpacker, left = zlib.decompressobj(), encoded[position + 8 : position + 8 + int(size)]
+        unpacked_bytes = 0
+        while kind == MATLAB_COMPRESSED and left and not unpacker.eof:
+            unpacked_bytes += len(unpacker.decompress(left, 1 << 20))
+            left = unpacker.unconsumed_tail
+            if unpacked_bytes > LARGEST_STRUCT:
+                raise DataError(f"mask too large: {name} has more than {LARGEST_STRUCT} bytes")
+        position += 8 + int(size)
+    struct = scipy.io.loadmat(io.BytesIO(encoded), variable_names=[name])[name].ravel()[0]
+    fields = {
+        field: struct[field]
+        for field in struct.dtype.names or ()
+        if isinstance(struct[field], np.ndarray) and struct[field].ndim == 2 and struct[field].dtype.kind in "buif"
+    }
+    named = [field for field in fields if field.lower() in LABEL_FIELDS] if len(fields) != 1 else list(fields)
+    if len(named) != 1:
+        raise DataError(
+            f"unsupported mask: {name} of this .mat file has the 2-D arrays {', '.join(fields) or 'none'}, and which "
+            f"holds the labels is not known (one of {', '.join(sorted(LABEL_FIELDS))}); save it alone"
+        )
+    return np.asarray(fields[named[0]])
 
 
 def _grid(encoded: bytes, check_size: Callable[[Size], None]) -> np.ndarray:
@@ -201,6 +238,13 @@ def _whole(array: np.ndarray) -> np.ndarray:
 
 
 #: MATLAB's numeric classes.
+#: Names, in lower case, of the field of a MATLAB struct that holds the labels.
+LABEL_FIELDS = frozenset({"segmentation", "seg", "label", "labels", "labelmap", "mask", "groundtruth", "gt"})
+#: Data type of a compressed element of a MATLAB file ("MAT-File Format", level 5: miCOMPRESSED).
+MATLAB_COMPRESSED = 15
+#: The unpacked bytes of a struct may not be more.
+LARGEST_STRUCT = 1 << 28
+
 MATLAB_NUMBERS = (
     *("logical", "double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
 )

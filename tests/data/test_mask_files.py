@@ -117,6 +117,7 @@ READ = {
     "NumPy in Fortran order": ("m.npy", npy(np.asfortranarray(IDS.astype(">u2")))),
     "whole floats of NumPy": ("m.npy", npy(IDS.astype(np.float32))),
     "MATLAB": ("m.mat", mat(groundTruth=IDS, note="text", version=np.array([[3.0]]))),
+    "MATLAB's struct": ("m.mat", mat(groundTruth={"Segmentation": IDS, "Boundaries": 1 - IDS})),
     "MATLAB's double": ("m.mat", mat(labels=IDS.astype(np.float64))),
     "text": ("m.txt", grid("0 1 2 2\n1 0 2 2\n0 0 1 1\n")),
     "text with commas": ("m.txt", grid("0,1,2,2\r\n1,0,2,2\r\n0,0,1,1")),
@@ -159,6 +160,11 @@ REFUSED = {
         mat(labels=IDS, depth=IDS.astype(np.float64)),
         "unsupported mask: a .mat file must hold one 2-D array of numbers, but this one holds 2: labels (uint8, 3x4), "
         "depth (double, 3x4)",
+    ),
+    "struct without labels": (
+        "m.mat",
+        mat(gt={"Boundaries": IDS, "Depth": IDS}),
+        "unsupported mask: gt of this .mat file has the 2-D arrays Boundaries, Depth, and which holds the labels",
     ),
     "no MATLAB file": ("m.mat", b"notes", "unreadable mask: no MATLAB file"),
     "MATLAB 7.3": (
