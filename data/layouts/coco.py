@@ -181,7 +181,7 @@ class CocoFiles(AnnotationFiles):
         crowds: dict[int | str | None, bool] = {}
         for annotation in content["annotations"]:
             category = _id(annotation, "category_id")
-            crowds[category] = crowds.get(category, True) and _is_crowd(annotation)
+            crowds[category] = crowds.get(category, True) and is_crowd(annotation)
         return AnnotationFile(path, categories, frozenset(c for c, alone in crowds.items() if alone)), content
 
 
@@ -214,7 +214,7 @@ class Coco(CocoFiles):
         """The regions of all instances."""
         drawn = []
         for annotation in annotations:
-            void = _is_crowd(annotation) and _id(annotation, "category_id") not in file.exported
+            void = is_crowd(annotation) and _id(annotation, "category_id") not in file.exported
             shapes = tuple(_shapes(annotation, None if void else file.label(annotation)))
             # A crowd is a rough outline, so it lies below everything else.
             drawn.append(((not void, -_area(annotation, shapes)), shapes))
@@ -231,7 +231,7 @@ class Coco(CocoFiles):
                 f"{file.path}: every annotation of {_listed(exported)} has iscrowd 1, which tools write that export "
                 "run-length encodings; they count as their class, not as void."
             )
-        crowds = sum(_is_crowd(one) and _id(one, "category_id") not in file.exported for one in content["annotations"])
+        crowds = sum(is_crowd(one) and _id(one, "category_id") not in file.exported for one in content["annotations"])
         if crowds:
             total = len(content["annotations"])
             yield f"{file.path}: {crowds} of {total} annotations are crowds (iscrowd 1), whose pixels are void."
@@ -261,7 +261,8 @@ def _names_file(image: dict) -> bool:
     return isinstance(image.get("file_name"), str)
 
 
-def _is_crowd(annotation: Any) -> bool:
+def is_crowd(annotation: Any) -> bool:
+    """Whether an annotation or a segment is a crowd: `iscrowd` is 1, 1.0, '1' or true."""
     value = annotation.get("iscrowd") if isinstance(annotation, dict) else None
     return value is True or identifier(value) == 1
 

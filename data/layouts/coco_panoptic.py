@@ -10,7 +10,7 @@ from data.errors import DataError
 from data.files import inside
 from data.layouts.annotations import field, whole
 from data.layouts.base import PanopticFile, stem_of
-from data.layouts.coco import AnnotationFile, CocoFiles
+from data.layouts.coco import AnnotationFile, CocoFiles, is_crowd
 
 
 class CocoPanoptic(CocoFiles):
@@ -34,5 +34,5 @@ class CocoPanoptic(CocoFiles):
         segments: dict[int, int | None] = {}
         for segment in field(annotations[0], "segments_info", list):
             category = whole(segment, "category_id")
-            segments[whole(segment, "id")] = None if segment.get("iscrowd") else category
+            segments[whole(segment, "id")] = None if is_crowd(segment) else category
         return PanopticFile(inside(self.root, mask, self.files), segments)

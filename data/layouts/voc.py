@@ -38,6 +38,9 @@ MASKS = "SegmentationClass"
 LISTS = "ImageSets/Segmentation"
 LABEL_MAP = "labelmap.txt"
 
+#: Files that name the classes, one in a line; labelme's `labelme2voc.py` writes the second one.
+NAMES = ("labels.txt", "class_names.txt")
+
 #: Names of the list of each split; the last one counts. Datumaro's begin with a capital.
 LIST_NAMES = {"train": ("Train", "train"), "val": ("Validation", "Val", "val"), "test": ("Test", "test")}
 
@@ -48,7 +51,7 @@ IGNORED = "ignored"
 class Voc(Layout):
     """Palette masks whose indices are class ids; 255 is the ignore label (void).
 
-    The file `labels.txt` names the classes, if it is there. The file `labelmap.txt` names them and states the colours
+    A file of `NAMES` names the classes, if it is there. The file `labelmap.txt` names them and states the colours
     of the masks.
     """
 
@@ -88,14 +91,14 @@ class Voc(Layout):
                 yield self._sample(stem.strip('"') if quoted else stem, split)
 
     def label_map(self) -> LabelMap | None:
-        """The colours of `labelmap.txt`, else the names of `labels.txt` in the order of the class ids, else VOC's.
+        """The colours of `labelmap.txt`, else the names of a list in the order of the class ids, else VOC's.
 
         VOC's names hold where files have VOC's names, or masks VOC's palette and no other indices; None elsewhere.
         """
         if self.has(self.base + LABEL_MAP):
             return self._colors()
-        place = self.at(self.base + "labels.txt")
-        stated = self.files.exists(place)
+        stated = next(filter(self.has, (self.base + name for name in NAMES)), None)
+        place = self.at(stated or self.base)
         if not stated and not self._is_pascal():
             return None
         names = [text for _, text in read_lines(place, self.files)] if stated else CLASS_NAMES

@@ -291,7 +291,7 @@ def panoptic(coco, write_image):
 
 
 def test_panoptic_segments_have_categories_and_crowds_are_void(panoptic, tmp_path):
-    fields = ({"id": 5, "category_id": 7, "iscrowd": 0}, {"id": 6, "category_id": 3, "iscrowd": 1})
+    fields = ({"id": 5, "category_id": 7.0, "iscrowd": "0"}, {"id": 6, "category_id": 3, "iscrowd": "1"})
     layout = panoptic([image(1), image(2, "b.jpg")], [segments(1, *fields)])
     assert layout.name == "coco_panoptic" and layout.splits() == ("val",)
     first, second = layout.samples("val")

@@ -98,6 +98,11 @@ def test_masks_of_voc_without_a_palette_are_known_by_their_names(tmp_path, write
     assert open_layout("voc", str(tmp_path), files).label_map().names[20] == "tvmonitor"
 
 
+def test_labelme2voc_names_the_classes(voc, write_text):
+    write_text("class_names.txt", "_background_\nrock\n")
+    assert voc.label_map().names == ("_background_", "rock")
+
+
 def test_several_devkits_are_named(tmp_path, files):
     for year in ("VOC2007", "VOC2012"):
         for folder in ("JPEGImages", "SegmentationClass"):
