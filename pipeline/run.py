@@ -20,7 +20,8 @@ from pipeline.records.summarize import summarize
 from pipeline.records.summary import SUMMARY_FILE, Failure, Summary
 from pipeline.report.index import write_index
 from pipeline.report.model_card import write_model_card
-from pipeline.report.page import TRIALS, RunRecord, read_origin, write_report
+from pipeline.report.page import TRIALS, write_report
+from pipeline.report.runs import RunRecord, read_origin
 from pipeline.retention import superseded
 from pipeline.stages import Stage
 from pipeline.workspace import CONFIG_FILE, Workspace

@@ -30,7 +30,8 @@ def report(
             kind, path = "index", write_index(places)
         else:
             from pipeline.report.compare import write_comparison
-            from pipeline.report.page import read_run_record, write_report
+            from pipeline.report.page import write_report
+            from pipeline.report.runs import read_run_record
 
             record = read_run_record(places, run)
             if compare is None:

@@ -23,7 +23,8 @@ from pipeline.records.executions import StageRecord
 from pipeline.records.summarize import summarize
 from pipeline.records.summary import SUMMARY_FILE
 from pipeline.report.model_card import MARKDOWN_FILE, write_model_card
-from pipeline.report.page import RunRecord, write_report
+from pipeline.report.page import write_report
+from pipeline.report.runs import RunRecord
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE
 

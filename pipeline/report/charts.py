@@ -25,7 +25,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One polyline."""
 
     name: str
@@ -34,7 +34,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ChartMark:
     """One highlighted value."""
 
     x: float
@@ -61,9 +61,9 @@ class Chart:
     """The value at `TOP`."""
     text: Callable[[float], str] = "{:g}".format
     """Formats a value."""
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ChartLine] = field(default_factory=list)
     """The first line is the subject, the others are its background."""
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[ChartMark] = field(default_factory=list)
 
     def place(self, at: float, value: float) -> tuple[float, float]:
         """The position of a value."""
@@ -75,11 +75,11 @@ class Chart:
     def draw(self, name: str, values: Sequence[float | None]) -> None:
         """Adds a line through the values at the axis' places, skipping missing ones."""
         known = [(at, value) for at, value in zip(self.axis.places, values, strict=True) if value is not None]
-        self.lines.append(Line(name, " ".join("{},{}".format(*self.place(at, value)) for at, value in known)))
+        self.lines.append(ChartLine(name, " ".join("{},{}".format(*self.place(at, value)) for at, value in known)))
 
     def mark(self, at: float, value: float, text: str, *, hollow: bool = False) -> None:
         """Highlights a value."""
-        self.marks.append(Mark(*self.place(at, value), text, hollow))
+        self.marks.append(ChartMark(*self.place(at, value), text, hollow))
 
     @property
     def x_ticks(self) -> list[tuple[float, str]]:

@@ -11,13 +11,9 @@ from components.evaluation.results import ImageResult
 from components.storage.atomic import write_small
 from data.errors import ConfigError
 from data.masks import VOID_COLOR
-from models.export.segmenter import Segmenter
 from models.metrics.bootstrap import Interval, class_totals, mean_iou_intervals
-from pipeline.report.diff import ConfigDiff, config_diff
-from pipeline.report.page import RunRecord
-from pipeline.report.pictures import (
-    Figure,
-    Labelled,
+from pipeline.report.figures import (
+    ImageFigure,
     class_colors,
     class_names,
     css_color,
@@ -27,14 +23,14 @@ from pipeline.report.pictures import (
     prediction_tile,
     read_labelled,
 )
-from pipeline.report.render import render
+from pipeline.report.render import headline, render
+from pipeline.report.runs import ConfigDiff, RunRecord, config_diff
 from pipeline.report.scores import class_changes, class_scores, interval_config, lowest_slices, overall
-from pipeline.report.wording import verdict
 
-PICTURES = 8
+MOST_FIGURES = 8
 
 
-class Shared(NamedTuple):
+class SharedImage(NamedTuple):
     """A test image that both runs evaluated against the same label."""
 
     ours: ImageResult
@@ -60,7 +56,7 @@ def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
         "compare.html",
         ours=ours.summary,
         theirs=theirs.summary,
-        verdicts=(verdict(ours.summary), verdict(theirs.summary)),
+        headlines=(headline(ours.summary), headline(theirs.summary)),
         shared=len(shared),
         interval=change_interval(shared, ours),
         scores=overall(metrics, other) if metrics and other else [],
@@ -77,22 +73,23 @@ def write_comparison(ours: RunRecord, theirs: RunRecord) -> Path:
     return path
 
 
-def shared_images(ours: RunRecord, theirs: RunRecord) -> list[Shared]:
+def shared_images(ours: RunRecord, theirs: RunRecord) -> list[SharedImage]:
     """The images that both runs evaluated: with the same key, and the same number of labelled pixels of each class."""
     if class_names(ours.summary) != class_names(theirs.summary):
         return []
     others = {result.key: result for result in image_results(theirs.stages)}
-    pairs = [Shared(result, others[result.key]) for result in image_results(ours.stages) if result.key in others]
     classes = len(class_names(ours.summary))
-    return [pair for pair in pairs if _labelled_alike(pair, classes) and not math.isnan(pair.change)]
+    shared = []
+    for result in image_results(ours.stages):
+        if result.key in others:
+            pair = SharedImage(result, others[result.key])
+            labels, other_labels = (each.candidate.confusion(classes).sum(axis=1) for each in pair)
+            if np.array_equal(labels, other_labels) and not math.isnan(pair.change):
+                shared.append(pair)
+    return shared
 
 
-def _labelled_alike(pair: Shared, classes: int) -> bool:
-    ours, theirs = (result.candidate.confusion(classes).sum(axis=1) for result in pair)
-    return bool(np.array_equal(ours, theirs))
-
-
-def change_interval(shared: Sequence[Shared], run: RunRecord) -> Interval | None:
+def change_interval(shared: Sequence[SharedImage], run: RunRecord) -> Interval | None:
     """Confidence interval of the difference in mean IoU on the shared images; None for fewer than two."""
     if not shared:
         return None
@@ -105,24 +102,24 @@ def change_interval(shared: Sequence[Shared], run: RunRecord) -> Interval | None
     return found.change if found else None
 
 
-def figures(ours: RunRecord, theirs: RunRecord, shared: Sequence[Shared]) -> list[Figure]:
+def figures(ours: RunRecord, theirs: RunRecord, shared: Sequence[SharedImage]) -> list[ImageFigure]:
     """The images on which the two models differ most, by mean IoU; empty if a model was deleted."""
     models = [model for model in (load_model(ours.stages), load_model(theirs.stages)) if model is not None]
     ordered = sorted((pair for pair in shared if pair.change), key=lambda pair: -abs(pair.change))
-    chosen = ordered[:PICTURES]
+    chosen = ordered[:MOST_FIGURES]
     if len(models) < 2 or not chosen:
         return []
     labelled = read_labelled(ours.stages, {pair.ours.key for pair in chosen})
-    return [_figure(pair, labelled[pair.ours.key], models) for pair in chosen if pair.ours.key in labelled]
-
-
-def _figure(pair: Shared, labelled: Labelled, models: Sequence[Segmenter]) -> Figure:
-    key = pair.ours.key
-    ours, theirs = (model.predict([labelled.encoded])[0][0] for model in models)
-    scores = f"IoU {pair.ours.candidate.mean_iou:.3f}", f"other run {pair.theirs.candidate.mean_iou:.3f}"
-    tiles = [
-        *input_tiles(key, labelled),
-        prediction_tile("prediction of the other run", key, theirs),
-        prediction_tile("prediction", key, ours, wipes=2),
-    ]
-    return Figure(key, [*scores, f"{pair.change:+.3f}"], tiles)
+    found = []
+    for pair in chosen:
+        key = pair.ours.key
+        if key in labelled:
+            prediction, other = (model.predict([labelled[key].encoded])[0][0] for model in models)
+            scores = f"IoU {pair.ours.candidate.mean_iou:.3f}", f"other run {pair.theirs.candidate.mean_iou:.3f}"
+            tiles = [
+                *input_tiles(key, labelled[key]),
+                prediction_tile("prediction of the other run", key, other),
+                prediction_tile("prediction", key, prediction, wipes=2),
+            ]
+            found.append(ImageFigure(key, [*scores, f"{pair.change:+.3f}"], tiles))
+    return found

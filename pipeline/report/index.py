@@ -9,8 +9,7 @@ from data.errors import WorkspaceError
 from pipeline.records.status import recorded
 from pipeline.records.summary import Summary
 from pipeline.report.charts import Axis, Chart, round_top
-from pipeline.report.render import render
-from pipeline.report.wording import Verdict, seconds_text, verdict
+from pipeline.report.render import Headline, headline, render, seconds_text
 from pipeline.stages import Stage
 from pipeline.workspace import REPORT_FILE, Workspace, begun, run_folders
 
@@ -18,13 +17,13 @@ INDEX_FILE = "index.html"
 
 
 @dataclass(frozen=True)
-class Row:
+class IndexRow:
     """One run."""
 
     run_id: str
     summary: Summary | None
     """The run's summary; None if the run was killed, or is still in progress."""
-    verdict: Verdict
+    headline: Headline
     link: str
     """Link to its report, relative to the index; empty if it has none."""
 
@@ -58,7 +57,11 @@ def write_index(workspace: Workspace) -> Path:
     Raises:
         WorkspaceError: Nothing has run in this workspace yet.
     """
-    rows = [_row(folder) for folder in run_folders(workspace.runs)]
+    rows = []
+    for folder in run_folders(workspace.runs):
+        summary = recorded(folder)
+        link = f"{folder.name}/{REPORT_FILE}" if (folder / REPORT_FILE).exists() else ""
+        rows.append(IndexRow(folder.name, summary, headline(summary), link))
     if not rows:
         raise WorkspaceError(f"{workspace.root}: nothing has run in this workspace yet")
     page = render(
@@ -69,31 +72,20 @@ def write_index(workspace: Workspace) -> Path:
     return path
 
 
-def _row(folder: Path) -> Row:
-    summary = recorded(folder)
-    report = folder / REPORT_FILE
-    link = f"{folder.name}/{REPORT_FILE}" if report.exists() else ""
-    return Row(folder.name, summary, verdict(summary), link)
-
-
-def trends(rows: Sequence[Row]) -> list[Chart]:
+def trends(rows: Sequence[IndexRow]) -> list[Chart]:
     """Charts of the runs' scores, from the oldest run on; values that no run has are left out."""
-
-    def whole(value: float) -> str:
-        return f"{value:,.0f}"
-
     minutes = [None if row.training_seconds is None else row.training_seconds / 60 for row in rows]
     charts = [
         _trend("mean IoU on the test split", rows, [row.mean_iou for row in rows], "{:.4g}".format, top=1.0),
         _trend("training, in minutes", rows, minutes, "{:.3g}".format),
-        _trend("images", rows, [row.images for row in rows], whole),
+        _trend("images", rows, [row.images for row in rows], "{:,.0f}".format),
     ]
     return [chart for chart in charts if chart.marks]
 
 
 def _trend(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[IndexRow],
     values: Sequence[float | None],
     text: Callable[[float], str],
     top: float | None = None,
@@ -103,6 +95,6 @@ def _trend(
     chart.draw(title, values)
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
         if value is not None:
-            told = f"{row.run_id}: {text(value)}. {row.verdict.text}"
-            chart.mark(place, value, told, hollow=row.verdict.tone != "good")
+            label = f"{row.run_id}: {text(value)}. {row.headline.text}"
+            chart.mark(place, value, label, hollow=row.headline.tone != "good")
     return chart

@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import MetricsSummary, Summary
 from pipeline.report.render import markdown_page, render_markdown
-from pipeline.report.scores import ClassScore, class_scores, interval_config, overall
+from pipeline.report.scores import ClassIou, class_scores, interval_config, overall
 
 MARKDOWN_FILE = "model_card.md"
 PAGE_FILE = "model_card.html"
@@ -24,7 +24,7 @@ WEAK = 0.15
 FEW_IMAGES = 100
 
 #: Split -> its purpose.
-MEANING = {"train": "fits the weights", "val": "selects them", "test": "judges them"}
+MEANING = {"train": "fits the weights", "val": "selects them", "test": "evaluates them"}
 
 
 def write_model_card(summary: Summary, stages: Mapping[str, StageRecord], folder: Path) -> None:
@@ -54,7 +54,7 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
         name=name,
         scores=overall(metrics, None),
         level=f"{100 * interval_config(summary).level:g}",
-        judged=judged_images(summary),
+        test_images=test_images(summary),
         classes=classes,
         meaning=MEANING,
         spans=", ".join(map(str, spans)),
@@ -66,15 +66,15 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
     )
 
 
-def judged_images(summary: Summary) -> int:
+def test_images(summary: Summary) -> int:
     """Number of images in the test split."""
     return summary.data.images.get("test", 0) if summary.data else 0
 
 
-def found_limits(summary: Summary, metrics: MetricsSummary, classes: list[ClassScore]) -> list[str]:
+def found_limits(summary: Summary, metrics: MetricsSummary, classes: list[ClassIou]) -> list[str]:
     """The limits of the model that the scores show, one line each."""
     mean = metrics.mean_iou
-    judged = judged_images(summary)
+    images = test_images(summary)
     limits = [
         f"class {score.name}: IoU {score.iou:.2f}, far below the mean of {mean:.2f}"
         for score in classes
@@ -90,7 +90,7 @@ def found_limits(summary: Summary, metrics: MetricsSummary, classes: list[ClassS
         for score in classes
         if score.share == 0
     ]
-    if judged < FEW_IMAGES:
-        limits.append(f"judged on {judged} images only: the scores may be off by several points")
+    if images < FEW_IMAGES:
+        limits.append(f"evaluated on {images} images only: the scores may be off by several points")
     limits.append("images unlike those of the data (other cameras, light, places) were not tested")
     return limits

@@ -3,6 +3,7 @@
 A page runs only the project's own scripts, which its Content-Security-Policy lists by their hashes.
 
 A text that is also published as Markdown is first rendered from a Markdown template, and the page from that text.
+The texts that several pages share are here, too.
 """
 
 import base64
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -21,6 +22,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from data.masks import colorize, palette
+from pipeline.records.summary import Summary
 
 _FOLDER = Path(__file__).parents[1] / "templates"
 _TEMPLATES = Environment(
@@ -33,7 +35,7 @@ _TEMPLATES = Environment(
 
 
 @dataclass(frozen=True)
-class Script:
+class PageScript:
     """A script that is part of a page."""
 
     text: Markup
@@ -42,11 +44,11 @@ class Script:
 
 
 @cache
-def script(name: str) -> Script:
+def script(name: str) -> PageScript:
     """Reads a script of `pipeline/templates`."""
     text = (_FOLDER / name).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-    return Script(Markup(text), f"'sha256-{digest}'")  # noqa: S704  # our own file
+    return PageScript(Markup(text), f"'sha256-{digest}'")  # noqa: S704  # our own file
 
 
 _TEMPLATES.globals["script"] = script
@@ -113,3 +115,34 @@ def _data_uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The headline of a run."""
+
+    tone: Literal["good", "warn", "bad", "open"]
+    text: str
+
+
+def headline(summary: Summary | None) -> Headline:
+    """The headline of a run; a summary of None stands for a run without a record."""
+    if summary is None:
+        return Headline("open", "No record: killed, or still running")
+    if summary.status == "failed":
+        return Headline("bad", "The run failed")
+    if summary.blessed is None:
+        return Headline("open", "The run ended before an evaluation")
+    if not summary.blessed:
+        return Headline("warn", "Not blessed")
+    if summary.pushed_version is None:
+        return Headline("good", "Blessed; nothing was pushed")
+    return Headline("good", f"Blessed, and pushed as version {summary.pushed_version}")
+
+
+def seconds_text(seconds: float) -> str:
+    """Formats a duration: "0.13 s", "8.5 s", "4 min 44 s", "2 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -22,11 +22,11 @@ NAMES = {
     "calibration_error": "calibration error; lower is better",
 }
 
-Judged = MetricsSummary | BaselineSummary
+EvaluatedModel = MetricsSummary | BaselineSummary
 
 
 @dataclass(frozen=True)
-class Pair:
+class ScorePair:
     """One score of two models; None if it is undefined, or if there is no other model."""
 
     name: str
@@ -35,7 +35,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class ClassScore:
+class ClassIou:
     """The score of one class on the test split."""
 
     name: str
@@ -47,7 +47,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ClassConfusion:
     """Pixels of one class that were predicted as another."""
 
     label: str
@@ -62,26 +62,27 @@ def interval_config(summary: Summary) -> IntervalConfig:
     return IntervalConfig.model_validate(summary.config["evaluation"].get("intervals", {}))
 
 
-def overall(ours: Judged, theirs: Judged | None) -> list[Pair]:
+def overall(ours: EvaluatedModel, theirs: EvaluatedModel | None) -> list[ScorePair]:
     """The scores over all classes that either model has; records of earlier versions have fewer."""
-    pairs = [Pair(name, _score(ours, score), _score(theirs, score)) for score, name in NAMES.items()]
+    records = [(model.scores or model) if model else None for model in (ours, theirs)]
+    pairs = [ScorePair(name, *(getattr(record, field, None) for record in records)) for field, name in NAMES.items()]
     return [pair for pair in pairs if (pair.ours, pair.theirs) != (None, None)]
 
 
-def _score(judged: Judged | None, score: str) -> float | None:
-    return getattr(judged.scores or judged, score, None) if judged else None
-
-
-def class_scores(ours: MetricsSummary, theirs: Judged | None = None) -> list[ClassScore]:
+def class_scores(ours: MetricsSummary, theirs: EvaluatedModel | None = None) -> list[ClassIou]:
     """The classes by ascending IoU, those without one last; then the classes that only the other model has."""
     pixels = np.sum(ours.confusion_matrix, axis=1)  # (classes,)
     shares = pixels / max(pixels.sum(), 1)
-    others = class_ious(theirs) if theirs else {}
+    others: Mapping[str, float | None] = {}
+    if isinstance(theirs, MetricsSummary):
+        others = theirs.iou
+    elif theirs and theirs.scores:
+        others = {name: scores.iou for name, scores in theirs.scores.classes.items()}
     own = [
-        ClassScore(name, iou, float(share), others.get(name))
+        ClassIou(name, iou, float(share), others.get(name))
         for (name, iou), share in zip(ours.iou.items(), shares, strict=True)
     ]
-    missing = [ClassScore(name, None, None, iou) for name, iou in others.items() if name not in ours.iou]
+    missing = [ClassIou(name, None, None, iou) for name, iou in others.items() if name not in ours.iou]
     return [*sorted(own, key=lambda score: 2.0 if score.iou is None else score.iou), *missing]
 
 
@@ -92,25 +93,15 @@ def class_changes(ours: MetricsSummary, theirs: MetricsSummary) -> list[str]:
     return [f"only {who} has {', '.join(names)}" for who, names in alone.items() if names]
 
 
-def class_ious(judged: Judged) -> Mapping[str, float | None]:
-    """The IoU of each class: class -> IoU."""
-    if isinstance(judged, MetricsSummary):
-        return judged.iou
-    return {name: scores.iou for name, scores in judged.scores.classes.items()} if judged.scores else {}
-
-
-def lowest_slices(ours: MetricsSummary, theirs: Judged | None = None) -> list[Pair]:
+def lowest_slices(ours: MetricsSummary, theirs: EvaluatedModel | None = None) -> list[ScorePair]:
     """The slices with the lowest mean IoU, lowest first."""
-    others = slice_means(theirs) if theirs else {}
+    others: Mapping[str, float | None] = {}
+    if isinstance(theirs, MetricsSummary):
+        others = theirs.slices
+    elif theirs:
+        others = {name: scores.mean_iou for name, scores in theirs.slice_scores.items()}
     ordered = sorted(ours.slices.items(), key=lambda item: 2.0 if item[1] is None else item[1])
-    return [Pair(name, score, others.get(name)) for name, score in ordered[:MOST_SLICES]]
-
-
-def slice_means(judged: Judged) -> Mapping[str, float | None]:
-    """The mean IoU of each slice: slice -> mean IoU."""
-    if isinstance(judged, MetricsSummary):
-        return judged.slices
-    return {name: scores.mean_iou for name, scores in judged.slice_scores.items()}
+    return [ScorePair(name, score, others.get(name)) for name, score in ordered[:MOST_SLICES]]
 
 
 def row_shares(matrix: list[list[int]]) -> np.ndarray:
@@ -119,7 +110,7 @@ def row_shares(matrix: list[list[int]]) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def confusions(metrics: MetricsSummary) -> list[Confusion]:
+def confusions(metrics: MetricsSummary) -> list[ClassConfusion]:
     """The pairs of classes that are confused in the most pixels, worst first."""
     counts, names = np.array(metrics.confusion_matrix), list(metrics.iou)
     shares = row_shares(metrics.confusion_matrix)
@@ -127,7 +118,7 @@ def confusions(metrics: MetricsSummary) -> list[Confusion]:
     order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSIONS]
     pairs = [divmod(int(position), len(names)) for position in order]
     return [
-        Confusion(names[row], names[column], float(shares[row, column]), int(counts[row, column]))
+        ClassConfusion(names[row], names[column], float(shares[row, column]), int(counts[row, column]))
         for row, column in pairs
         if counts[row, column]
     ]

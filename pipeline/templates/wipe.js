@@ -1,9 +1,9 @@
 "use strict";
-// A picture with a slider is wiped away from the right, over a copy of another picture of its figure.
+// An image with a slider is wiped away from the right, over a copy of another image of its figure.
 for (const slider of document.querySelectorAll("input.wipe")) {
   const frame = slider.parentElement.querySelector(".frame");
-  const pictures = slider.closest("figure").querySelectorAll("img");
-  const below = pictures[slider.dataset.below].cloneNode();
+  const images = slider.closest("figure").querySelectorAll("img");
+  const below = images[slider.dataset.below].cloneNode();
   below.alt = "";
   below.className = "below";
   frame.prepend(below);

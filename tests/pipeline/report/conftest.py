@@ -9,7 +9,8 @@ from selenium.webdriver import Chrome
 from pipeline.metadata.outline import Outline
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import Summary
-from pipeline.report.page import RunRecord, write_report
+from pipeline.report.page import write_report
+from pipeline.report.runs import RunRecord
 from tests.browser import chromium
 from tests.pipeline.report.hand_made import save_model, write_artifacts
 

@@ -11,7 +11,7 @@ from pipeline.metadata.outline import Outline
 from pipeline.records.summary import SUMMARY_FILE, Summary
 from pipeline.report.compare import write_comparison
 from pipeline.report.index import write_index
-from pipeline.report.page import RunRecord
+from pipeline.report.runs import RunRecord
 from pipeline.workspace import CONFIG_FILE, Workspace
 from tests.pipeline.report.hand_made import (
     BLESSED,
@@ -96,7 +96,7 @@ def emulate(browser: Chrome, media: str = "", scheme: str = "light") -> None:
 
 
 def screenshot(browser: Chrome, to: Path) -> None:
-    """Keeps the whole page as a picture."""
+    """Keeps the whole page as an image."""
     height = browser.execute_script("return document.documentElement.scrollHeight")
     width = browser.execute_script("return innerWidth")
     device = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800}
@@ -205,7 +205,7 @@ def test_the_slider_wipes_by_mouse_and_by_keyboard(pages: dict[str, Path], brows
     assert browser.get_log("browser") == []
 
 
-def test_on_paper_every_picture_is_there_as_a_whole(pages: dict[str, Path], browser: Chrome, tmp_path: Path):
+def test_on_paper_every_image_is_there_as_a_whole(pages: dict[str, Path], browser: Chrome, tmp_path: Path):
     emulate(browser, media="print", scheme="dark")
     open_page(browser, pages["report"], 800)
     browser.find_element("css selector", "input.wipe")
@@ -216,9 +216,9 @@ def test_on_paper_every_picture_is_there_as_a_whole(pages: dict[str, Path], brow
     screenshot(browser, tmp_path / "paper.png")
 
 
-def test_without_script_every_picture_is_there(pages: dict[str, Path], browser: Chrome):
+def test_without_script_every_image_is_there(pages: dict[str, Path], browser: Chrome):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get(pages["report"].as_uri())
-    shown = browser.find_elements("css selector", ".pictures img")
+    shown = browser.find_elements("css selector", ".images img")
     assert len(shown) == 12
     assert not any(part.is_displayed() for part in browser.find_elements("css selector", ".wipe"))

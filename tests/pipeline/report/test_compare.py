@@ -10,7 +10,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from pipeline.report.compare import change_interval, shared_images, write_comparison
-from pipeline.report.page import RunRecord
+from pipeline.report.runs import RunRecord
 from tests.pipeline.report.hand_made import (
     BLESSED,
     EVIL,
@@ -60,7 +60,7 @@ def a_run(folder: Path, model: Path, run_id: str, results: Any) -> RunRecord:
     return RunRecord(make_summary(**copy.deepcopy(BLESSED), run_id=run_id), stages, folder / run_id)
 
 
-def test_scores_settings_and_pictures_stand_side_by_side(ours: RunRecord, theirs: RunRecord):
+def test_scores_settings_and_images_stand_side_by_side(ours: RunRecord, theirs: RunRecord):
     metrics = make_metrics(EVIL)
     metrics.mean_iou, metrics.iou["sky"] = 0.5, 0.125
     theirs.summary.metrics = metrics
@@ -83,7 +83,7 @@ def test_scores_settings_and_pictures_stand_side_by_side(ours: RunRecord, theirs
     ]
 
 
-def test_only_images_that_both_judged_alike_are_shared(ours: RunRecord, theirs: RunRecord):
+def test_only_images_that_both_evaluated_alike_are_shared(ours: RunRecord, theirs: RunRecord):
     assert [(pair.ours.key, pair.change) for pair in shared_images(ours, theirs)] == [
         (f"{EVIL}.png", 0.0),
         ("corner.png", 1.0),
@@ -95,7 +95,7 @@ def test_images_of_other_labels_are_not_shared(ours: RunRecord, theirs: RunRecor
     relabelled = {"good.png": (0.5, [[0, 1, 1000], [1, 0, 2072]])}
     write_results(tmp_path / "theirs" / "evaluation", relabelled, served=False)
     assert shared_images(ours, theirs) == []
-    assert "The two did not judge the same images" in write_comparison(ours, theirs).read_text()
+    assert "The two did not evaluate the same images" in write_comparison(ours, theirs).read_text()
 
 
 def test_runs_of_other_classes_share_nothing(ours: RunRecord, theirs: RunRecord):
@@ -139,13 +139,13 @@ def test_the_images_that_differ_most_show_both_predictions(ours: RunRecord, thei
 
 
 @pytest.mark.parametrize("hidden", ["ours", "theirs"])
-def test_pictures_stay_out_if_either_run_leaves_them_out(ours: RunRecord, theirs: RunRecord, hidden: str):
+def test_images_stay_out_if_either_run_leaves_them_out(ours: RunRecord, theirs: RunRecord, hidden: str):
     run = ours if hidden == "ours" else theirs
     run.summary.config["report"] = {"pictures": False}
     assert "<img" not in write_comparison(ours, theirs).read_text()
 
 
-def test_a_model_deleted_since_leaves_no_pictures(ours: RunRecord, theirs: RunRecord, tmp_path: Path):
+def test_a_model_deleted_since_leaves_no_images(ours: RunRecord, theirs: RunRecord, tmp_path: Path):
     theirs.stages["Trainer"].outputs["model"] = [placed(standard_artifacts.Model(), tmp_path / "gone")]
     (tmp_path / "gone").rmdir()
     assert "<img" not in write_comparison(ours, theirs).read_text()

@@ -57,7 +57,7 @@ def test_reports_are_linked_where_there_are_any(workspace: Workspace):
     assert all((workspace.runs / link).exists() for link in links[1:])
 
 
-def test_trends_mark_each_run_that_has_the_value_by_its_verdict(workspace: Workspace):
+def test_trends_mark_each_run_that_has_the_value_by_its_headline(workspace: Workspace):
     html = write_index(workspace).read_text()
     charts = {title: html.split(f"<h2>{title}</h2>")[1].split("</svg>")[0] for title in
               ("mean IoU on the test split", "training, in minutes", "images")}  # fmt: skip

@@ -66,7 +66,7 @@ def test_the_card_has_data_scores_and_origin(card: str):
         "Counting trees.",
         "- licence: CC BY 4.0",
         "- train: 1240 images (fits the weights)",
-        "- set aside as unusable: 2",
+        "- quarantined as unusable: 2",
         "  - 2: size mismatch",
         "- Trainer: ran, code beef",
         "- run 20260101-000000-000, configuration 0123abcd; the whole configuration is in the run's summary.json",
@@ -105,7 +105,7 @@ def test_weaknesses_are_named():
     assert found_limits(make_summary(), METRICS, class_scores(METRICS)) == [
         "source:b: mean IoU 0.25, far below that of the whole test split, 0.76",
         "class void deck is not in the test labels: nobody knows how good it is",
-        "judged on 4 images only: the scores may be off by several points",
+        "evaluated on 4 images only: the scores may be off by several points",
         "images unlike those of the data (other cameras, light, places) were not tested",
     ]
 
@@ -139,7 +139,7 @@ def test_the_card_goes_into_the_pushed_version(tmp_path: Path):
     assert "python local_runner.py lineage 7 --model streets" in pushed
 
 
-def test_a_run_that_came_to_no_judgement_has_no_card(tmp_path: Path):
+def test_a_run_that_was_not_evaluated_has_no_card(tmp_path: Path):
     write_model_card(make_summary(metrics=None), STAGES, tmp_path)
 
     assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from components.artifacts import INFRA_BLESSED
-from data.errors import WorkspaceError
 from pipeline.metadata.outline import Outline
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import MetricsSummary
-from pipeline.report.page import read_run_record
-from pipeline.workspace import CONFIG_FILE, Workspace
+from pipeline.workspace import CONFIG_FILE
 from tests.pipeline.report.hand_made import BLESSED, EVIL, HUB, LITE, METRICS, RATE, WEIGHTS, make_summary
 
 WritePage = Callable[..., str]
@@ -105,7 +103,7 @@ def test_nothing_is_fetched_from_elsewhere(page: WritePage):
     }
 
 
-def test_every_cell_of_the_matrix_tells_its_numbers(page: WritePage):
+def test_every_cell_of_the_matrix_shows_its_numbers(page: WritePage):
     cells = re.findall(r'<td class="(?:hit|miss)[^>]*title="([^"]*)">([^<]*)<', page(make_summary(**BLESSED)))
     assert len(cells) == 9
     assert (unescape(cells[1][0]), cells[1][1]) == (f"sky taken for {EVIL}: 20.0 %, 2 pixels", "20.0")
@@ -123,27 +121,27 @@ def test_a_matrix_of_many_classes_is_left_to_the_summary(page: WritePage):
     assert "The matrix of 60 classes is in" in html and 'class="matrix' not in html
 
 
-def test_pictures_show_the_worst_first_with_what_costs_most(page: WritePage):
+def test_figures_show_the_worst_first_with_the_most_frequent_confusion(page: WritePage):
     html = page(make_summary(**BLESSED))
     captions = [" ".join(unescape(re.sub(r"<[^>]*>", "", text)).split()) for text in
-                re.findall(r'<figure class="pictures">.*?<figcaption>(.*?)</figcaption>', html, re.DOTALL)]  # fmt: skip
+                re.findall(r'<figure class="images">.*?<figcaption>(.*?)</figcaption>', html, re.DOTALL)]  # fmt: skip
     assert captions == [
         f"IoU 0.250; served model 0.125; most often {EVIL} taken for sky {EVIL}.png",
         "IoU 1.000; served model 0.125 corner.png",
         "IoU 1.000; served model 0.125 good.png",
     ]
     assert html.count("<img ") == html.count(' alt="') == 4 * len(captions)
-    assert "among the 3 test images with a label" in section(html, "pictures")
+    assert "among the 3 test images with a label" in section(html, "predictions")
 
 
-def test_pictures_can_be_left_out(page: WritePage):
+def test_images_can_be_left_out(page: WritePage):
     summary = make_summary(**BLESSED)
     summary.config["report"] = {"pictures": False}
     assert "<img" not in page(summary)
 
 
 @pytest.mark.parametrize("absent", ["ImageExampleGen", "Trainer", "SegmentationEvaluator", "InfraCheck"])
-def test_without_a_stage_there_are_no_pictures(page: WritePage, stages: dict[str, StageRecord], absent: str):
+def test_without_a_stage_there_are_no_images(page: WritePage, stages: dict[str, StageRecord], absent: str):
     del stages[absent]
     assert "<img" not in page(make_summary(**BLESSED), stages)
 
@@ -153,7 +151,7 @@ def test_a_model_that_does_not_serve_is_not_loaded(page: WritePage, stages: dict
     assert "Predictions" not in headings(page(make_summary(**BLESSED), stages))
 
 
-def test_an_evaluation_without_results_for_images_leaves_no_pictures(page: WritePage, tmp_path: Path):
+def test_an_evaluation_without_results_for_images_leaves_no_images(page: WritePage, tmp_path: Path):
     (tmp_path / "evaluation" / "per_image.jsonl.gz").unlink()
     assert "Predictions" not in headings(page(make_summary(**BLESSED)))
 
@@ -171,7 +169,7 @@ def test_files_set_aside_have_their_reasons(page: WritePage):
     assert "images/&lt;i&gt;odd&lt;/i&gt;.png" in html and "size mismatch: image 3x2, mask 2x3" in html
 
 
-def test_the_splits_are_told_in_numbers(page: WritePage):
+def test_the_splits_are_shown_in_numbers(page: WritePage):
     text = section(page(make_summary(**BLESSED)), "data")
     assert "train 3 64 48 / 72 / 96 0.25 0.12 25.0 %" in text
     assert "sky 87.5 % 2 0.0 % 0" in text
@@ -203,7 +201,7 @@ def test_models_for_other_targets_stand_beside_the_saved_model(page: WritePage):
         "int8 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH} no: mean IoU 0.5000, -0.2500, breaks lite.max_drop=0.01"
         in text
     )
-    assert "For images of 48 x 64 pixels, judged on 4 test images" in text
+    assert "For images of 48 x 64 pixels, evaluated on 4 test images" in text
     assert "segmenter 0.7500 +0.0000 7 yes feature_extractor 0.5000 -0.2500 \N{EN DASH} no: mean IoU 0.5000" in text
 
 
@@ -232,15 +230,3 @@ def test_stages_have_times_and_cached_marks(page: WritePage):
         ("Trainer", "4 min 44 s", ""),
         ("InfraCheck", "0.13 s", ""),
     ]
-
-
-def test_a_killed_run_has_nothing_to_report(tmp_path: Path):
-    Workspace(tmp_path).start_run("20260101-000000-000")
-    with pytest.raises(WorkspaceError, match="there is no summary.json: this run was killed"):
-        read_run_record(Workspace(tmp_path), None)
-
-
-def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path: Path):
-    Workspace(tmp_path).start_run("20260101-000000-000")
-    with pytest.raises(WorkspaceError, match=r"there is no run '\.\./x' .*; its runs are: 20260101-000000-000"):
-        read_run_record(Workspace(tmp_path), "../x")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report.scores import ClassScore, Pair, class_scores, confusions, lowest_slices, overall, row_shares
+from pipeline.report.scores import ClassIou, ScorePair, class_scores, confusions, lowest_slices, overall, row_shares
 from tests.pipeline.report.hand_made import BASELINE, EVIL, METRICS, make_metrics
 
 
@@ -22,21 +22,21 @@ def test_a_class_that_another_run_did_not_know_stands_alone():
 
 
 def test_a_class_that_only_the_other_run_knows_stands_last():
-    assert class_scores(METRICS, make_metrics("road"))[3:] == [ClassScore("road", None, None, 5 / 7)]
+    assert class_scores(METRICS, make_metrics("road"))[3:] == [ClassIou("road", None, None, 5 / 7)]
 
 
 def test_slices_stand_lowest_first_and_empty_ones_last():
     assert lowest_slices(METRICS, BASELINE) == [
-        Pair("source:<b>b", 0.25, None),
-        Pair("source:a", 0.75, 0.5),
-        Pair("source:c", None, None),
+        ScorePair("source:<b>b", 0.25, None),
+        ScorePair("source:a", 0.75, 0.5),
+        ScorePair("source:c", None, None),
     ]
 
 
 def test_a_baseline_of_an_earlier_version_has_mean_iou_alone():
     pairs = {pair.name: pair for pair in overall(METRICS, BASELINE.model_copy(update={"scores": None}))}
     assert pairs["mean IoU"].theirs == 0.7
-    assert pairs["pixel accuracy"] == Pair("pixel accuracy", pytest.approx(13 / 15), None)
+    assert pairs["pixel accuracy"] == ScorePair("pixel accuracy", pytest.approx(13 / 15), None)
 
 
 def test_the_confusion_matrix_is_normalised_by_label():

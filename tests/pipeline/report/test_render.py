@@ -1,30 +1,30 @@
-"""Words that pages share."""
+"""Texts that pages share."""
 
 from typing import Any
 
 import pytest
 
-from pipeline.report.wording import seconds_text, verdict
+from pipeline.report.render import headline, seconds_text
 from tests.pipeline.report.hand_made import make_summary
 
 
 @pytest.mark.parametrize(
     ("changes", "tone", "text"),
     [
-        ({}, "open", "The run ended before a judgement"),
+        ({}, "open", "The run ended before an evaluation"),
         ({"blessed": False}, "warn", "Not blessed"),
         ({"blessed": True}, "good", "Blessed; nothing was pushed"),
         ({"blessed": True, "pushed_version": 3}, "good", "Blessed, and pushed as version 3"),
         ({"blessed": True, "pushed_version": 3, "status": "failed"}, "bad", "The run failed"),
     ],
 )
-def test_the_verdict(changes: dict[str, Any], tone: str, text: str):
-    found = verdict(make_summary(**changes))
+def test_the_headline(changes: dict[str, Any], tone: str, text: str):
+    found = headline(make_summary(**changes))
     assert (found.tone, found.text) == (tone, text)
 
 
-def test_a_run_without_a_record_was_killed_or_goes_on():
-    assert verdict(None).text == "No record: killed, or still running"
+def test_a_run_without_a_record_was_killed_or_still_runs():
+    assert headline(None).text == "No record: killed, or still running"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Spans in the report: what each was made of, how its pictures are spread, and what is found in the newest one."""
+"""Splits and spans in the report: what each was made of, how its images are spread, what is found in the newest."""
 
 import re
 from collections.abc import Callable
@@ -14,9 +14,10 @@ from components.spans.drift import CLASS, DRIFT_FILE, L_INFINITY, Column, Compar
 from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord
 from pipeline.records.executions import StageRecord
 from pipeline.records.summary import Summary
-from pipeline.report.page import RunRecord, write_report
-from pipeline.report.spans import MOST_SPANS, plot
-from tests.pipeline.report.hand_made import EVIL, make_summary, placed, stage
+from pipeline.report.data import MOST_SPANS, plot, read_statistics
+from pipeline.report.page import write_report
+from pipeline.report.runs import RunRecord
+from tests.pipeline.report.hand_made import EVIL, NAMES, SPLITS, make_summary, placed, stage, write_statistics
 from tests.pipeline.report.test_page import headings
 
 WriteReport = Callable[..., str]
@@ -197,3 +198,12 @@ def test_a_browser_draws_boxes_and_shares_to_scale_on_a_phone(write: WriteReport
     )
     assert quarters["left"] == pytest.approx(box["left"] + 0.25 * box["width"], abs=1)
     assert quarters["right"] == pytest.approx(box["left"] + 0.75 * box["width"], abs=1)
+
+
+def test_each_split_has_its_sizes_void_and_classes(tmp_path: Path):
+    train, test = read_statistics(write_statistics(tmp_path / "statistics", SPLITS), NAMES)
+    assert (train.name, train.images, train.void) == ("train", 3, 0.25)
+    assert train.spreads == {"width": "64", "height": "48 / 72 / 96", "brightness": "0.25", "contrast": "0.12"}
+    assert train.class_shares == pytest.approx({"sky": 7 / 8, EVIL: 1 / 8, "void deck": 0})
+    assert train.class_images == {"sky": 2, EVIL: 1, "void deck": 0}
+    assert (test.images, test.class_images["sky"], test.class_shares[EVIL]) == (1, 0, 1.0)

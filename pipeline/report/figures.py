@@ -7,7 +7,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -31,8 +32,8 @@ from pipeline.report.render import drawing_uri, mask_uri, photo_uri, shrunk
 from pipeline.stages import Stage
 
 #: Longer side of an image in a page, in pixels.
-PICTURE_SIDE = 320
-PICTURES_EACH = 4
+FIGURE_SIDE = 320
+FIGURES_EACH = 4
 
 #: How an error image distinguishes correct, wrong and ignored (void) pixels, by pattern as well as by colour.
 FADE = 0.3
@@ -57,19 +58,19 @@ def css_color(color: Color) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-class Choice(NamedTuple):
+class ChosenImages(NamedTuple):
     """The images that are shown."""
 
     worst: list[ImageResult]
     """The images with the lowest mean IoU, lowest first."""
     typical: list[ImageResult]
     """The images nearest to the median of mean IoU, lower ones first."""
-    judged: int
+    evaluated: int
     """Number of images among which these were chosen."""
 
 
 @dataclass(frozen=True)
-class Tile:
+class FigureTile:
     """One part of the figure of a test image, such as the label."""
 
     name: str
@@ -80,25 +81,25 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Figure:
+class ImageFigure:
     """The figure of one test image."""
 
     key: str
     """Its path in the dataset."""
     facts: list[str]
-    tiles: list[Tile]
+    tiles: list[FigureTile]
 
 
 @dataclass(frozen=True)
 class Gallery:
     """The figures of a report."""
 
-    worst: list[Figure]
-    typical: list[Figure]
-    judged: int
+    worst: list[ImageFigure]
+    typical: list[ImageFigure]
+    evaluated: int
 
 
-class Labelled(NamedTuple):
+class LabelledImage(NamedTuple):
     """One test image with its label."""
 
     encoded: bytes
@@ -110,33 +111,30 @@ class Labelled(NamedTuple):
 
 def make_gallery(stages: Mapping[str, StageRecord]) -> Gallery | None:
     """Makes the figures of a run; None if it has no model or test images, or if they were deleted since."""
-    choice = choose(image_results(stages), PICTURES_EACH)
+    choice = choose(image_results(stages), FIGURES_EACH)
     examples = read_labelled(stages, {result.key for result in (*choice.worst, *choice.typical)})
     segmenter = load_model(stages) if examples else None
     if segmenter is None:
         return None
+    worst, typical = (
+        [_figure(result, examples[result.key], segmenter) for result in chosen if result.key in examples]
+        for chosen in (choice.worst, choice.typical)
+    )
+    return Gallery(worst, typical, choice.evaluated)
 
-    def figures(chosen: Sequence[ImageResult]) -> list[Figure]:
-        return [_figure(result, examples[result.key], segmenter) for result in chosen if result.key in examples]
 
-    return Gallery(figures(choice.worst), figures(choice.typical), choice.judged)
-
-
-def choose(results: Sequence[ImageResult], each: int) -> Choice:
+def choose(results: Sequence[ImageResult], each: int) -> ChosenImages:
     """Chooses the `each` images with the lowest mean IoU and, among the others, the `each` most typical ones."""
-
-    def score(result: ImageResult) -> float:
-        return result.candidate.mean_iou
-
+    score = attrgetter("candidate.mean_iou")
     ordered = sorted((result for result in results if not math.isnan(score(result))), key=score)
     worst, others = ordered[:each], ordered[each:]
     middle = np.median([score(result) for result in ordered]) if ordered else 0.0
     nearest = sorted(others, key=lambda result: abs(score(result) - middle))[:each]
-    return Choice(worst, sorted(nearest, key=score), len(ordered))
+    return ChosenImages(worst, sorted(nearest, key=score), len(ordered))
 
 
 def image_results(stages: Mapping[str, StageRecord]) -> list[ImageResult]:
-    """The results of a run's evaluation for each image; empty if it holds none."""
+    """The results of a run's evaluation for each image; empty if there are none."""
     evaluation = artifact_folder(stages, Stage.EVALUATOR, "evaluation")
     with suppress(WorkspaceError):  # made by an earlier version, which recorded no results for single images
         return read_images(evaluation) if evaluation else []
@@ -154,61 +152,59 @@ def load_model(stages: Mapping[str, StageRecord]) -> Segmenter | None:
     return Segmenter(path_utils.serving_model_dir(model)) if model and serves else None
 
 
-def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> dict[str, Labelled]:
+def read_labelled(stages: Mapping[str, StageRecord], keys: Collection[str]) -> dict[str, LabelledImage]:
     """Reads the requested test images of a run, by key, as far as they still exist."""
-    found: dict[str, Labelled] = {}
+    found: dict[str, LabelledImage] = {}
     if artifact_folder(stages, Stage.EXAMPLE_GEN, "examples") is None:
         return found
     for record in all_examples(stages[Stage.EXAMPLE_GEN].outputs["examples"][0], TEST):
         if len(found) == len(keys):
             break
         example = tf.train.Example.FromString(record).features.feature
-        key = _bytes(example, features.KEY).decode()
-        if key in keys:
-            encoded, mask = _bytes(example, features.IMAGE), _bytes(example, features.MASK)
-            found[key] = Labelled(encoded, decode_image(encoded).numpy(), decode_mask(mask).numpy())
+        names = (features.KEY, features.IMAGE, features.MASK)
+        encoded_key, encoded, mask = (example[name].bytes_list.value[0] for name in names)
+        if (key := encoded_key.decode()) in keys:
+            found[key] = LabelledImage(encoded, decode_image(encoded).numpy(), decode_mask(mask).numpy())
     return found
 
 
-def _bytes(example: Any, name: str) -> bytes:
-    return bytes(example[name].bytes_list.value[0])
-
-
-def input_tiles(key: str, labelled: Labelled) -> list[Tile]:
+def input_tiles(key: str, labelled: LabelledImage) -> list[FigureTile]:
     """The tiles of image and label."""
     return [
-        Tile("image", photo_uri(labelled.image, PICTURE_SIDE), f"Test image {key}"),
-        Tile("label", mask_uri(labelled.label, PICTURE_SIDE), f"Label of {key}, classes in colours"),
+        FigureTile("image", photo_uri(labelled.image, FIGURE_SIDE), f"Test image {key}"),
+        FigureTile("label", mask_uri(labelled.label, FIGURE_SIDE), f"Label of {key}, classes in colours"),
     ]
 
 
-def prediction_tile(name: str, key: str, prediction: np.ndarray, wipes: int | None = None) -> Tile:
+def prediction_tile(name: str, key: str, prediction: np.ndarray, wipes: int | None = None) -> FigureTile:
     """The tile of a model's prediction, and the number of the tile that a slider reveals below it."""
-    return Tile(name, mask_uri(prediction, PICTURE_SIDE), f"{name.capitalize()} for {key}, classes in colours", wipes)
+    return FigureTile(
+        name, mask_uri(prediction, FIGURE_SIDE), f"{name.capitalize()} for {key}, classes in colours", wipes
+    )
 
 
-def _figure(result: ImageResult, labelled: Labelled, segmenter: Segmenter) -> Figure:
+def _figure(result: ImageResult, labelled: LabelledImage, segmenter: Segmenter) -> ImageFigure:
     [(prediction, _)] = segmenter.predict([labelled.encoded])
     facts = [f"IoU {result.candidate.mean_iou:.3f}"]
     if result.baseline is not None:
         facts.append(f"served model {result.baseline.mean_iou:.3f}")
-    worst = costliest(result.candidate, segmenter.label_map.names)
-    errors = drawing_uri(error_picture(labelled.image, labelled.label, prediction))
+    worst = most_frequent_confusion(result.candidate, segmenter.label_map.names)
+    errors = drawing_uri(error_image(labelled.image, labelled.label, prediction))
     right = np.mean((prediction == labelled.label)[labelled.label != IGNORE_LABEL])
-    return Figure(
+    return ImageFigure(
         result.key,
         facts + ([f"most often {worst}"] if worst else []),
         [
             *input_tiles(result.key, labelled),
             prediction_tile("prediction", result.key, prediction, wipes=0),
-            Tile(
+            FigureTile(
                 "error", errors, f"Where the prediction for {result.key} is wrong: {right:.0%} of its pixels are right"
             ),
         ],
     )
 
 
-def costliest(score: ImageScore, names: Sequence[str]) -> str:
+def most_frequent_confusion(score: ImageScore, names: Sequence[str]) -> str:
     """The most frequent confusion in an image, in words; empty if there is none."""
     wrong = score.cells[score.cells[:, 0] != score.cells[:, 1]]
     if not len(wrong):
@@ -217,7 +213,7 @@ def costliest(score: ImageScore, names: Sequence[str]) -> str:
     return f"{names[label]} taken for {names[prediction]}"
 
 
-def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+def error_image(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Draws where a prediction is correct (the image, faded to gray), wrong (striped) and not evaluated (dotted).
 
     Args:
@@ -226,15 +222,15 @@ def error_picture(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) 
         prediction: (height, width) uint8 class ids.
 
     Returns:
-        uint8 RGB, the longer side at most `PICTURE_SIDE` pixels; the patterns are drawn at the final size.
+        uint8 RGB, the longer side at most `FIGURE_SIDE` pixels; the patterns are drawn at the final size.
     """
     nearest = Image.Resampling.NEAREST
     arrays = (image, label, prediction)
-    small, truth, guess = [np.asarray(shrunk(Image.fromarray(array), PICTURE_SIDE, nearest)) for array in arrays]
+    small, truth, guess = [np.asarray(shrunk(Image.fromarray(array), FIGURE_SIDE, nearest)) for array in arrays]
     y, x = np.indices(truth.shape)
     dots = (x % DOT < DOT // 3) & (y % DOT < DOT // 3)
     faded = 255 - FADE * (255 - small.mean(axis=-1, keepdims=True) // 16 * 16)  # few levels make a small PNG
     striped = np.array(STRIPES)[(x + y) // STRIPE % 2]
     dotted = np.array((VOID_COLOR, DOT_COLOR))[dots.astype(int)]
-    judged = np.where((truth == guess)[:, :, None], faded, striped)
-    return np.where((truth == IGNORE_LABEL)[:, :, None], dotted, judged).astype(np.uint8)
+    drawn = np.where((truth == guess)[:, :, None], faded, striped)
+    return np.where((truth == IGNORE_LABEL)[:, :, None], dotted, drawn).astype(np.uint8)
