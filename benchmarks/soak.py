@@ -26,8 +26,7 @@ import numpy as np
 from PIL import Image
 
 from data.synthetic import write_dataset
-from pipeline.schedule.scheduler import schedule_state
-from pipeline.schedule.state import ScheduledRun
+from pipeline.schedule.state import ScheduledRun, schedule_state
 from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]

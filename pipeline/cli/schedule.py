@@ -21,7 +21,7 @@ from data.errors import TEMPORARY, WorkspaceBusy, WorkspaceError
 from pipeline.cli.application import DEFAULT_WORKSPACE, ConfigOption, SetOption, WorkspaceOption
 
 if TYPE_CHECKING:
-    from pipeline.schedule.scheduler import Request
+    from pipeline.schedule.scheduler import ScheduleOptions
     from pipeline.schedule.state import ScheduledRun
     from pipeline.workspace import Workspace
 
@@ -71,17 +71,17 @@ def schedule(
         return
     if once == bool(cron or watch):
         raise typer.BadParameter("give --cron, --watch or both; or --once alone")
-    from pipeline.schedule.scheduler import Request
+    from pipeline.schedule.scheduler import ScheduleOptions
 
     settings = [part for setting in set_ or [] for part in ("--set", setting)]
     configured = [part for path in config or [] for part in ("--config", str(path))]
     program = [sys.executable, str(RUNNER), "run", *configured, *settings, "--workspace", str(workspace)]
     secret = os.environ.get("DEEPLAB_WEBHOOK_SECRET", "")
-    request = Request(program, cron, watch, webhook_url, secret, metrics_host, metrics_port)
-    sys.exit(run_schedule(request, config or [], set_ or [], workspace))
+    options = ScheduleOptions(program, cron, watch, webhook_url, secret, metrics_host, metrics_port)
+    sys.exit(run_schedule(options, config or [], set_ or [], workspace))
 
 
-def run_schedule(request: Request, configs: Sequence[Path], overrides: Sequence[str], workspace: Path) -> int:
+def run_schedule(options: ScheduleOptions, configs: Sequence[Path], overrides: Sequence[str], workspace: Path) -> int:
     """Runs the schedule, or, without cron and watch, the pipeline once.
 
     Returns:
@@ -94,7 +94,8 @@ def run_schedule(request: Request, configs: Sequence[Path], overrides: Sequence[
         WorkspaceBusy: Another schedule is running in this workspace.
     """
     from pipeline.config import load_config
-    from pipeline.schedule.scheduler import ENDING, Schedule, schedule_lock
+    from pipeline.schedule.scheduler import ENDING, Scheduler
+    from pipeline.schedule.state import schedule_lock
     from pipeline.workspace import Held, Workspace, check_artifact_path
 
     check_artifact_path("--workspace", str(workspace.absolute()))
@@ -107,11 +108,11 @@ def run_schedule(request: Request, configs: Sequence[Path], overrides: Sequence[
     config, places = load_config(configs, overrides), Workspace(workspace.absolute())
     try:
         with schedule_lock(places).held():
-            schedule = Schedule(config, places, request)
-            if request.cron or request.watch:
-                schedule.serve()
+            scheduler = Scheduler(config, places, options)
+            if options.cron or options.watch:
+                scheduler.serve()
                 return 0
-            return exit_status(schedule.run_once())
+            return exit_status(scheduler.run_once())
     except Held as held:
         raise WorkspaceBusy(f"{places.root}: {held} schedules this workspace already") from None
 
@@ -127,7 +128,8 @@ def exit_status(run: ScheduledRun) -> int:
 
 def show_status(places: Workspace, last: int, *, as_json: bool) -> None:
     """Prints the plan, and the results of the last runs."""
-    from pipeline.schedule.scheduler import describe, schedule_lock, schedule_state
+    from pipeline.schedule.scheduler import describe
+    from pipeline.schedule.state import schedule_lock, schedule_state
 
     if not places.schedule.is_dir():
         raise WorkspaceError(f"{places.root}: nothing has been scheduled in this workspace yet")

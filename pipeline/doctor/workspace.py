@@ -16,7 +16,7 @@ from pipeline.metadata.backup import backups, count_executions, is_busy, is_clos
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.schedule.state import Plan, ScheduledRun
+    from pipeline.schedule.state import ScheduledRun, SchedulePlan
     from pipeline.sections.workspace import MetadataConfig
 
 #: Artifacts contain a copy of the images as read and one as transformed, in addition to models and checkpoints.
@@ -136,7 +136,7 @@ def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
 
 def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
     """The schedule of the workspace is running, and its last run did not fail."""
-    from pipeline.schedule.scheduler import schedule_lock, schedule_state
+    from pipeline.schedule.state import schedule_lock, schedule_state
 
     places = Workspace(workspace)
     try:
@@ -154,7 +154,7 @@ def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
     return Check("Schedule", "ok", detail)
 
 
-def _undone(plan: "Plan | None", last: "ScheduledRun | None", now: datetime) -> str:
+def _undone(plan: "SchedulePlan | None", last: "ScheduledRun | None", now: datetime) -> str:
     """What a schedule that is no longer running has left undone; empty if nothing."""
     if last and last.result == "running":
         return f"the schedule's process is gone, and run {last.id} was interrupted"

@@ -1,13 +1,15 @@
 """The schedule's metrics in Prometheus' text format, read from its state at each scrape."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from pipeline.schedule.events import served_version
-from pipeline.schedule.state import KEPT, ScheduledRun, State
+from components.publishing.directory import served
+from data.errors import WorkspaceError
+from pipeline.schedule.state import KEPT, ScheduledRun, ScheduleState
 
 
 class ScheduleCollector(Collector):
@@ -18,7 +20,7 @@ class ScheduleCollector(Collector):
         serving: The serving directory of its model.
     """
 
-    def __init__(self, state: State, serving: str):
+    def __init__(self, state: ScheduleState, serving: str):
         self._state = state
         self._serving = serving
 
@@ -42,18 +44,22 @@ class ScheduleCollector(Collector):
         ended = [run for run in runs if run.succeeded or run.result == "failed"]
         success = next((position for position, run in enumerate(ended) if run.succeeded), None)
         last = ended[0] if ended else None
+        times = [run.ended.timestamp() if run.ended else None for run in ended]
         plan = self._state.plan
+        version = None
+        with suppress(WorkspaceError):  # A damaged record must not hide the other metrics.
+            version = served(self._serving)
         return {
             "deeplab_schedule_last_success_timestamp_seconds": (
                 "When a run last ended without failing.",
-                _timestamp(ended[success]) if success is not None else None,
+                times[success] if success is not None else None,
             ),
             "deeplab_schedule_last_run_timestamp_seconds": (
                 "When a run last ended.",
-                _timestamp(last) if last else None,
+                times[0] if times else None,
             ),
             "deeplab_schedule_last_run_duration_seconds": (
-                "What the last run took, repetitions included.",
+                "What the last run took, retries included.",
                 last.seconds if last else None,
             ),
             "deeplab_schedule_last_run_attempts": (
@@ -65,7 +71,7 @@ class ScheduleCollector(Collector):
                 len(ended) if success is None else success,
             ),
             "deeplab_schedule_running": (
-                "1 while a run is under way.",
+                "1 while a run is in progress.",
                 float(bool(runs and runs[0].result == "running")),
             ),
             "deeplab_schedule_next_run_timestamp_seconds": (
@@ -78,7 +84,7 @@ class ScheduleCollector(Collector):
             ),
             "deeplab_served_version": (
                 "The version being served.",
-                served_version(self._serving),
+                version.version if version else None,
             ),
             "deeplab_quarantined_images": (
                 "Images quarantined in the last run that read data.",
@@ -87,11 +93,7 @@ class ScheduleCollector(Collector):
         }
 
 
-def _timestamp(run: ScheduledRun) -> float | None:
-    return run.ended.timestamp() if run.ended else None
-
-
-def registry(state: State, serving: str) -> CollectorRegistry:
+def registry(state: ScheduleState, serving: str) -> CollectorRegistry:
     """A registry with only the schedule's metrics."""
     metrics = CollectorRegistry()
     metrics.register(ScheduleCollector(state, serving))

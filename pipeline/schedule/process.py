@@ -19,7 +19,7 @@ _TAIL = 20_000
 
 
 @dataclass(frozen=True)
-class Ending:
+class ProcessResult:
     """How a process ended."""
 
     status: int
@@ -50,7 +50,7 @@ class RunProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def run(self, attempt: int) -> Ending:
+    def run(self, attempt: int) -> ProcessResult:
         """Runs the command to its end.
 
         Args:
@@ -63,7 +63,7 @@ class RunProcess:
             begin = output.tell()
             with self._lock:
                 if self._stopped:
-                    return Ending(-signal.SIGTERM)
+                    return ProcessResult(-signal.SIGTERM)
                 # In a new session: Ctrl-C reaches only the schedule, and a signal the run with all its children.
                 self._process = subprocess.Popen(
                     self._command,
@@ -74,7 +74,7 @@ class RunProcess:
                     start_new_session=True,
                 )
             status = self._process.wait()
-        return Ending(status, "" if status == 0 else self._error(status, begin))
+        return ProcessResult(status, "" if status == 0 else self._error(status, begin))
 
     def stop(self) -> None:
         """Asks the run to end, and kills it after a while. No other run can be started afterwards."""

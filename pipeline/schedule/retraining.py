@@ -18,15 +18,16 @@ from tenacity import (
     wait_exponential,
 )
 
+from components.publishing.directory import published
 from data.errors import ProjectError
 from pipeline.config import Config
 from pipeline.metadata.lease import holder
 from pipeline.records.status import recorded
 from pipeline.records.summary import Failure, Summary
-from pipeline.schedule.events import Event, events_of, pushed_versions
-from pipeline.schedule.inputs import input_state
-from pipeline.schedule.process import Ending, RunProcess
-from pipeline.schedule.state import KEPT, Cause, Result, ScheduledRun, State
+from pipeline.schedule.notifications import ScheduleEvent, events_of
+from pipeline.schedule.process import ProcessResult, RunProcess
+from pipeline.schedule.state import KEPT, RunCause, RunResult, ScheduledRun, ScheduleState
+from pipeline.schedule.watch import input_state
 from pipeline.sections.schedule import LONGEST_BACKOFF
 from pipeline.stages import Stage
 from pipeline.workspace import Workspace
@@ -42,14 +43,14 @@ class Retraining:
 
     config: Config
     workspace: Workspace
-    state: State
+    state: ScheduleState
     process: RunProcess
     watched: bool
     """Whether the state records which inputs were handled."""
-    tell: Callable[[Event], None]
+    announce: Callable[[ScheduleEvent], None]
     stop: threading.Event
 
-    def begin(self, cause: Cause) -> ScheduledRun:
+    def begin(self, cause: RunCause) -> ScheduledRun:
         """Records that a run begins."""
         run = self.state.begin(cause, datetime.now(UTC))
         logger.info("run %d begins: %s", run.id, cause)
@@ -57,24 +58,27 @@ class Retraining:
 
     def run(self, run: ScheduledRun) -> ScheduledRun:
         """Performs a run that was begun, from waiting to notification."""
-        before, inputs = self._last_ended(), None
+        before = next((last for last in self.state.last(KEPT) if last.succeeded or last.result == "failed"), None)
+        inputs = None
         if self._my_turn():
             clock = time.monotonic()
             changes, inputs = self._attempts()
             changes["seconds"] = round(time.monotonic() - clock, 3)
         else:
-            changes = {"result": self._without_a_turn()}
+            changes = {"result": "interrupted" if self.stop.is_set() else "skipped"}
         run = run.model_copy(update={**changes, "ended": datetime.now(UTC)})
-        unseen = self._pushed_unseen(run)
+        announced = self.state.announced
+        pushed = pushed_versions(str(self.workspace.serving / self.config.push.model_name))
+        unseen = [v for v in pushed if announced is not None and v > announced and v != run.version]
         run = with_unseen(run, unseen)
         if inputs is not None and (run.succeeded or (run.result == "failed" and not run.transient)):
             self.state.handled = inputs
         self.state.end(run)
         logger.info("run %d ended: %s%s", run.id, run.result, f": {run.failure.message}" if run.failure else "")
         for event in events_of(run, before, unseen, self.config.name, self.config.push.model_name):
-            self.tell(event)
+            self.announce(event)
         if run.version is not None:
-            self.state.told = max([run.version, *unseen])
+            self.state.announced = max([run.version, *unseen])
         return run
 
     def due(self) -> str | None:
@@ -86,48 +90,26 @@ class Retraining:
         found = input_state(self.config, self.workspace)
         return found if found != self.state.handled else None
 
-    def _pushed_unseen(self, run: ScheduledRun) -> list[int]:
-        """The versions not reported yet that other runs pushed, lowest first."""
-        told = self.state.told
-        pushed = pushed_versions(str(self.workspace.serving / self.config.push.model_name))
-        return [version for version in pushed if told is not None and version > told and version != run.version]
-
-    def _inputs(self) -> str | None:
-        if not self.watched:
-            return None
-        with suppress(Exception):  # The run itself will report why the inputs cannot be read.
-            return input_state(self.config, self.workspace)
-        return None
-
-    def _last_ended(self) -> ScheduledRun | None:
-        return next((run for run in self.state.last(KEPT) if run.succeeded or run.result == "failed"), None)
-
     def _my_turn(self) -> bool:
         """Waits until no other run is in progress; returns False if that takes too long, or if the schedule stops."""
         deadline = time.monotonic() + self.config.schedule.busy_wait_seconds
-        told = ""
+        logged = ""
         while not self.stop.is_set():
-            other = self._other()
+            other = ""
+            try:
+                other = holder(self.workspace, self.config)
+            except ProjectError as error:  # The run itself will report the error, and be retried.
+                logger.warning("%s", error)
             if not other:
                 return True
-            if other != told:
+            if other != logged:
                 logger.warning("%s is running; waiting", other)
-                told = other
+                logged = other
             if time.monotonic() >= deadline:
                 logger.warning("%s is still running after %.0f s", other, self.config.schedule.busy_wait_seconds)
                 return False
             self.stop.wait(min(_POLL, max(deadline - time.monotonic(), 0)))
         return False
-
-    def _other(self) -> str:
-        try:
-            return holder(self.workspace, self.config)
-        except ProjectError as error:  # The run itself will report the error, and be retried.
-            logger.warning("%s", error)
-            return ""
-
-    def _without_a_turn(self) -> Result:
-        return "interrupted" if self.stop.is_set() else "skipped"
 
     def _attempts(self) -> tuple[dict[str, object], str | None]:
         """Runs the pipeline until it succeeds, fails for a lasting reason, or has no retries left.
@@ -137,8 +119,12 @@ class Retraining:
         """
         inputs: list[str | None] = []
 
-        def attempt() -> Ending:
-            inputs.append(self._inputs())
+        def attempt() -> ProcessResult:
+            state = None
+            if self.watched:
+                with suppress(Exception):  # The run itself will report why the inputs cannot be read.
+                    state = input_state(self.config, self.workspace)
+            inputs.append(state)
             return self.process.run(len(inputs))
 
         section = self.config.schedule
@@ -151,25 +137,30 @@ class Retraining:
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
         newest = self._newest_run()
-        ending: Ending = retrying(attempt)
+        ending: ProcessResult = retrying(attempt)
         run_id = self._newest_run()
         summary = recorded(self.workspace.runs / str(run_id)) if run_id != newest else None
-        changes = {
+        changes: dict[str, object] = {
             "attempts": retrying.statistics["attempt_number"],
             "run_id": run_id if run_id != newest else None,
-            **_measured(summary),
-            **self._judged(ending, summary),
         }
-        return changes, inputs[-1]
-
-    def _judged(self, ending: Ending, summary: Summary | None) -> dict[str, object]:
+        if summary is not None:
+            changes |= {
+                "version": summary.pushed_version if Stage.PUSHER not in summary.cached else None,
+                "mean_iou": summary.metrics.mean_iou if summary.metrics else None,
+                "images": summary.data.images if summary.data else {},
+                "quarantined": summary.data.quarantined if summary.data else None,
+                "reasons": summary.reasons,
+            }
         if ending.status == 0:
-            return {"result": result_of(summary)}
-        if self.stop.is_set() or ending.status == 130:
-            return {"result": "interrupted"}
-        failure = summary.failure if summary and summary.failure else None
-        failure = failure or Failure(stage=None, kind="fault", message=ending.error)
-        return {"result": "failed", "failure": failure, "transient": ending.transient}
+            changes["result"] = result_of(summary)
+        elif self.stop.is_set() or ending.status == 130:
+            changes["result"] = "interrupted"
+        else:
+            failure = summary.failure if summary and summary.failure else None
+            failure = failure or Failure(stage=None, kind="fault", message=ending.error)
+            changes |= {"result": "failed", "failure": failure, "transient": ending.transient}
+        return changes, inputs[-1]
 
     def _log_retry(self, state: RetryCallState) -> None:
         ending = state.outcome.result() if state.outcome else None
@@ -181,23 +172,15 @@ class Retraining:
         return latest.resolve().name if latest.exists() else None
 
 
-def _measured(summary: Summary | None) -> dict[str, object]:
-    if summary is None:
-        return {}
-    ran = Stage.PUSHER not in summary.cached
-    return {
-        "version": summary.pushed_version if ran else None,
-        "mean_iou": summary.metrics.mean_iou if summary.metrics else None,
-        "images": summary.data.images if summary.data else {},
-        "quarantined": summary.data.quarantined if summary.data else None,
-        "reasons": summary.reasons,
-    }
+def pushed_versions(serving: str) -> list[int]:
+    """The versions pushed by runs, not by rollbacks, lowest first; without those whose record is damaged."""
+    return sorted(found.version for found in published(serving) if found.record.rollback_of is None)
 
 
-def result_of(summary: Summary | None) -> Result:
+def result_of(summary: Summary | None) -> RunResult:
     """The result of a successful run.
 
-    A verdict or a push that was taken from the cache does not count as new.
+    An evaluation or a push that was taken from the cache does not count as new.
     """
     if summary is None or summary.blessed is None:
         return "unchanged"

@@ -17,14 +17,18 @@ from pydantic import BaseModel, ValidationError
 from data.errors import WorkspaceError
 from data.section import first_problem
 from pipeline.records.summary import Failure
+from pipeline.workspace import OwnedLock, Workspace
 
-Cause = Literal["cron", "missed", "data", "once"]
+RunCause = Literal["cron", "missed", "data", "once"]
 """Why a run began; 'missed' makes up for all runs that were due while the schedule was not running."""
-Result = Literal["running", "pushed", "refused", "unchanged", "failed", "interrupted", "skipped"]
+RunResult = Literal["running", "pushed", "refused", "unchanged", "failed", "interrupted", "skipped"]
 """'unchanged': nothing new to evaluate or to push; 'skipped': another run was in progress for too long."""
 
 #: How many runs are kept on record.
 KEPT = 1000
+
+#: Name of a fact in the database; it is older than the property that reads it.
+_ANNOUNCED = "told"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY, entry TEXT NOT NULL);
@@ -33,7 +37,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
-class Plan(BaseModel):
+class SchedulePlan(BaseModel):
     """The plan of the schedule: what it waits for."""
 
     cron: str | None
@@ -47,12 +51,12 @@ class ScheduledRun(BaseModel):
     """One run of the schedule, including its retries."""
 
     id: int
-    cause: Cause
+    cause: RunCause
     started: datetime
     ended: datetime | None = None
     seconds: float | None = None
     attempts: int = 0
-    result: Result = "running"
+    result: RunResult = "running"
     run_id: str | None = None
     """Id of the pipeline's run; None if no run was started."""
     version: int | None = None
@@ -72,7 +76,7 @@ class ScheduledRun(BaseModel):
         return self.result in ("pushed", "refused", "unchanged")
 
 
-class State:
+class ScheduleState:
     """The schedule's database; safe to use from several threads and processes.
 
     Args:
@@ -108,7 +112,7 @@ class State:
             database.execute("BEGIN IMMEDIATE")  # So that no two read the same before they write.
             yield database
 
-    def begin(self, cause: Cause, now: datetime) -> ScheduledRun:
+    def begin(self, cause: RunCause, now: datetime) -> ScheduledRun:
         """Records that a run begins."""
         with self._transaction() as database:
             number = database.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM runs").fetchone()[0]
@@ -132,7 +136,7 @@ class State:
             return [ScheduledRun.model_validate_json(entry) for (entry,) in rows]
 
     def counts(self) -> Counter[str]:
-        """Result -> number of all runs that ever had it."""
+        """RunResult -> number of all runs that ever had it."""
         with self._open() as database:
             return Counter(dict(database.execute("SELECT result, number FROM counts").fetchall()))
 
@@ -151,13 +155,13 @@ class State:
         return False
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> SchedulePlan | None:
         """The last recorded plan."""
         value = self._fact("plan")
-        return Plan.model_validate_json(value) if value else None
+        return SchedulePlan.model_validate_json(value) if value else None
 
     @plan.setter
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: SchedulePlan) -> None:
         self._set_fact("plan", plan.model_dump_json())
 
     @property
@@ -170,14 +174,14 @@ class State:
         self._set_fact("handled", inputs)
 
     @property
-    def told(self) -> int | None:
+    def announced(self) -> int | None:
         """The newest pushed version that was reported; 0 if there is none, None for a new schedule."""
-        value = self._fact("told")
+        value = self._fact(_ANNOUNCED)
         return int(value) if value else None
 
-    @told.setter
-    def told(self, version: int) -> None:
-        self._set_fact("told", str(version))
+    @announced.setter
+    def announced(self, version: int) -> None:
+        self._set_fact(_ANNOUNCED, str(version))
 
     def _fact(self, name: str) -> str | None:
         with self._open() as database:
@@ -187,3 +191,13 @@ class State:
     def _set_fact(self, name: str, value: str) -> None:
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def schedule_state(workspace: Workspace) -> ScheduleState:
+    """The schedule's state in a workspace."""
+    return ScheduleState(workspace.schedule / "state.sqlite")
+
+
+def schedule_lock(workspace: Workspace) -> OwnedLock:
+    """The lock that the only schedule of a workspace holds."""
+    return OwnedLock(workspace.schedule / ".lock")

@@ -1,8 +1,9 @@
 """Notices new data, and waits until they are complete.
 
-What counts is the state of a run's inputs (`pipeline.schedule.inputs`). File system notifications only trigger a
-check of it; without them (network drives, object stores) it is checked every `schedule.poll_seconds`. Data are
-complete once that state has stayed the same for `schedule.debounce_seconds` and no span holds `.incomplete`.
+What counts is the state of the inputs of a run that would start now: the configuration and the current data. File
+system notifications only trigger a check of it; without them (network drives, object stores) it is checked every
+`schedule.poll_seconds`. Data are complete once that state has stayed the same for `schedule.debounce_seconds` and no
+span contains `.incomplete`.
 """
 
 import logging
@@ -13,16 +14,49 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from components.storage.file_systems import is_local
+from components.storage.file_systems import file_system, is_local
+from components.storage.fingerprint import fingerprint
 from data.dataset import DataConfig
-from data.errors import IncompleteDataError, ProjectError
+from data.errors import DataError, IncompleteDataError, ProjectError
 from data.spans import parse_pattern
+from pipeline.config import Config, config_hash
 from pipeline.sections.schedule import LONGEST_BACKOFF, ScheduleConfig
+from pipeline.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 
-class Watcher(threading.Thread):
+def input_state(config: Config, workspace: Workspace) -> str:
+    """A text that changes when the configuration or the data that a run would read change.
+
+    Data that a run would reject without reading them, for example because two folders have the same span number, are a
+    state like any other: the run reports the error, and no further run starts until something changes. Section
+    `schedule` is excluded, because it determines when runs start and not what they do.
+
+    Raises:
+        IncompleteDataError: The data are being copied.
+    """
+    configured = config_hash(config.model_copy(update={"schedule": ScheduleConfig()}))
+    try:
+        if config.data.has_spans:
+            from components.spans.state import window_state  # imports pyarrow, whose memory is never freed
+
+            data = window_state(config.data, str(workspace.ingested)).model_dump_json()
+        else:
+            files = file_system(config.data.path)
+            if not files.exists(config.data.path):
+                raise DataError(f"no folder {config.data.path} (data.path)")
+            data = fingerprint(config.data.path, files)
+    except IncompleteDataError:
+        raise
+    except FileNotFoundError as error:
+        raise IncompleteDataError(f"{config.data.path} changed while it was read: no {error.filename}") from None
+    except DataError as error:
+        data = f"refused: {error}"
+    return f"configuration {configured}\n{data}"
+
+
+class DataWatcher(threading.Thread):
     """Starts a run for each new state of the data, and repeats it as long as the state is not handled.
 
     Args:
@@ -55,12 +89,15 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Watches until it is stopped; an error in a check is logged, and the check repeated later."""
-        for _ in self._looks():
+        for _ in self._checks():
             try:
                 found = self._settled()
                 if found is not None:
                     self._on_change()
-                    self._put_off(found)
+                    # The next run is delayed if this one did not handle the state, for example because it was skipped.
+                    again = found == self._tried
+                    self._pause = min(2 * self._pause, LONGEST_BACKOFF) if again else self._config.backoff_seconds
+                    self._tried, self._not_before = found, time.monotonic() + self._pause
             except Exception as error:  # noqa: BLE001  # whatever it is, later checks may succeed
                 if not self._stop_event.is_set():
                     self._log(error)
@@ -81,12 +118,6 @@ class Watcher(threading.Thread):
         self._obstacle = ""
         return None if found == self._tried and time.monotonic() < self._not_before else found
 
-    def _put_off(self, found: str) -> None:
-        """Delays the next run if this one did not handle the state, for example because it was skipped."""
-        again = found == self._tried
-        self._pause = min(2 * self._pause, LONGEST_BACKOFF) if again else self._config.backoff_seconds
-        self._tried, self._not_before = found, time.monotonic() + self._pause
-
     def _log(self, error: Exception) -> None:
         """Logs why there is no run: once, and again if the reason persists."""
         known = isinstance(error, ProjectError)
@@ -101,7 +132,7 @@ class Watcher(threading.Thread):
             return
         self._obstacle, self._warn_at = obstacle, now + patience
 
-    def _looks(self) -> Iterator[None]:
+    def _checks(self) -> Iterator[None]:
         """Yields whenever the data may have changed."""
         yield
         while not self._stop_event.is_set():
@@ -121,7 +152,7 @@ class Watcher(threading.Thread):
                 ):
                     yield
             except OSError as error:  # the folder was deleted, or the system's limit of watches is reached
-                logger.warning("%s: no notifications of changes: %s; looking at it from time to time", folder, error)
+                logger.warning("%s: no notifications of changes: %s; checking it from time to time", folder, error)
                 self._stop_event.wait(self._config.poll_seconds)
                 yield
 

@@ -1,4 +1,4 @@
-"""A run that is killed while it trains, and started again."""
+"""A run that is killed while it trains and started again, and the record of a failed run."""
 
 import subprocess
 import sys
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import ConfigError, DataError, ProjectError, TrainingError
+from pipeline.records.executions import StageRecord
+from pipeline.run import LOG_FILE, RunFailed, describe_failure
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
 
@@ -42,3 +45,23 @@ def test_goes_on_where_it_was_killed_and_ends_as_if_nothing_had_happened(tiny_da
     assert "resuming after step" in result.stderr
     assert "pushed        version 1" in result.stdout
     assert Workspace(workspace).holder() == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (DataError("bad image"), "data", "bad image"),
+        (ConfigError("bad key"), "config", "bad key"),
+        (TrainingError("diverged"), "fault", "diverged"),
+        (OSError(28, "No space left on device"), "fault", "OSError: [Errno 28] No space left on device (the stack"),
+    ],
+)
+def test_a_run_records_which_stage_failed_and_why(error: Exception, kind: str, message: str, tmp_path: Path):
+    stages = {name: StageRecord(name, state, 1.0, {}, {}) for name, state in (("Gen", "ran"), ("Trainer", "failed"))}
+
+    failure = describe_failure(error, stages, tmp_path)
+
+    assert (failure.stage, failure.kind) == ("Trainer", kind)
+    assert failure.message.startswith(message)
+    assert (tmp_path / LOG_FILE).exists() == (not isinstance(error, ProjectError))
+    assert f"the run's record is in {tmp_path}" in str(RunFailed(failure, tmp_path, transient=True))

@@ -12,7 +12,7 @@ from components.publishing.directory import publish
 from local_runner import app
 from pipeline.cli.application import answer
 from pipeline.metadata.store import metadata_config, open_store
-from pipeline.schedule.scheduler import schedule_lock, schedule_state
+from pipeline.schedule.state import schedule_lock, schedule_state
 from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.history import History

@@ -11,7 +11,16 @@ from typer.testing import CliRunner
 
 import kubeflow_runner
 import local_runner
-from data.errors import TEMPORARY, ConfigError, WorkspaceError
+from data.errors import (
+    TEMPORARY,
+    ConfigError,
+    DataError,
+    IncompleteDataError,
+    MetadataError,
+    TrainingError,
+    WorkspaceBusy,
+    WorkspaceError,
+)
 from pipeline.cli.application import answer, application
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -145,3 +154,29 @@ def test_a_command_without_a_home_leaves_no_folder_called_like_it(
 
     assert ended.returncode == 0, ended.stderr
     assert {path.name for path in folder.iterdir()} <= {"workspace"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("a"), 1),
+        (DataError("a"), 1),
+        (TrainingError("a"), 1),
+        (IncompleteDataError("a"), 75),
+        (MetadataError("a"), 75),
+        (WorkspaceBusy("a"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_says_whether_another_try_may_help(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch):
+    def fail() -> None:
+        raise error
+
+    app = application("fails")
+    app.command()(fail)
+    monkeypatch.setattr(sys, "argv", ["runner"])
+
+    with pytest.raises(SystemExit) as ended:
+        answer(app)
+
+    assert ended.value.code == status

@@ -14,8 +14,7 @@ import pytest
 from data.errors import WorkspaceError
 from pipeline.doctor import examination, workspace
 from pipeline.metadata.backup import back_up, require_whole
-from pipeline.schedule.scheduler import schedule_lock, schedule_state
-from pipeline.schedule.state import Plan
+from pipeline.schedule.state import SchedulePlan, schedule_lock, schedule_state
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import as_no_root
 
@@ -187,7 +186,7 @@ def test_a_workspace_that_is_closed_to_this_user_is_a_finding(reachable: Path):
 
 def schedule(workspace: Path, next_run: datetime | None, *results: str, watch: bool = False) -> None:
     state = schedule_state(Workspace(workspace))
-    state.plan = Plan(cron=None if watch else "0 3 * * *", timezone="UTC", watch=watch, next_run=next_run)
+    state.plan = SchedulePlan(cron=None if watch else "0 3 * * *", timezone="UTC", watch=watch, next_run=next_run)
     for result in results:
         run = state.begin("cron", next_run or datetime.now(UTC))
         if result != "running":  # A schedule that is killed writes nothing more.

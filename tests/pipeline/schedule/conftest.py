@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Config, load_config
-from pipeline.schedule.scheduler import schedule_state
-from pipeline.schedule.state import State
+from pipeline.schedule.state import ScheduleState, schedule_state
 from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,11 +62,11 @@ import json, sys
 from pathlib import Path
 from data.errors import ProjectError
 from pipeline.cli.schedule import run_schedule
-from pipeline.schedule.scheduler import Request
+from pipeline.schedule.scheduler import ScheduleOptions
 arguments = json.loads(sys.argv[1])
-request = Request(**arguments["request"])
+options = ScheduleOptions(**arguments["options"])
 try:
-    sys.exit(run_schedule(request, [], arguments["settings"], Path(arguments["workspace"])))
+    sys.exit(run_schedule(options, [], arguments["settings"], Path(arguments["workspace"])))
 except ProjectError as error:
     print(error, file=sys.stderr)
     sys.exit(75 if error.transient else 1)
@@ -87,12 +86,12 @@ REFUSED = {**PUSHED, "blessed": False, "pushed_version": None, "reasons": ["wors
 
 
 def failure(kind: str) -> dict[str, object]:
-    """Of a summary."""
+    """The part of a summary that says why a run failed."""
     return {"failure": {"stage": "Trainer", "kind": kind, "message": f"bad {kind}"}}
 
 
 @dataclass
-class Place:
+class ScheduledWorkspace:
     """A workspace whose pipeline is the script."""
 
     root: Path
@@ -105,7 +104,7 @@ class Place:
         return Workspace(self.root)
 
     @property
-    def state(self) -> State:
+    def state(self) -> ScheduleState:
         return schedule_state(self.workspace)
 
     @property
@@ -121,10 +120,10 @@ class Place:
         """What the pipeline does at each start."""
         (self.root / "script.json").write_text(json.dumps(steps))
 
-    def start(self, **request: object) -> "subprocess.Popen[bytes]":
+    def start(self, **options: object) -> "subprocess.Popen[bytes]":
         """A schedule in a process of its own; its log goes to `log.txt`."""
         arguments = {
-            "request": {"command": self.command, **request},
+            "options": {"command": self.command, **options},
             "settings": self.settings,
             "workspace": str(self.root),
         }
@@ -148,10 +147,10 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 300) -
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def scheduled(tmp_path: Path) -> Iterator[ScheduledWorkspace]:
     """A workspace with data, quick in all it does."""
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "picture.png").write_bytes(b"picture")
+    (tmp_path / "data" / "image.png").write_bytes(b"image")
     root = tmp_path / "workspace"
     root.mkdir()
     settings = [f"data.path={tmp_path / 'data'}", "push.model_name=tiny"]
@@ -164,10 +163,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
         "webhook_timeout_seconds": 5,
     }
     settings += [f"schedule.{key}={value}" for key, value in quick.items()]
-    place = Place(root, load_config([], settings), settings)
-    place.script((0, 0, PUSHED))
-    yield place
-    for process in place.started:
+    scheduled = ScheduledWorkspace(root, load_config([], settings), settings)
+    scheduled.script((0, 0, PUSHED))
+    yield scheduled
+    for process in scheduled.started:
         process.kill()
         process.wait()
 

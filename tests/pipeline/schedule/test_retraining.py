@@ -1,6 +1,5 @@
 """What one run of the schedule comes to; the pipeline is a script of a few lines in a process of its own."""
 
-import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,55 +8,55 @@ import pytest
 
 from components.publishing.directory import Record
 from pipeline.records.summary import Summary
-from pipeline.schedule.events import Event
-from pipeline.schedule.inputs import input_state
-from pipeline.schedule.process import Ending, RunProcess
+from pipeline.schedule.notifications import ScheduleEvent
+from pipeline.schedule.process import ProcessResult, RunProcess
 from pipeline.schedule.retraining import Retraining, result_of
 from pipeline.schedule.state import ScheduledRun
-from tests.pipeline.schedule.conftest import PUSHED, REFUSED, Place, failure, wait_for
+from pipeline.schedule.watch import input_state
+from tests.pipeline.schedule.conftest import PUSHED, REFUSED, ScheduledWorkspace, failure, wait_for
 
 
-def retraining(place: Place, events: list[Event], **changes: object) -> Retraining:
-    (place.root / "schedule").mkdir(exist_ok=True)
-    config = place.config.model_copy(update={"schedule": place.config.schedule.model_copy(update=changes)})
-    process = RunProcess(place.command, place.root / "schedule" / "output.txt", 10)
-    return Retraining(config, place.workspace, place.state, process, True, events.append, threading.Event())
+def retraining(scheduled: ScheduledWorkspace, events: list[ScheduleEvent], **changes: object) -> Retraining:
+    (scheduled.root / "schedule").mkdir(exist_ok=True)
+    config = scheduled.config.model_copy(update={"schedule": scheduled.config.schedule.model_copy(update=changes)})
+    process = RunProcess(scheduled.command, scheduled.root / "schedule" / "output.txt", 10)
+    return Retraining(config, scheduled.workspace, scheduled.state, process, True, events.append, threading.Event())
 
 
-def run(place: Place, events: list[Event], **changes: object) -> ScheduledRun:
-    job = retraining(place, events, **changes)
+def run(scheduled: ScheduledWorkspace, events: list[ScheduleEvent], **changes: object) -> ScheduledRun:
+    job = retraining(scheduled, events, **changes)
     return job.run(job.begin("cron"))
 
 
-def test_a_push_is_recorded_and_told(place: Place, monkeypatch: pytest.MonkeyPatch):
+def test_a_push_is_recorded_and_announced(scheduled: ScheduledWorkspace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DEEPLAB_WEBHOOK_SECRET", "swordfish")
-    events: list[Event] = []
+    events: list[ScheduleEvent] = []
 
-    ended = run(place, events)
+    ended = run(scheduled, events)
 
-    assert place.state.last(9) == [ended]
+    assert scheduled.state.last(9) == [ended]
     assert (ended.result, ended.version, ended.mean_iou, ended.run_id) == ("pushed", 7, 0.625, "r1")
     assert (ended.attempts, ended.images["train"], ended.quarantined) == (1, 8, 2)
     assert [(event.kind, event.version, event.model) for event in events] == [("pushed", 7, "tiny")]
-    assert place.state.handled == input_state(place.config, place.workspace)
-    assert place.calls[0].endswith("False"), "the pipeline was given the webhook's secret"
+    assert scheduled.state.handled == input_state(scheduled.config, scheduled.workspace)
+    assert scheduled.calls[0].endswith("False"), "the pipeline was given the webhook's secret"
 
 
-def test_a_temporary_fault_is_repeated_until_it_passes(place: Place):
-    place.script((75, 0, failure("fault")), (-9, 0, None), (0, 0, PUSHED))
-    events: list[Event] = []
+def test_a_temporary_fault_is_repeated_until_it_passes(scheduled: ScheduledWorkspace):
+    scheduled.script((75, 0, failure("fault")), (-9, 0, None), (0, 0, PUSHED))
+    events: list[ScheduleEvent] = []
 
-    ended = run(place, events)
+    ended = run(scheduled, events)
 
-    assert (ended.result, ended.attempts, len(place.calls)) == ("pushed", 3, 3)
+    assert (ended.result, ended.attempts, len(scheduled.calls)) == ("pushed", 3, 3)
     assert [event.kind for event in events] == ["pushed"]
 
 
-def test_the_output_of_every_attempt_is_kept_until_the_next_run(place: Place):
-    place.script((75, 0, None), (75, 0, None), (-9, 0, None), (75, 0, None))
-    output = place.root / "schedule" / "output.txt"
+def test_the_output_of_every_attempt_is_kept_until_the_next_run(scheduled: ScheduledWorkspace):
+    scheduled.script((75, 0, None), (75, 0, None), (-9, 0, None), (75, 0, None))
+    output = scheduled.root / "schedule" / "output.txt"
 
-    ended = run(place, [], retries=2)
+    ended = run(scheduled, [], retries=2)
 
     assert ended.failure and ended.failure.message == "killed by signal 9: it printed nothing"
     attempts = output.read_text().split("\n--- attempt ")
@@ -67,58 +66,58 @@ def test_the_output_of_every_attempt_is_kept_until_the_next_run(place: Place):
         "",
     ]
 
-    run(place, [], retries=0)
+    run(scheduled, [], retries=0)
     assert output.read_text().count("failed") == 1
     assert "attempt 4 failed" in output.read_text()
 
 
-def test_bad_data_are_not_repeated_until_they_change(place: Place):
-    place.script((1, 0, failure("data")))
-    events: list[Event] = []
+def test_bad_data_are_not_repeated_until_they_change(scheduled: ScheduledWorkspace):
+    scheduled.script((1, 0, failure("data")))
+    events: list[ScheduleEvent] = []
 
-    ended = run(place, events)
+    ended = run(scheduled, events)
 
-    assert (ended.result, ended.attempts, len(place.calls)) == ("failed", 1, 1)
+    assert (ended.result, ended.attempts, len(scheduled.calls)) == ("failed", 1, 1)
     assert [(event.kind, event.failure and event.failure.message) for event in events] == [("failed", "bad data")]
-    assert place.state.handled == input_state(place.config, place.workspace)
+    assert scheduled.state.handled == input_state(scheduled.config, scheduled.workspace)
 
 
-def test_repetitions_end_and_the_next_success_is_a_recovery(place: Place):
-    place.script((75, 0, None), (75, 0, None), (75, 0, None), (0, 0, REFUSED))
-    events: list[Event] = []
+def test_repetitions_end_and_the_next_success_is_a_recovery(scheduled: ScheduledWorkspace):
+    scheduled.script((75, 0, None), (75, 0, None), (75, 0, None), (0, 0, REFUSED))
+    events: list[ScheduleEvent] = []
 
-    ended = run(place, events, retries=2)
+    ended = run(scheduled, events, retries=2)
     assert (ended.result, ended.attempts, ended.transient) == ("failed", 3, True)
     assert ended.failure and ended.failure.message == "attempt 3 failed\nits record is elsewhere"
-    assert place.state.handled is None
+    assert scheduled.state.handled is None
 
-    assert run(place, events).result == "refused"
+    assert run(scheduled, events).result == "refused"
     assert [event.kind for event in events] == ["failed", "recovered", "refused"]
 
 
-def test_a_run_waits_for_another_one(place: Place):
-    job, ended = retraining(place, []), []
-    with place.workspace.locked():
+def test_a_run_waits_for_another_one(scheduled: ScheduledWorkspace):
+    job, ended = retraining(scheduled, []), []
+    with scheduled.workspace.locked():
         thread = threading.Thread(target=lambda: ended.append(job.run(job.begin("cron"))))
         thread.start()
-        wait_for(lambda: place.state.last(1), "the run is on record")
-        assert place.calls == []
+        wait_for(lambda: scheduled.state.last(1), "the run is on record")
+        assert scheduled.calls == []
     thread.join(60)
 
     assert [run.result for run in ended] == ["pushed"]
 
 
-def test_a_run_that_would_wait_for_too_long_is_left_out_and_told_to_nobody(place: Place):
-    events: list[Event] = []
-    with place.workspace.locked():
-        ended = run(place, events, busy_wait_seconds=0.1)
+def test_a_run_that_would_wait_for_too_long_is_left_out_without_an_event(scheduled: ScheduledWorkspace):
+    events: list[ScheduleEvent] = []
+    with scheduled.workspace.locked():
+        ended = run(scheduled, events, busy_wait_seconds=0.1)
 
-    assert (ended.result, ended.attempts, place.calls, events) == ("skipped", 0, [], [])
+    assert (ended.result, ended.attempts, scheduled.calls, events) == ("skipped", 0, [], [])
 
 
-def serve(place: Place, version: int, rollback_of: int | None = None) -> None:
+def serve(scheduled: ScheduledWorkspace, version: int, rollback_of: int | None = None) -> None:
     """As if a run had pushed, or a person rolled a version back."""
-    folder = place.workspace.serving / "tiny" / str(version)
+    folder = scheduled.workspace.serving / "tiny" / str(version)
     folder.mkdir(parents=True)
     record = Record(
         version=version,
@@ -138,33 +137,37 @@ def serve(place: Place, version: int, rollback_of: int | None = None) -> None:
         ((1, 0, failure("data")), "failed", ["pushed", "failed"]),
     ],
 )
-def test_a_version_that_another_run_pushed_is_told_once(place: Place, step: object, result: str, kinds: list[str]):
-    place.script(step)
-    events: list[Event] = []
-    place.state.told = 6
-    serve(place, 8)
+def test_a_version_that_another_run_pushed_is_announced_once(
+    scheduled: ScheduledWorkspace, step: object, result: str, kinds: list[str]
+):
+    scheduled.script(step)
+    events: list[ScheduleEvent] = []
+    scheduled.state.announced = 6
+    serve(scheduled, 8)
 
-    assert (run(place, events).result, [event.kind for event in events]) == (result, kinds)
+    assert (run(scheduled, events).result, [event.kind for event in events]) == (result, kinds)
     pushed = events[0]
     assert (pushed.version, pushed.mean_iou) == (8, 0.625 if result == "pushed" else None)
     assert "version 8 was pushed by a run that the schedule did not see to its end" in pushed.reasons
     assert [event.version for event in events[1:]] == [None] * (len(events) - 1)
-    assert place.state.counts() == {result: 1}
+    assert scheduled.state.counts() == {result: 1}
 
     del events[:]
-    assert run(place, events).version is None
+    assert run(scheduled, events).version is None
     assert "pushed" not in [event.kind for event in events]
 
 
-def test_each_version_is_told_where_a_run_pushes_after_one_that_was_not_seen_to_its_end(place: Place):
-    events: list[Event] = []
-    place.state.told = 4
-    serve(place, 5)
-    serve(place, 8)
+def test_each_version_is_announced_where_a_run_pushes_after_one_that_was_not_seen_to_its_end(
+    scheduled: ScheduledWorkspace,
+):
+    events: list[ScheduleEvent] = []
+    scheduled.state.announced = 4
+    serve(scheduled, 5)
+    serve(scheduled, 8)
 
-    ended = run(place, events)
+    ended = run(scheduled, events)
 
-    assert (ended.result, ended.version, place.state.told) == ("pushed", 7, 8)
+    assert (ended.result, ended.version, scheduled.state.announced) == ("pushed", 7, 8)
     assert [(event.kind, event.version, event.mean_iou) for event in events] == [
         ("pushed", 5, None),
         ("pushed", 7, 0.625),
@@ -175,14 +178,16 @@ def test_each_version_is_told_where_a_run_pushes_after_one_that_was_not_seen_to_
     ]
 
 
-def test_what_is_remembered_is_what_the_last_attempt_worked_on(place: Place, monkeypatch: pytest.MonkeyPatch):
-    """As where the data are still being copied at first."""
-    place.script((75, 0, failure("data")), (0, 0, PUSHED))
-    job = retraining(place, [])
+def test_the_recorded_inputs_are_those_of_the_last_attempt(
+    scheduled: ScheduledWorkspace, monkeypatch: pytest.MonkeyPatch
+):
+    """The data are still being copied during the first attempt."""
+    scheduled.script((75, 0, failure("data")), (0, 0, PUSHED))
+    job = retraining(scheduled, [])
     run_command = job.process.run
 
-    def run_process(attempt: int) -> Ending:
-        new = Path(place.config.data.path) / "new.jpg"
+    def run_process(attempt: int) -> ProcessResult:
+        new = Path(scheduled.config.data.path) / "new.jpg"
         if not new.exists():
             new.touch()
         return run_command(attempt)
@@ -190,33 +195,33 @@ def test_what_is_remembered_is_what_the_last_attempt_worked_on(place: Place, mon
     monkeypatch.setattr(job.process, "run", run_process)
 
     assert job.run(job.begin("data")).attempts == 2
-    assert place.state.handled == input_state(place.config, place.workspace)
+    assert scheduled.state.handled == input_state(scheduled.config, scheduled.workspace)
 
 
-def test_a_rollback_is_no_push(place: Place):
-    place.script((0, 0, {**PUSHED, "cached": ["ModelPusher"]}))
-    events: list[Event] = []
-    place.state.told = 6
-    serve(place, 6)
-    serve(place, 7, rollback_of=6)
+def test_a_rollback_is_no_push(scheduled: ScheduledWorkspace):
+    scheduled.script((0, 0, {**PUSHED, "cached": ["ModelPusher"]}))
+    events: list[ScheduleEvent] = []
+    scheduled.state.announced = 6
+    serve(scheduled, 6)
+    serve(scheduled, 7, rollback_of=6)
 
-    assert (run(place, events).result, events, place.state.told) == ("unchanged", [], 6)
+    assert (run(scheduled, events).result, events, scheduled.state.announced) == ("unchanged", [], 6)
 
 
-def test_stopping_ends_the_run_and_leaves_no_failure(place: Place):
-    place.script((0, 600, PUSHED))
-    events: list[Event] = []
-    job = retraining(place, events)
+def test_stopping_ends_the_run_and_leaves_no_failure(scheduled: ScheduledWorkspace):
+    scheduled.script((0, 600, PUSHED))
+    events: list[ScheduleEvent] = []
+    job = retraining(scheduled, events)
     thread = threading.Thread(target=lambda: job.run(job.begin("cron")))
     thread.start()
-    wait_for(lambda: place.calls, "the pipeline runs")
+    wait_for(lambda: scheduled.calls, "the pipeline runs")
 
     job.stop.set()
     job.process.stop()
     thread.join(60)
 
-    assert (place.root / "interrupted").exists() or "killed by signal" in str(place.state.last(1))
-    assert [run.result for run in place.state.last(9)] == ["interrupted"]
+    assert (scheduled.root / "interrupted").exists() or "killed by signal" in str(scheduled.state.last(1))
+    assert [run.result for run in scheduled.state.last(9)] == ["interrupted"]
     assert events == []
 
 
@@ -227,7 +232,7 @@ def test_stopping_ends_the_run_and_leaves_no_failure(place: Place):
         (True, 3, ["ModelPusher"], "unchanged"),
         (False, None, ["Trainer"], "refused"),
         (False, None, ["Trainer", "SegmentationEvaluator"], "unchanged"),
-        (True, None, ["Trainer"], "unchanged"),  # what is served, judged against itself
+        (True, None, ["Trainer"], "unchanged"),  # what is served, evaluated against itself
         (True, None, [], "refused"),  # a new model that may not be pushed
         (None, None, [], "unchanged"),
     ],
@@ -236,35 +241,3 @@ def test_only_what_is_new_is_news(blessed: bool | None, pushed: int | None, cach
     summary = Summary(run_id="r", status="succeeded", config={}, blessed=blessed, pushed_version=pushed, cached=cached)
 
     assert result_of(summary) == result
-
-
-def test_an_event_says_all_that_is_known_and_nothing_else():
-    event = Event(
-        kind="failed",
-        time=datetime(2026, 3, 1, tzinfo=UTC),
-        pipeline="p",
-        model="m",
-        run_id=None,
-        version=None,
-        mean_iou=None,
-        reasons=[],
-        failure=None,
-        attempts=4,
-        seconds=1.5,
-    )
-
-    assert json.loads(event.model_dump_json()) == {
-        "schema_version": 1,
-        "id": event.id,
-        "kind": "failed",
-        "time": "2026-03-01T00:00:00Z",
-        "pipeline": "p",
-        "model": "m",
-        "run_id": None,
-        "version": None,
-        "mean_iou": None,
-        "reasons": [],
-        "failure": None,
-        "attempts": 4,
-        "seconds": 1.5,
-    }

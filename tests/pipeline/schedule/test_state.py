@@ -8,20 +8,20 @@ import pytest
 
 from data.errors import WorkspaceError
 from pipeline.schedule import state as module
-from pipeline.schedule.state import Plan, State
+from pipeline.schedule.state import SchedulePlan, ScheduleState
 from tests.pipeline.conftest import as_no_root
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
 
 
 def test_what_was_written_is_there_after_opening_it_again(tmp_path: Path):
-    state = State(tmp_path / "schedule" / "state.sqlite")
+    state = ScheduleState(tmp_path / "schedule" / "state.sqlite")
     run = state.begin("cron", NOW)
     state.end(run.model_copy(update={"result": "pushed", "version": 3, "ended": NOW}))
-    state.plan = Plan(cron="0 3 * * *", timezone="UTC", watch=False, next_run=NOW)
+    state.plan = SchedulePlan(cron="0 3 * * *", timezone="UTC", watch=False, next_run=NOW)
     state.handled = "some data"
 
-    again = State(tmp_path / "schedule" / "state.sqlite")
+    again = ScheduleState(tmp_path / "schedule" / "state.sqlite")
 
     assert [(r.id, r.cause, r.result, r.version) for r in again.last(5)] == [(1, "cron", "pushed", 3)]
     assert again.plan == state.plan and again.plan and again.plan.next_run == NOW
@@ -29,7 +29,7 @@ def test_what_was_written_is_there_after_opening_it_again(tmp_path: Path):
 
 
 def test_the_run_of_a_killed_schedule_counts_as_interrupted_once(tmp_path: Path):
-    state = State(tmp_path / "state.sqlite")
+    state = ScheduleState(tmp_path / "state.sqlite")
     assert not state.close_interrupted()
     state.begin("cron", NOW)
 
@@ -41,7 +41,7 @@ def test_the_run_of_a_killed_schedule_counts_as_interrupted_once(tmp_path: Path)
 
 def test_old_runs_go_and_stay_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "KEPT", 3)
-    state = State(tmp_path / "state.sqlite")
+    state = ScheduleState(tmp_path / "state.sqlite")
     for _ in range(5):
         state.end(state.begin("cron", NOW).model_copy(update={"result": "unchanged"}))
 
@@ -50,7 +50,7 @@ def test_old_runs_go_and_stay_counted(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_many_threads_may_write(tmp_path: Path):
-    state = State(tmp_path / "state.sqlite")
+    state = ScheduleState(tmp_path / "state.sqlite")
     with ThreadPoolExecutor(8) as threads:
         runs = list(threads.map(lambda _: state.begin("data", NOW), range(24)))
 
@@ -60,10 +60,10 @@ def test_many_threads_may_write(tmp_path: Path):
 def test_another_user_may_look(reachable: Path):
     """As an administrator does into the workspace of the service's own user."""
     path = reachable / "state.sqlite"
-    State(path).begin("cron", NOW)
+    ScheduleState(path).begin("cron", NOW)
     path.chmod(0o444)
     with as_no_root():
-        state = State(path)
+        state = ScheduleState(path)
         assert [run.result for run in state.last(5)] == ["running"]
         assert state.plan is None
         with pytest.raises(WorkspaceError, match="attempt to write a readonly database"):
@@ -71,7 +71,7 @@ def test_another_user_may_look(reachable: Path):
 
 
 def test_an_entry_of_another_version_is_named_with_what_to_do(tmp_path: Path):
-    state = State(tmp_path / "state.sqlite")
+    state = ScheduleState(tmp_path / "state.sqlite")
     run = state.begin("cron", NOW)
     with closing(sqlite3.connect(tmp_path / "state.sqlite")) as database, database:
         entry = run.model_dump_json().replace('"running"', '"postponed"')
@@ -88,4 +88,4 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path):
     with pytest.raises(
         WorkspaceError, match=r"state.sqlite cannot be used: file is not a database; .* move the file away"
     ):
-        State(path)
+        ScheduleState(path)

@@ -4,16 +4,16 @@ import json
 import logging
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from data.errors import ConfigError
-from pipeline.schedule.events import Event
-from pipeline.schedule.notice import Webhook, signature
+from pipeline.schedule.notifications import ScheduleEvent, Webhook, signature
 from pipeline.sections.schedule import ScheduleConfig
 from tests.pipeline.schedule.conftest import Receiver
 
-EVENT = Event(
+EVENT = ScheduleEvent(
     kind="pushed",
     pipeline="p",
     model="m",
@@ -98,3 +98,35 @@ def test_events_are_never_sent_unsigned():
         webhook("https://example.com", secret="")
     shown = repr(webhook("https://example.com/token-4711"))
     assert SECRET not in shown and "token-4711" not in shown
+
+
+def test_an_event_has_all_that_is_known_and_nothing_else():
+    event = ScheduleEvent(
+        kind="failed",
+        time=datetime(2026, 3, 1, tzinfo=UTC),
+        pipeline="p",
+        model="m",
+        run_id=None,
+        version=None,
+        mean_iou=None,
+        reasons=[],
+        failure=None,
+        attempts=4,
+        seconds=1.5,
+    )
+
+    assert json.loads(event.model_dump_json()) == {
+        "schema_version": 1,
+        "id": event.id,
+        "kind": "failed",
+        "time": "2026-03-01T00:00:00Z",
+        "pipeline": "p",
+        "model": "m",
+        "run_id": None,
+        "version": None,
+        "mean_iou": None,
+        "reasons": [],
+        "failure": None,
+        "attempts": 4,
+        "seconds": 1.5,
+    }

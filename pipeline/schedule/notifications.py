@@ -1,4 +1,7 @@
-"""Sends events to a webhook: signed JSON, retried until it is accepted or given up."""
+"""Notifications of the schedule: the events it reports, and the webhook that delivers them.
+
+An event is sent as signed JSON, and retried until it is accepted or given up.
+"""
 
 import asyncio
 import hashlib
@@ -6,10 +9,16 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
+from pydantic import BaseModel, Field
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -21,7 +30,8 @@ from tenacity import (
 )
 
 from data.errors import ConfigError
-from pipeline.schedule.events import Event
+from pipeline.records.summary import Failure
+from pipeline.schedule.state import ScheduledRun
 from pipeline.sections.schedule import ScheduleConfig
 
 TIMESTAMP = "X-DeepLab-Timestamp"
@@ -31,6 +41,55 @@ SIGNATURE = "X-DeepLab-Signature"
 _PASSING = (408, 425, 429)
 
 logger = logging.getLogger(__name__)
+
+
+class ScheduleEvent(BaseModel):
+    """The body of a notification, as JSON. Fields may be added; existing ones keep their meaning."""
+
+    schema_version: int = 1
+    id: str = Field(default_factory=lambda: uuid4().hex)
+    """Unique id, the same in every delivery of the same event."""
+    kind: Literal["pushed", "refused", "failed", "recovered"]
+    """'pushed': a new version is served; 'refused': the model did not pass evaluation; 'failed': the run failed,
+    retries included; 'recovered': the first run that succeeded after one that had failed."""
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    pipeline: str
+    model: str
+    run_id: str | None
+    version: int | None
+    """The version that was pushed; None if there is none."""
+    mean_iou: float | None
+    """Mean IoU of the candidate on the test split; None if unknown."""
+    reasons: list[str]
+    failure: Failure | None
+    attempts: int
+    seconds: float | None
+
+
+def events_of(
+    run: ScheduledRun, before: ScheduledRun | None, unseen: Sequence[int], pipeline: str, model: str
+) -> list[ScheduleEvent]:
+    """The events of a run that has ended.
+
+    Args:
+        run: The run, which has ended.
+        before: The last run before it that succeeded or failed.
+        unseen: Versions not reported yet that other runs pushed, lowest first.
+        pipeline: Name of the pipeline.
+        model: Name under which its model is pushed.
+    """
+    fields = run.model_dump(include={"run_id", "version", "mean_iou", "reasons", "failure", "attempts", "seconds"})
+    event = partial(ScheduleEvent, pipeline=pipeline, model=model, **fields)
+    events = []
+    if run.succeeded and before is not None and before.result == "failed":
+        events.append(event(kind="recovered"))
+    for version in sorted({*unseen, *([] if run.version is None else [run.version])}):
+        # This run does not know the score of a version that another run pushed, unless both made the same model.
+        known = run.result == "pushed" and version == run.version
+        events.append(event(kind="pushed", version=version, mean_iou=run.mean_iou if known else None))
+    if run.result == "refused" or run.result == "failed":  # noqa: PLR1714  # mypy narrows
+        events.append(event(kind=run.result, version=None))
+    return events
 
 
 class _Undelivered(Exception):
@@ -66,7 +125,7 @@ class Webhook:
             raise ConfigError("DEEPLAB_WEBHOOK_SECRET is not set: it signs what is sent to DEEPLAB_WEBHOOK_URL")
         logging.getLogger("httpx").setLevel(logging.WARNING)  # At level INFO, httpx logs the whole URL.
 
-    def send(self, event: Event) -> bool:
+    def send(self, event: ScheduleEvent) -> bool:
         """Delivers an event; returns whether it was accepted. Never raises errors of the receiver or the network."""
         body = event.model_dump_json().encode()
         retrying = Retrying(
