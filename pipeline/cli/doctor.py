@@ -42,18 +42,17 @@ def doctor(
 
         restore_metadata(Workspace(workspace.absolute()), metadata)
         return
-    from pipeline.doctor.examination import has_failures, run_checks
+    from pipeline.doctor.checks import run_checks
 
     console = Console()
     table = Table("check", "", "found", "what to do")
     with quietly():
-        checks = run_checks(workspace.absolute(), quick, metadata)
-    for check in checks:
-        table.add_row(check.name, check.status, escape(check.detail), escape(check.remedy))
+        findings = run_checks(workspace.absolute(), quick, metadata)
+    for finding in findings:
+        table.add_row(finding.name, finding.status, escape(finding.detail), escape(finding.remedy))
     console.print(table)
-    if has_failures(checks):
-        failed = ", ".join(check.name for check in checks if check.status == "fail")
-        raise ProjectError(f"this machine is not ready: {failed}")
+    if failed := [finding.name for finding in findings if finding.status == "fail"]:
+        raise ProjectError(f"this machine is not ready: {', '.join(failed)}")
 
 
 def restore_metadata(workspace: Workspace, metadata: MetadataConfig | None) -> None:

@@ -1,4 +1,4 @@
-"""The machine and its packages. Each check is a small function that returns one `Check`.
+"""The machine and its packages. Each check is one function that returns a `Finding`.
 
 Only the import check is slow (about 20 s). It runs in a separate process, so that a crash of a compiled library is a
 finding and does not end the doctor.
@@ -14,12 +14,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from packaging.utils import NormalizedName, canonicalize_name
 
-from pipeline.doctor.check import GIB, Check
-
 PROJECT = Path(__file__).resolve().parents[2]
+
+GIB = 1024**3
 
 #: Oldest glibc that supports the locked wheels (manylinux_2_28).
 MIN_GLIBC = (2, 28)
@@ -40,7 +41,19 @@ _PROBE_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Finding:
+    """The result of one check of the doctor."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    """What was found, with the value."""
+    remedy: str = ""
+    """What to do about it; empty if the check passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProbe:
     """The result of importing the stack in a new process."""
 
     gpus: tuple[str, ...] = ()
@@ -51,25 +64,27 @@ class Probe:
     """Last lines of the traceback, or the exit status of the process; empty without an error."""
 
 
-def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
     """Python is 3.11, for which the locks are made; later versions need newer packages."""
     found = f"Python {version[0]}.{version[1]}"
     if version == (3, 11):
-        return Check("Python", "ok", found)
+        return Finding("Python", "ok", found)
     remedy = "install Python 3.11 and run `make setup` (the lock is made for it; see docs/dependencies.md)"
-    return Check("Python", "warn" if version > (3, 11) else "fail", f"{found}; the tested version is 3.11", remedy)
+    return Finding("Python", "warn" if version > (3, 11) else "fail", f"{found}; the tested version is 3.11", remedy)
 
 
-def check_platform() -> Check:
+def check_platform() -> Finding:
     """The platform is Linux on x86_64 with a recent enough glibc, for which the wheels are built."""
     libc, version = platform.libc_ver()
     found = f"{platform.system()} {platform.machine()}, {libc or 'no glibc'} {version}".strip()
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return Check("Platform", "fail", found, "use Linux on x86_64: the locked packages are made for it")
+        return Finding("Platform", "fail", found, "use Linux on x86_64: the locked packages are made for it")
     if libc != "glibc" or tuple(map(int, version.split(".")[:2])) < MIN_GLIBC:
         oldest = ".".join(map(str, MIN_GLIBC))
-        return Check("Platform", "fail", found, f"use a system with glibc {oldest} or later (Debian 10, Ubuntu 20.04)")
-    return Check("Platform", "ok", found)
+        return Finding(
+            "Platform", "fail", found, f"use a system with glibc {oldest} or later (Debian 10, Ubuntu 20.04)"
+        )
+    return Finding("Platform", "ok", found)
 
 
 def locked_versions(lock: Path) -> dict[NormalizedName, str]:
@@ -78,10 +93,10 @@ def locked_versions(lock: Path) -> dict[NormalizedName, str]:
     return {canonicalize_name(line[1]): line[2] for line in lines}
 
 
-def check_versions(lock: Path = PROJECT / "requirements.lock") -> Check:
+def check_versions(lock: Path = PROJECT / "requirements.lock") -> Finding:
     """The installed packages are those of the lock, which is the only tested set."""
     if not lock.exists():
-        return Check("Packages", "warn", f"{lock} is not there, so versions were not compared", "run from a checkout")
+        return Finding("Packages", "warn", f"{lock} is not there, so versions were not compared", "run from a checkout")
     installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()}
     locked = locked_versions(lock)
     wrong = [
@@ -91,35 +106,37 @@ def check_versions(lock: Path = PROJECT / "requirements.lock") -> Check:
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        return Check("Packages", "fail", ", ".join(wrong[:5]) + more, "run `make setup` and use .venv/bin/python")
-    return Check("Packages", "ok", f"all {len(locked)} as in {lock.name}")
+        return Finding("Packages", "fail", ", ".join(wrong[:5]) + more, "run `make setup` and use .venv/bin/python")
+    return Finding("Packages", "ok", f"all {len(locked)} as in {lock.name}")
 
 
-def probe_imports() -> Probe:
+def probe_imports() -> ImportProbe:
     """Imports the stack in a new process."""
     command = [sys.executable, "-c", _PROBE]
     quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, env=quiet, check=False)
     except subprocess.TimeoutExpired:
-        return Probe(error=f"not done after {_PROBE_SECONDS} seconds")
+        return ImportProbe(error=f"not done after {_PROBE_SECONDS} seconds")
     if result.returncode < 0:
-        return Probe(error=f"the process was ended by signal {-result.returncode}")
+        return ImportProbe(error=f"the process was ended by signal {-result.returncode}")
     if result.returncode:
-        return Probe(error=" ".join(result.stderr.strip().splitlines()[-1:]) or f"exit status {result.returncode}")
+        return ImportProbe(
+            error=" ".join(result.stderr.strip().splitlines()[-1:]) or f"exit status {result.returncode}"
+        )
     found = json.loads(result.stdout.splitlines()[-1])
-    return Probe(gpus=tuple(found["gpus"]), tensorflow=found["tensorflow"])
+    return ImportProbe(gpus=tuple(found["gpus"]), tensorflow=found["tensorflow"])
 
 
-def check_imports(probe: Probe) -> Check:
+def check_imports(probe: ImportProbe) -> Finding:
     """TFX and its companion packages can be imported together."""
     if not probe.error:
-        return Check("Imports", "ok", f"tfx first, then its family and TensorFlow {probe.tensorflow}")
+        return Finding("Imports", "ok", f"tfx first, then its family and TensorFlow {probe.tensorflow}")
     if "signal 4" in probe.error:
         remedy = "this CPU lacks instructions (AVX) that TensorFlow's wheels use: take another machine"
     else:
-        remedy = "run `make setup`; if it goes on, `make clean setup` builds the environment anew"
-    return Check("Imports", "fail", probe.error, remedy)
+        remedy = "run `make setup`; if that does not help, `make clean setup` builds the environment from scratch"
+    return Finding("Imports", "fail", probe.error, remedy)
 
 
 def nvidia_gpus() -> list[str]:
@@ -138,25 +155,25 @@ def has_cuda_libraries() -> bool:
     return any(canonicalize_name(found.name).startswith("nvidia-cudnn") for found in importlib.metadata.distributions())
 
 
-def check_gpus(probe: Probe | None) -> Check:
+def check_gpus(probe: ImportProbe | None) -> Finding:
     """TensorFlow sees the GPUs that the driver lists; without a probe, the CUDA libraries for them are installed."""
     present = nvidia_gpus()
     if not present:
-        return Check("GPUs", "ok", "the NVIDIA driver is absent or lists none: training runs on the CPU")
+        return Finding("GPUs", "ok", "the NVIDIA driver is absent or lists none: training runs on the CPU")
     if not has_cuda_libraries():
         detail = f"{len(present)} present, but the CUDA libraries are not installed"
-        return Check("GPUs", "warn", detail, "run `make setup GPU=1` for the CUDA build of TensorFlow")
+        return Finding("GPUs", "warn", detail, "run `make setup GPU=1` for the CUDA build of TensorFlow")
     if probe is None:
-        return Check("GPUs", "ok", f"{len(present)} present, CUDA libraries installed")
+        return Finding("GPUs", "ok", f"{len(present)} present, CUDA libraries installed")
     if len(probe.gpus) < len(present):
         detail = f"{len(present)} present, TensorFlow sees {len(probe.gpus)}"
-        return Check(
+        return Finding(
             "GPUs", "warn", detail, "look at CUDA_VISIBLE_DEVICES; update the NVIDIA driver (CUDA 12.5 or later)"
         )
-    return Check("GPUs", "ok", f"TensorFlow sees {len(probe.gpus)}: {', '.join(present)}")
+    return Finding("GPUs", "ok", f"TensorFlow sees {len(probe.gpus)}: {', '.join(present)}")
 
 
-def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
+def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     """Reports the CPU's vector instructions, which determine the speed of training on it."""
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
@@ -164,11 +181,11 @@ def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     detail = f"{os.cpu_count()} cores, {', '.join(known) or 'no AVX2'}"
     if "avx2" not in flags:
-        return Check("CPU", "warn", detail, "training will be slow: take a machine with AVX2 (2013 and later)")
+        return Finding("CPU", "warn", detail, "training will be slow: take a machine with AVX2 (2013 and later)")
     if not flags & {"avx512_bf16", "amx_bf16"}:
         remedy = "mixed_bfloat16 gains nothing here, since bfloat16 is emulated: train in float32 on this CPU"
-        return Check("CPU", "warn", f"{detail}, no bfloat16 instructions", remedy)
-    return Check("CPU", "ok", detail)
+        return Finding("CPU", "warn", f"{detail}, no bfloat16 instructions", remedy)
+    return Finding("CPU", "ok", detail)
 
 
 def available_memory(meminfo: Path, cgroup: Path) -> int | None:
@@ -181,13 +198,13 @@ def available_memory(meminfo: Path, cgroup: Path) -> int | None:
     return min(int(found[1]) * 1024, int(limit) if limit.isdecimal() else sys.maxsize)
 
 
-def check_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> Check:
+def check_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> Finding:
     """There is enough memory for the stack and a batch."""
     available = available_memory(meminfo, cgroup)
     if available is None:
-        return Check("Memory", "warn", f"{meminfo} does not say", f"make sure that {MEMORY_WARN // GIB} GiB are free")
+        return Finding("Memory", "warn", f"{meminfo} does not say", f"make sure that {MEMORY_WARN // GIB} GiB are free")
     detail = f"{available / GIB:.1f} GiB available"
     if available >= MEMORY_WARN:
-        return Check("Memory", "ok", detail)
+        return Finding("Memory", "ok", detail)
     remedy = "free memory or raise the container's limit, or train with smaller batches and crops"
-    return Check("Memory", "fail" if available < MEMORY_FAIL else "warn", detail, remedy)
+    return Finding("Memory", "fail" if available < MEMORY_FAIL else "warn", detail, remedy)

@@ -1,17 +1,16 @@
-"""The workspace: disk space, file system, ML Metadata, schedule. Each check is a small function returning a `Check`."""
+"""The checks of the workspace: disk space, file system, ML Metadata, schedule. Each returns a `Finding`."""
 
 import os
 import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import MetadataError, WorkspaceError
-from pipeline.doctor.check import GIB, Check
+from pipeline.doctor.machine import GIB, Finding
 from pipeline.metadata.backup import backups, count_executions, is_busy, is_closed, is_new, remedy
 from pipeline.workspace import Workspace
 
@@ -55,56 +54,56 @@ def nearest_existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
-def check_disk(workspace: Path) -> Check:
+def check_disk(workspace: Path) -> Finding:
     """There is enough space for artifacts on the workspace's disk."""
     place = nearest_existing(workspace.absolute())
     free = shutil.disk_usage(place).free
     detail = f"{free / GIB:.1f} GiB free at {place}"
     if free >= DISK_WARN:
-        return Check("Disk", "ok", detail)
+        return Finding("Disk", "ok", detail)
     remedy = f"free {DISK_WARN // GIB} GiB, or name a workspace on another disk with --workspace"
-    return Check("Disk", "fail" if free < DISK_FAIL else "warn", detail, remedy)
+    return Finding("Disk", "fail" if free < DISK_FAIL else "warn", detail, remedy)
 
 
-def check_writable(workspace: Path) -> Check:
+def check_writable(workspace: Path) -> Finding:
     """A file can be created in the workspace, or where the workspace would be created."""
     place = nearest_existing(workspace.absolute())
     try:
         with tempfile.TemporaryFile(dir=place):
-            return Check("Workspace", "ok", f"{place} is writable")
+            return Finding("Workspace", "ok", f"{place} is writable")
     except OSError as error:
-        return Check("Workspace", "fail", f"{place} cannot be written to: {error.strerror}", AS_OWNER)
+        return Finding("Workspace", "fail", f"{place} cannot be written to: {error.strerror}", AS_OWNER)
 
 
-def mounts(table: Path) -> Iterator[tuple[Path, str]]:
-    """(mount point, file system type) of a table such as /proc/mounts, which encodes a space in octal."""
-    for line in table.read_text().splitlines():
-        _, point, kind, *_ = line.split(" ")
-        yield Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)), kind
-
-
-def check_filesystem(workspace: Path, table: Path = Path("/proc/mounts")) -> Check:
+def check_filesystem(workspace: Path, table: Path = Path("/proc/mounts")) -> Finding:
     """The workspace's metadata.sqlite is on a local file system, whose locks are reliable."""
     place = nearest_existing(workspace.absolute()).resolve()
-    found = [(point, kind) for point, kind in mounts(table) if place.is_relative_to(point)] if table.exists() else []
+    found = []
+    for line in table.read_text().splitlines() if table.exists() else ():
+        _, encoded, kind, *_ = line.split(" ")
+        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), encoded))  # A space is in octal.
+        if place.is_relative_to(point):
+            found.append((point, kind))
     if not found:
-        return Check("File system", "warn", f"{table} does not say", "make sure that the workspace is on a local disk")
+        return Finding(
+            "File system", "warn", f"{table} does not say", "make sure that the workspace is on a local disk"
+        )
     # The path is on the longest matching mount point, and if there are several mounts, on the last one.
     point, kind = max(reversed(found), key=lambda mount: len(mount[0].parts))
     if kind in NETWORK_FILESYSTEMS | NETWORK_FUSE:
         remedy = "name a workspace on a local disk with --workspace: SQLite's locks are not dependable on a network"
-        return Check("File system", "fail", f"{place} is on {kind} ({point})", remedy)
-    return Check("File system", "ok", f"{kind} ({point})")
+        return Finding("File system", "fail", f"{place} is on {kind} ({point})", remedy)
+    return Finding("File system", "ok", f"{kind} ({point})")
 
 
-def check_metadata(database: Path) -> Check:
+def check_metadata(database: Path) -> Finding:
     """The ML Metadata database, if there is one, is intact and really is ML Metadata."""
     workspace = Workspace(database.parent)
     kept = backups(workspace)
-    none_yet = Check("ML Metadata", "ok", "no database yet: the first run makes it")
+    none_yet = Finding("ML Metadata", "ok", "no database yet: the first run makes it")
     if not database.exists():
         if kept:
-            return Check("ML Metadata", "fail", f"{database} is gone, but has backups", remedy(workspace))
+            return Finding("ML Metadata", "fail", f"{database} is gone, but has backups", remedy(workspace))
         return none_yet
     try:
         executions = count_executions(database, patience=1)
@@ -113,15 +112,15 @@ def check_metadata(database: Path) -> Check:
             return none_yet
         if is_busy(error):
             wait = "wait for the run in this workspace to end, or end the program that holds it"
-            return Check("ML Metadata", "warn", f"{database} is in use", wait)
+            return Finding("ML Metadata", "warn", f"{database} is in use", wait)
         if is_closed(error):
-            return Check("ML Metadata", "fail", f"{database} cannot be opened by this user: {error}", AS_OWNER)
-        return Check("ML Metadata", "fail", f"{database} is damaged: {error}", remedy(workspace))
+            return Finding("ML Metadata", "fail", f"{database} cannot be opened by this user: {error}", AS_OWNER)
+        return Finding("ML Metadata", "fail", f"{database} is damaged: {error}", remedy(workspace))
     copies = f"; {len(kept)} backups, the newest {kept[-1].name}" if kept else ""
-    return Check("ML Metadata", "ok", f"{executions} executions recorded{copies}")
+    return Finding("ML Metadata", "ok", f"{executions} executions recorded{copies}")
 
 
-def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
+def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Finding:
     """The MySQL server accepts the connection of ML Metadata, which creates its tables if the database is empty."""
     from pipeline.metadata.store import PASSWORD, metadata_config, open_store, server_name
 
@@ -130,11 +129,11 @@ def check_metadata_server(workspace: Path, config: "MetadataConfig") -> Check:
         runs = len(open_store(connection).get_contexts_by_type("pipeline_run"))
     except MetadataError as error:
         remedy = f"correct section metadata of the configuration, or {PASSWORD}; or start the server"
-        return Check("ML Metadata", "fail", str(error), remedy)
-    return Check("ML Metadata", "ok", f"{server_name(connection.mysql)}: {runs} runs recorded")
+        return Finding("ML Metadata", "fail", str(error), remedy)
+    return Finding("ML Metadata", "ok", f"{server_name(connection.mysql)}: {runs} runs recorded")
 
 
-def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
+def check_schedule(workspace: Path, now: datetime | None = None) -> Finding:
     """The schedule of the workspace is running, and its last run did not fail."""
     from pipeline.schedule.state import schedule_lock, schedule_state
 
@@ -143,15 +142,15 @@ def check_schedule(workspace: Path, now: datetime | None = None) -> Check:
         holder, state = schedule_lock(places).holder(), schedule_state(places)
         plan, last = state.plan, next(iter(state.last(1)), None)
     except WorkspaceError as error:
-        return Check("Schedule", "fail", *str(error).split("; ", 1))
+        return Finding("Schedule", "fail", *str(error).split("; ", 1))
     if not holder and (undone := _undone(plan, last, now or datetime.now(UTC))):
         again = f"start it again: `python local_runner.py schedule ... {places.option}`"
-        return Check("Schedule", "warn", f"{undone}{_ended(last)}", again)
+        return Finding("Schedule", "warn", f"{undone}{_ended(last)}", again)
     detail = f"{holder or 'no schedule runs'}{_ended(last)}"
     if last and last.result == "failed":
         failed = f"`python local_runner.py schedule --status {places.option}` says why"
-        return Check("Schedule", "warn", detail, failed)
-    return Check("Schedule", "ok", detail)
+        return Finding("Schedule", "warn", detail, failed)
+    return Finding("Schedule", "ok", detail)
 
 
 def _undone(plan: "SchedulePlan | None", last: "ScheduledRun | None", now: datetime) -> str:

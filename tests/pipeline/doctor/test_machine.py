@@ -51,7 +51,7 @@ def test_installed_versions_equal_the_lock(tmp_path: Path):
         f"# by hand\npytest=={pytest.__version__} \\\n    --hash=sha256:00\n    # via\n    #   deeplab-tfx\n"
     )
 
-    assert machine.check_versions(lock) == machine.Check("Packages", "ok", "all 1 as in requirements.lock")
+    assert machine.check_versions(lock) == machine.Finding("Packages", "ok", "all 1 as in requirements.lock")
 
 
 def test_a_wrong_and_a_missing_package_are_named_with_both_versions(tmp_path: Path):
@@ -120,7 +120,7 @@ def test_the_stack_imports_together():
 def test_no_driver_means_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert machine.check_gpus(machine.Probe()).status == "ok"
+    assert machine.check_gpus(machine.ImportProbe()).status == "ok"
 
 
 def test_a_driver_that_does_not_answer_means_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -143,9 +143,10 @@ def test_a_gpu_without_the_cuda_libraries_asks_for_the_cuda_build(monkeypatch: p
 def test_a_gpu_that_tensorflow_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "has_cuda_libraries", lambda: True)
 
-    assert machine.check_gpus(machine.Probe()).detail == "1 present, TensorFlow sees 0"
+    assert machine.check_gpus(machine.ImportProbe()).detail == "1 present, TensorFlow sees 0"
     assert (
-        machine.check_gpus(machine.Probe(gpus=("/physical_device:GPU:0",))).detail == f"TensorFlow sees 1: {GPU_LINE}"
+        machine.check_gpus(machine.ImportProbe(gpus=("/physical_device:GPU:0",))).detail
+        == f"TensorFlow sees 1: {GPU_LINE}"
     )
 
 

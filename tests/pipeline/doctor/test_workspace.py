@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from data.errors import WorkspaceError
-from pipeline.doctor import examination, workspace
+from pipeline.doctor import checks, workspace
 from pipeline.metadata.backup import back_up, require_whole
 from pipeline.schedule.state import SchedulePlan, schedule_lock, schedule_state
 from pipeline.workspace import Workspace
@@ -72,7 +72,7 @@ def test_the_last_of_two_mounts_on_one_point_counts(tmp_path: Path):
     table = tmp_path / "mounts"
     table.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {tmp_path} nfs rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")
 
-    assert workspace.check_filesystem(tmp_path, table) == workspace.Check("File system", "ok", f"tmpfs ({tmp_path})")
+    assert workspace.check_filesystem(tmp_path, table) == workspace.Finding("File system", "ok", f"tmpfs ({tmp_path})")
 
 
 def write_database(path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_whole_database_is_counted(tmp_path: Path):
 
     check = workspace.check_metadata(tmp_path / "metadata.sqlite")
 
-    assert check == workspace.Check("ML Metadata", "ok", "200 executions recorded")
+    assert check == workspace.Finding("ML Metadata", "ok", "200 executions recorded")
 
 
 def test_no_database_yet_is_well(tmp_path: Path):
@@ -158,7 +158,7 @@ def test_what_a_killed_run_had_begun_to_write_is_not_called_damage(tmp_path: Pat
         subprocess.run([sys.executable, "-c", KILLED_WRITER, str(database)], check=True)
     assert Path(f"{database}-journal").stat().st_size > 0
 
-    assert workspace.check_metadata(database) == workspace.Check("ML Metadata", "ok", "200 executions recorded")
+    assert workspace.check_metadata(database) == workspace.Finding("ML Metadata", "ok", "200 executions recorded")
 
 
 def test_a_database_that_is_closed_to_this_user_is_not_called_damaged(reachable: Path):
@@ -178,7 +178,7 @@ def test_a_database_that_is_closed_to_this_user_is_not_called_damaged(reachable:
 def test_a_workspace_that_is_closed_to_this_user_is_a_finding(reachable: Path):
     reachable.chmod(0)
     with as_no_root():
-        check = examination.examine("ML Metadata", workspace.check_metadata, reachable / "metadata.sqlite")
+        check = checks.examine("ML Metadata", workspace.check_metadata, reachable / "metadata.sqlite")
 
     assert (check.name, check.status, check.remedy) == ("ML Metadata", "fail", workspace.AS_OWNER)
     assert check.detail.startswith(str(reachable)) and check.detail.endswith(": Permission denied")
@@ -200,7 +200,7 @@ def test_a_schedule_that_does_not_run_is_told_once_a_run_was_due(tmp_path: Path)
     before = workspace.check_schedule(tmp_path, now=due - timedelta(minutes=1))
     after = workspace.check_schedule(tmp_path, now=due + timedelta(minutes=1))
 
-    assert before == workspace.Check("Schedule", "ok", "no schedule runs; the last run ended as pushed")
+    assert before == workspace.Finding("Schedule", "ok", "no schedule runs; the last run ended as pushed")
     assert (after.status, after.detail) == (
         "warn",
         "no schedule runs, and the run of 2026-03-01 03:00 UTC was due; the last run ended as pushed",
@@ -218,7 +218,7 @@ def test_a_schedule_that_was_killed_in_a_run_is_told_at_once(tmp_path: Path):
     assert (check.status, check.detail) == ("warn", "the schedule's process is gone, and run 2 was interrupted")
     assert check.remedy == f"start it again: `python local_runner.py schedule ... --workspace {tmp_path}`"
     with schedule_lock(Workspace(tmp_path)).held():
-        assert workspace.check_schedule(tmp_path) == workspace.Check("Schedule", "ok", f"process {os.getpid()}")
+        assert workspace.check_schedule(tmp_path) == workspace.Finding("Schedule", "ok", f"process {os.getpid()}")
 
 
 def test_a_schedule_that_should_watch_and_is_gone_is_told(tmp_path: Path):

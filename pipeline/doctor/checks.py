@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.doctor.check import Check
 from pipeline.doctor.machine import (
+    Finding,
     check_cpu,
     check_gpus,
     check_imports,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.sections.workspace import MetadataConfig
 
 
-def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig | None" = None) -> list[Check]:
+def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig | None" = None) -> list[Finding]:
     """Examines the machine, the packages and the workspace; changes nothing.
 
     Args:
@@ -58,14 +58,9 @@ def run_checks(workspace: Path, quick: bool = False, metadata: "MetadataConfig |
     ]
 
 
-def examine(name: str, check: Callable[[Path], Check], path: Path) -> Check:
+def examine(name: str, check: Callable[[Path], Finding], path: Path) -> Finding:
     """Runs a check of a file or folder; the check fails if this user lacks the permission."""
     try:
         return check(path)
     except OSError as error:
-        return Check(name, "fail", f"{error.filename}: {error.strerror}", AS_OWNER)
-
-
-def has_failures(checks: list[Check]) -> bool:
-    """Whether the command line should end with a non-zero status."""
-    return any(check.status == "fail" for check in checks)
+        return Finding(name, "fail", f"{error.filename}: {error.strerror}", AS_OWNER)
