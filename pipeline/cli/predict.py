@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from data.console import terminal
+from data.errors import DataError
 from pipeline.cli.application import (
     DEFAULT_WORKSPACE,
     ConfigOption,
@@ -31,7 +32,7 @@ from pipeline.cli.application import (
 if TYPE_CHECKING:
     from pipeline.prediction.input_image import InputImage
     from pipeline.prediction.journal import Prediction
-    from pipeline.prediction.predictor import Counts, PredictJob, Predictor
+    from pipeline.prediction.predictor import PredictionCounts, PredictJob, Predictor
 
 #: Maximum number of threads that read and write; each holds one or two images in memory.
 MOST_THREADS = 8
@@ -145,17 +146,17 @@ def absolute(path: str) -> str:
     return str(Path(path).absolute()) if is_local(path) else path
 
 
-def follow(predictor: Predictor, found: Sequence[InputImage], every: int) -> tuple[Counts, list[Prediction]]:
+def follow(predictor: Predictor, found: Sequence[InputImage], every: int) -> tuple[PredictionCounts, list[Prediction]]:
     """Predicts with a progress bar; returns the counts of all images, and the first of the new predictions."""
-    from pipeline.prediction.predictor import MOST_LISTED, Counts, sum_counts
+    from pipeline.prediction.predictor import MOST_LISTED, PredictionCounts, sum_counts
     from pipeline.prediction.video import count_frames, with_frames
 
-    counts = Counts()
+    counts = PredictionCounts()
     shown: list[Prediction] = []
     expected = [count_frames(image, every) if image.is_video else 1 for image in found]
     total = None if None in expected else sum(count or 0 for count in expected)
     for result in track(predictor.predict(with_frames(found, every)), "segmenting", total, console=terminal()):
-        counts = sum_counts([counts, Counts.of(result)])
+        counts = sum_counts([counts, PredictionCounts.of(result)])
         if result.new and len(shown) <= MOST_LISTED:
             shown.append(result.prediction)
     return counts, shown
@@ -175,14 +176,16 @@ def show_predictions(predictions: Sequence[Prediction], console: Console) -> Non
     console.print(table)
 
 
-def show_counts(counts: Counts, job: PredictJob, console: Console) -> None:
+def show_counts(counts: PredictionCounts, job: PredictJob, console: Console) -> None:
     """Prints the counts of all images; raises DataError if some have no outputs."""
     console.print(
         f"{counts.done} images by version {job.model.version}, {counts.before} were done before, {counts.failed} "
         f"failed; masks, overlays and a legend are in {job.out}",
         markup=False,
     )
-    counts.require_readable()
+    if counts.failed:
+        more = counts.failed - len(counts.failures)
+        raise DataError("\n".join(counts.failures) + (f"\nand {more} more" if more else ""))
 
 
 def watch_images(options: PredictOptions, look: Callable[[], PredictJob]) -> None:

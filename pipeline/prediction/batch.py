@@ -17,7 +17,7 @@ from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.journal import shard_of
 from pipeline.prediction.listing import NOTHING_THERE, OwnOutputs, list_images, names_output
 from pipeline.prediction.outputs import JOURNAL_FOLDER
-from pipeline.prediction.predictor import Counts, PredictJob, Predictor, load_model, sum_counts
+from pipeline.prediction.predictor import PredictionCounts, PredictJob, Predictor, load_model, sum_counts
 
 COUNTS_FILE = "summary.json"
 
@@ -27,7 +27,7 @@ NO_VIDEOS = "a video is read from one end to the other, so that there is nothing
 THREADS = 2
 
 
-def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: Sequence[str]) -> Counts:
+def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: Sequence[str]) -> PredictionCounts:
     """Predicts the images that the arguments name, on the workers that Beam's options select.
 
     Args:
@@ -42,7 +42,7 @@ def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: S
             pipeline
             | "Arguments" >> beam.Create(arguments)
             | "List" >> beam.FlatMap(list_argument, out=job.out)
-            | "Shard" >> beam.WithKeys(shard_of)
+            | "Shard" >> beam.WithKeys(lambda image: shard_of(image.name))
             | "Shards" >> beam.GroupByKey()
             | "Predict" >> beam.ParDo(PredictShard(job))
             | "SumCounts" >> beam.CombineGlobally(sum_counts)
@@ -51,7 +51,7 @@ def predict_on_beam(arguments: Sequence[str], job: PredictJob, beam_arguments: S
     written = read_small(path)
     if written is None:
         raise WorkspaceError(f"{path}: was written by a worker, but cannot be read here; --out must be a shared folder")
-    return Counts.model_validate_json(written)
+    return PredictionCounts.model_validate_json(written)
 
 
 def list_argument(argument: str, out: str) -> Iterator[InputImage]:
@@ -79,7 +79,7 @@ class PredictShard(beam.DoFn):
         """Loads the model, or uses the one that another thread has loaded."""
         self._segmenter = self._shared.acquire(lambda: load_model(self._job.model), self._job.fingerprint)
 
-    def process(self, shard: tuple[str, Iterable[InputImage]]) -> Iterator[Counts]:
+    def process(self, shard: tuple[str, Iterable[InputImage]]) -> Iterator[PredictionCounts]:
         """Predicts the images that were not done before; an image that several arguments name is predicted once."""
         images = sorted(set(shard[1]), key=lambda image: image.path)
-        yield from map(Counts.of, Predictor(self._segmenter, self._job, THREADS).predict(images))
+        yield from map(PredictionCounts.of, Predictor(self._segmenter, self._job, THREADS).predict(images))

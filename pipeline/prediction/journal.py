@@ -7,6 +7,7 @@ shards to itself, name outputs, see what is done and record their results withou
 import hashlib
 import os
 import re
+from contextlib import suppress
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,12 +61,8 @@ class Prediction(BaseModel):
         return (MASK_ENDING, OVERLAY_ENDING, *[PROBABILITY_ENDING] * self.probability)
 
 
-def shard_of(image: InputImage) -> str:
-    """The shard of an image: two hexadecimal digits."""
-    return _shard_of_name(image.name)
-
-
-def _shard_of_name(name: str) -> str:
+def shard_of(name: str) -> str:
+    """The shard of an image by the name of its outputs: two hexadecimal digits."""
     return hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
 
 
@@ -81,14 +78,18 @@ class Journal:
         self._shards: dict[str, _Shard] = {}
 
     def _shard(self, name: str) -> "_Shard":
-        key = _shard_of_name(name)
+        key = shard_of(name)
         if key not in self._shards:
             self._shards[key] = _Shard(os.path.join(self._folder, f"{key}.jsonl"))
         return self._shards[key]
 
     def name(self, image: InputImage) -> str:
         """Names the outputs of an image as before; a hash of its path is appended if another image has the name."""
-        return self._shard(image.name).name(image)
+        shard = self._shard(image.name)
+        longer = f"{image.name}-{hashlib.blake2b(image.path.encode(), digest_size=4).hexdigest()}"
+        if (image.path, longer) in shard.predictions:
+            return longer
+        return image.name if shard.owners.setdefault(image.name, image.path) == image.path else longer
 
     def find(self, image: InputImage, model: str) -> Prediction | None:
         """The result of this model for the image in its current state; None if there is none."""
@@ -99,16 +100,19 @@ class Journal:
 
     def last(self, image: InputImage) -> Prediction | None:
         """The last result for the image under its name, for any state and any model."""
-        return self._shard(image.name).find(image)
+        return self._shard(image.name).predictions.get((image.path, self.name(image)))
 
     def made(self, path: str) -> bool:
         """Whether a file, given relative to the folder, is an output of a prediction."""
         for ending in ENDINGS:
             name = path.removesuffix(ending)
-            if name != path and any(
-                self._shard(shard).made(name, ending) for shard in (name, re.sub(r"-[0-9a-f]{8}$", "", name))
-            ):
-                return True
+            if name == path:
+                continue
+            for image_name in (name, re.sub(r"-[0-9a-f]{8}$", "", name)):
+                shard = self._shard(image_name)
+                prediction = shard.predictions.get((shard.owners.get(name, ""), name))
+                if prediction is not None and ending in prediction.endings:
+                    return True
         return False
 
     def add(self, image: InputImage, prediction: Prediction) -> None:
@@ -126,38 +130,21 @@ class _Shard:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._predictions: dict[tuple[str, str], Prediction] = {}
-        self._owners: dict[str, str] = {}
+        self.predictions: dict[tuple[str, str], Prediction] = {}
+        """(path of the image, name of the outputs) -> the last result."""
+        self.owners: dict[str, str] = {}
+        """Name of outputs -> path of the image that has it."""
         self._unwritten = 0
         text = (read_small(path) or b"").decode("utf-8", errors="replace")
         for line in text.split("\n"):
-            self._remember_line(line)
+            with suppress(ValidationError):  # An incomplete line; its image is predicted again.
+                self._remember(Prediction.model_validate_json(line))
         if is_local(path) and text and not text.endswith("\n"):
             self._append("\n")  # A killed process left an incomplete line, which the next record would continue.
 
-    def _remember_line(self, line: str) -> None:
-        try:
-            self._remember(Prediction.model_validate_json(line))
-        except ValidationError:
-            return  # An incomplete line; its image is predicted again.
-
     def _remember(self, prediction: Prediction) -> None:
-        self._predictions[prediction.image, prediction.name] = prediction
-        self._owners[prediction.name] = prediction.image
-
-    def name(self, image: InputImage) -> str:
-        digest = hashlib.blake2b(image.path.encode(), digest_size=4).hexdigest()
-        longer = f"{image.name}-{digest}"
-        if (image.path, longer) in self._predictions:
-            return longer
-        return image.name if self._owners.setdefault(image.name, image.path) == image.path else longer
-
-    def find(self, image: InputImage) -> Prediction | None:
-        return self._predictions.get((image.path, self.name(image)))
-
-    def made(self, name: str, ending: str) -> bool:
-        prediction = self._predictions.get((self._owners.get(name, ""), name))
-        return prediction is not None and ending in prediction.endings
+        self.predictions[prediction.image, prediction.name] = prediction
+        self.owners[prediction.name] = prediction.image
 
     def add(self, prediction: Prediction) -> None:
         self._remember(prediction)
@@ -170,7 +157,7 @@ class _Shard:
 
     def flush(self) -> None:
         if self._unwritten:
-            lines = "".join(prediction.model_dump_json() + "\n" for prediction in self._predictions.values())
+            lines = "".join(prediction.model_dump_json() + "\n" for prediction in self.predictions.values())
             write_small(self._path, lines.encode())
             self._unwritten = 0
 

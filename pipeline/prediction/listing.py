@@ -19,9 +19,9 @@ from pipeline.prediction.outputs import CLASSES_FILE, JOURNAL_FOLDER, LEGEND_FIL
 
 #: The problem of an argument that does not match any image.
 NOTHING_THERE = (
-    f"no image there; a folder or pattern may hold files that end in {', '.join(IMAGE_ENDINGS)}. Videos are taken "
-    "where a name or a pattern such as '*.mp4' means them, and not out of a folder. What this command wrote, and what "
-    "lies in a folder of its outputs, is passed over"
+    f"no image there; in folders and patterns, files are read that end in {', '.join(IMAGE_ENDINGS)}. Videos are used "
+    "if a name or a pattern such as '*.mp4' refers to them, but not if they are only in a folder. What this command "
+    "wrote, and what is in a folder of its outputs, is ignored"
 )
 
 
@@ -121,27 +121,25 @@ def list_images(argument: str, out: str, own: OwnOutputs) -> Iterator[InputImage
     Raises:
         DataError: No file system is known for the argument.
     """
-    file = _local_file if is_local(argument) else _remote_file
-    image = file(argument)
+    local = is_local(argument)
+    path = str(Path(argument).absolute()) if local else argument
+    if not local:
+        image = _remote_file(argument)
+    elif os.path.lexists(path) and not os.path.isdir(path):
+        image = _local_image(path, posixpath.basename(path))
+    else:
+        image = None
     if image:
         if not own.contains(*posixpath.split(image.path)):
             yield image
         return
-    base = _fixed_part(argument)
+    base = path if local and os.path.isdir(path) else split_pattern(path if local else argument.rstrip("/"))[0]
     apart = not _is_below(base, out)
-    for image in _local_below(argument) if is_local(argument) else _remote_below(argument, own):
+    for image in _local_below(path) if local else _remote_below(argument, own):
         relative = posixpath.relpath(image.path, base)
         in_outputs = (apart and _is_below(image.path, out)) or own.encloses(base, relative)
         if not in_outputs and not own.contains(base, relative):
             yield image
-
-
-def _fixed_part(argument: str) -> str:
-    """The folder that contains an argument's images."""
-    if not is_local(argument):
-        return split_pattern(argument.rstrip("/"))[0]
-    path = str(Path(argument).absolute())
-    return path if os.path.isdir(path) else split_pattern(path)[0]
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -151,20 +149,15 @@ def _is_below(path: str, folder: str) -> bool:
     return f"{path}/".startswith(folder.rstrip("/") + "/")
 
 
-def _local_file(argument: str) -> InputImage | None:
-    path = str(Path(argument).absolute())
-    return _local_image(path, posixpath.basename(path)) if os.path.lexists(path) and not os.path.isdir(path) else None
-
-
 def _local_image(path: str, relative: str) -> InputImage:
     """A local image. A path that is not a file becomes an image with a problem: opening a pipe would block."""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
-        what = "a link that leads to no file" if os.path.islink(path) else "cannot be looked at"
+        what = "a broken link" if os.path.islink(path) else "cannot be read"
         return _unusable(path, relative, f"{what}: {error.strerror}")
     if not regular:
-        return _unusable(path, relative, "no regular file: a pipe, a socket or a device")
+        return _unusable(path, relative, "not a regular file: a pipe, a socket or a device")
     return _image_at(path, relative, FileState.of(path))
 
 
@@ -176,7 +169,9 @@ def _image_at(path: str, relative: str, state: FileState | None) -> InputImage:
     except DataError as error:
         return _unusable(path, name, str(error))
     if UNSAFE.search(path):
-        return _unusable(path, name, f"invalid path: {path!r} has characters that no journal can hold; rename it")
+        return _unusable(
+            path, name, f"invalid path: {path!r} has characters that the journal cannot contain; rename it"
+        )
     return InputImage(path, name, state)
 
 
@@ -186,24 +181,19 @@ def _unusable(path: str, name: str, problem: str) -> InputImage:
     return InputImage(path, name, None, problem)
 
 
-def _local_below(argument: str) -> Iterator[InputImage]:
-    path = str(Path(argument).absolute())
-    if os.path.isdir(path):
-        yield from _walk(path)
+def _local_below(path: str) -> Iterator[InputImage]:
+    """The images below a folder or matching a pattern. Links to folders are not followed: they may be cyclic."""
+    if not os.path.isdir(path):
+        base, pattern = split_pattern(path)
+        for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob, it does not follow links.
+            if _has_ending(match.name, VIDEO_ENDINGS) and not match.is_dir():
+                yield _local_image(str(match), match.relative_to(base).as_posix())
         return
-    base, pattern = split_pattern(path)
-    for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob, it does not follow links in circles.
-        if _has_ending(match.name, VIDEO_ENDINGS) and not match.is_dir():
-            yield _local_image(str(match), match.relative_to(base).as_posix())
-
-
-def _walk(folder: str) -> Iterator[InputImage]:
-    """The images below a folder. Links to folders are not followed: they may lead in circles."""
     unreadable: list[OSError] = []
-    for parent, _, names in os.walk(folder, onerror=unreadable.append):
+    for parent, _, names in os.walk(path, onerror=unreadable.append):
         for name in filter(_has_ending, names):
-            path = os.path.join(parent, name)
-            yield _local_image(path, os.path.relpath(path, folder))
+            found = os.path.join(parent, name)
+            yield _local_image(found, os.path.relpath(found, path))
     for error in unreadable:
         yield _unusable(str(error.filename), str(error.filename), f"unreadable folder: {error.strerror}")
 
@@ -220,7 +210,7 @@ def _remote_file(argument: str) -> InputImage | None:
     if glob.has_magic(argument):
         return None
     for entry in FileSystems.match([argument])[0].metadata_list:
-        state = _remote_state(entry.size_in_bytes, entry.last_updated_in_seconds)
+        state = FileState(size=entry.size_in_bytes, modified=int(entry.last_updated_in_seconds * 1e9))
         return _image_at(entry.path, posixpath.basename(entry.path), state)
     return None
 
@@ -233,11 +223,7 @@ def _remote_below(argument: str, own: OwnOutputs) -> Iterator[InputImage]:
     for relative, size, seconds in entries:
         parts = relative.split("/")
         if _has_ending(parts[-1], endings) and (not pattern or matches(parts, pattern.split("/"))):
-            yield _image_at(f"{base}/{relative}", relative, _remote_state(size, seconds))
-
-
-def _remote_state(size: int, seconds: float) -> FileState:
-    return FileState(size=size, modified=int(seconds * 1e9))
+            yield _image_at(f"{base}/{relative}", relative, FileState(size=size, modified=int(seconds * 1e9)))
 
 
 def split_pattern(argument: str) -> tuple[str, str]:

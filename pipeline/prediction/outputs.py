@@ -31,11 +31,13 @@ ENDINGS = (MASK_ENDING, OVERLAY_ENDING, PROBABILITY_ENDING, OVERLAY_VIDEO_ENDING
 #: Folder of the journal, with one line for each image; a folder that contains it is an output folder.
 JOURNAL_FOLDER = "predictions"
 _ABOUT_FILE = "README.txt"
-_ABOUT = b"What became of each image: docs/prediction.md. Without these lines all is predicted anew.\n"
+_ABOUT = b"The result of each image: docs/prediction.md. Without these lines all images are predicted again.\n"
 
 #: The mark of an output: the text "Software" of a PNG, the title of a WebM.
 MARK = "deeplab-tfx predict"
 _MARK_WITHIN = 1024  # bytes
+_MARK_INFO = PngInfo()
+_MARK_INFO.add_text("Software", MARK)
 
 #: Number of rows of an overlay that are computed at once: it takes 24 times the memory of the image.
 BAND = 512
@@ -62,7 +64,7 @@ def encode_outputs(
     images = {MASK_ENDING: indexed, OVERLAY_ENDING: Image.fromarray(laid)}
     if confidences is not None:
         images[PROBABILITY_ENDING] = Image.fromarray(confidences)
-    return {ending: _marked(image) for ending, image in images.items()}
+    return {ending: png(image, pnginfo=_MARK_INFO) for ending, image in images.items()}
 
 
 def png(image: Image.Image, **options: int | PngInfo) -> bytes:
@@ -70,13 +72,6 @@ def png(image: Image.Image, **options: int | PngInfo) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG", **options)
     return stream.getvalue()
-
-
-def _marked(image: Image.Image) -> bytes:
-    """As `png`, with the mark."""
-    info = PngInfo()
-    info.add_text("Software", MARK)
-    return png(image, pnginfo=info)
 
 
 def is_foreign(path: str) -> bool:
@@ -97,7 +92,7 @@ def is_foreign(path: str) -> bool:
 
 def not_ours(path: str) -> str:
     """The message about a foreign file."""
-    return f"{path} is there already, and predict did not write it: move it, or take another --out"
+    return f"{path} exists already, and predict did not write it: move it, or name another --out"
 
 
 def write_output(path: str, content: bytes) -> None:
@@ -121,7 +116,7 @@ def prepare_folder(out: str, names: Sequence[str]) -> None:
     colors = palette(len(names))
     listing = [{"id": i, "name": name, "color": colors[i]} for i, name in enumerate(names)]
     explanations = {
-        LEGEND_FILE: _marked(draw_legend(names, colors)),
+        LEGEND_FILE: png(draw_legend(names, colors), pnginfo=_MARK_INFO),
         CLASSES_FILE: json.dumps(listing, indent=2).encode(),
     }
     try:

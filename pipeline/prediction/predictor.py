@@ -31,7 +31,7 @@ from pipeline.prediction.outputs import (
     unwritable,
     write_output,
 )
-from pipeline.prediction.overlay_video import joined_overlays, write_overlay_video
+from pipeline.prediction.video import joined_overlays, write_overlay_video
 
 #: No supported format needs more bytes per pixel; a larger file is not read.
 BYTES_A_PIXEL = 8
@@ -68,15 +68,15 @@ class PredictJob:
         prepare_folder(self.out, self.model.record.class_names)
 
 
-class ImageResult(NamedTuple):
+class PredictedImage(NamedTuple):
     """The result of an image, and whether it was made now."""
 
     prediction: Prediction
     new: bool
 
 
-class Counts(BaseModel):
-    """Counts of images, and some of the failed ones."""
+class PredictionCounts(BaseModel):
+    """PredictionCounts of images, and some of the failed ones."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,25 +90,19 @@ class Counts(BaseModel):
     """Failed images and the reasons: the first in alphabetical order, at most `MOST_LISTED`."""
 
     @classmethod
-    def of(cls, result: ImageResult) -> Self:
+    def of(cls, result: PredictedImage) -> Self:
         """The counts of one image."""
         prediction, new = result
         if prediction.error:
             return cls(failed=1, failures=(f"{prediction.image}: {prediction.error}",))
         return cls(done=int(new), before=int(not new))
 
-    def require_readable(self) -> None:
-        """Raises DataError if images failed; lists the first ones."""
-        if self.failed:
-            more = self.failed - len(self.failures)
-            raise DataError("\n".join(self.failures) + (f"\nand {more} more" if more else ""))
 
-
-def sum_counts(summands: Iterable[Counts]) -> Counts:
+def sum_counts(summands: Iterable[PredictionCounts]) -> PredictionCounts:
     """The counts of all images together."""
     summands = list(summands)
     failures = chain.from_iterable(counts.failures for counts in summands)
-    return Counts(
+    return PredictionCounts(
         done=sum(counts.done for counts in summands),
         before=sum(counts.before for counts in summands),
         failed=sum(counts.failed for counts in summands),
@@ -167,7 +161,7 @@ class Predictor:
         found = self._journal.find(image, self._job.fingerprint)
         return None if found and not found.error and self._job.probability > found.probability else found
 
-    def predict(self, images: Iterable[InputImage]) -> Iterator[ImageResult]:
+    def predict(self, images: Iterable[InputImage]) -> Iterator[PredictedImage]:
         """Writes a palette mask and an overlay for each image, unless that was done before.
 
         For an unusable image, the result is an error instead.
@@ -241,7 +235,11 @@ class Predictor:
         if loaded.pixels is None:
             return _Segmented(loaded, loaded.prediction)
         try:
-            mask, confidences, score = self._ask(loaded.encoded)
+            if self._job.probability:
+                mask, confidences, score = self._segmenter.confidences(loaded.encoded)
+            else:
+                [(mask, score)] = self._segmenter.predict([loaded.encoded])
+                confidences = None
         except DataError as error:
             return _Segmented(loaded, loaded.prediction.model_copy(update={"error": str(error)}))
         counts = np.bincount(mask.ravel(), minlength=len(self._names))
@@ -250,21 +248,14 @@ class Predictor:
         found = {"score": score, "fractions": fractions, "probability": confidences is not None}
         return _Segmented(loaded, loaded.prediction.model_copy(update=found), mask, confidences)
 
-    def _ask(self, encoded: bytes) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """Predicts class ids, probabilities in steps of 1/255 if they are requested, and the score."""
-        if self._job.probability:
-            return self._segmenter.confidences(encoded)
-        [(mask, score)] = self._segmenter.predict([encoded])
-        return mask, None, score
-
-    def _write(self, segmented: _Segmented) -> tuple[InputImage, ImageResult]:
+    def _write(self, segmented: _Segmented) -> tuple[InputImage, PredictedImage]:
         loaded, prediction = segmented.loaded, segmented.prediction
         outputs: dict[str, bytes] = {}
         if loaded.pixels is not None and segmented.mask is not None:
             outputs = encode_outputs(loaded.pixels, segmented.mask, segmented.confidences, len(self._names))
         if problem := self._save(prediction.name, outputs, loaded.stale):
             prediction = loaded.prediction.model_copy(update={"error": problem, "state": None})
-        return loaded.image, ImageResult(prediction, loaded.new)
+        return loaded.image, PredictedImage(prediction, loaded.new)
 
     def _save(self, name: str, outputs: dict[str, bytes], stale: tuple[str, ...]) -> str:
         """Makes these the only outputs of one image; returns the reason if the name makes it fail.

@@ -8,7 +8,7 @@ from rich.console import Console
 from components.publishing.directory import ModelVersion
 from pipeline.prediction.input_image import FileState
 from pipeline.prediction.listing import find_images
-from pipeline.prediction.predictor import ImageResult, PredictJob, Predictor
+from pipeline.prediction.predictor import PredictedImage, PredictJob, Predictor
 from pipeline.prediction.video import with_frames
 
 #: Seconds between two checks of watched folders. An image is complete when it is the same in both.
@@ -59,7 +59,7 @@ class LatestVersion:
         self._trouble = text
 
 
-def arriving(latest: LatestVersion, arguments: Sequence[str], out: str, every: int) -> Iterator[ImageResult]:
+def arriving(latest: LatestVersion, arguments: Sequence[str], out: str, every: int) -> Iterator[PredictedImage]:
     """Predicts new images as soon as they are complete, without end.
 
     Args:

@@ -16,7 +16,7 @@ from pipeline.prediction import predictor as module
 from pipeline.prediction.batch import NO_VIDEOS, predict_on_beam
 from pipeline.prediction.listing import find_images
 from pipeline.prediction.outputs import prepare_folder
-from pipeline.prediction.predictor import Counts, PredictJob, load_model
+from pipeline.prediction.predictor import PredictionCounts, PredictJob, load_model
 from pipeline.sections.beam import BeamConfig
 from tests.object_store import make_bucket, object_store, put
 from tests.pipeline.conftest import command_line
@@ -40,7 +40,7 @@ def loaded_once(served: ModelVersion, segmenter: Segmenter, monkeypatch: pytest.
     monkeypatch.setattr(batch, "load_model", load)
 
 
-def run(out: str, served: ModelVersion, *arguments: str, probability: bool = False) -> Counts:
+def run(out: str, served: ModelVersion, *arguments: str, probability: bool = False) -> PredictionCounts:
     prepare_folder(out, LABELS.names)
     return predict_on_beam(arguments, PredictJob(served, out, probability, PIXELS), DIRECT)
 

@@ -14,7 +14,7 @@ from data.errors import DataError
 from pipeline.cli import predict as command
 from pipeline.cli.predict import PredictOptions
 from pipeline.prediction.journal import Prediction
-from pipeline.prediction.predictor import Counts, ImageResult, PredictJob, sum_counts
+from pipeline.prediction.predictor import PredictedImage, PredictionCounts, PredictJob, sum_counts
 from tests.pipeline.conftest import command_line
 from tests.pipeline.prediction.conftest import PIXELS, MakePredictor, blocks, encode, write
 
@@ -88,10 +88,10 @@ def test_a_person_is_told_how_many_images_failed_and_the_first_of_them(
     bad = [good.model_copy(update={"image": f"/{n:02}.png", "error": "truncated image"}) for n in range(60)]
     job = PredictJob(served, "/out", False, PIXELS)
 
-    command.show_counts(Counts.of(ImageResult(good, new=True)), job, Console(width=200))
-    results = [ImageResult(good, new=False), *(ImageResult(one, new=True) for one in reversed(bad))]
+    command.show_counts(PredictionCounts.of(PredictedImage(good, new=True)), job, Console(width=200))
+    results = [PredictedImage(good, new=False), *(PredictedImage(one, new=True) for one in reversed(bad))]
     with pytest.raises(DataError, match=r"^/00.png: truncated image\n(.*\n){49}and 10 more$"):
-        command.show_counts(sum_counts(map(Counts.of, results)), job, Console(width=200))
+        command.show_counts(sum_counts(map(PredictionCounts.of, results)), job, Console(width=200))
 
     assert capsys.readouterr().out.splitlines() == [
         "1 images by version 1, 0 were done before, 0 failed; masks, overlays and a legend are in /out",

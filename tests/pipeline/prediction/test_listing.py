@@ -71,8 +71,8 @@ def test_links_that_lead_in_circles_are_not_followed(tmp_path: Path, argument: s
 
     assert {image.name: image.problem for image in images} == {
         "sub/a": "",
-        "sub/self.png": "a link that leads to no file: Too many levels of symbolic links",
-        "sub/gone.png": "a link that leads to no file: No such file or directory",
+        "sub/self.png": "a broken link: Too many levels of symbolic links",
+        "sub/gone.png": "a broken link: No such file or directory",
     }
 
 
@@ -83,7 +83,7 @@ def test_what_is_no_file_is_a_problem_and_a_folder_is_none(tmp_path: Path, argum
 
     (pipe,) = find_images([str(tmp_path / argument)], str(tmp_path / "out"))
 
-    assert (pipe.name, pipe.problem) == ("pipe.png", "no regular file: a pipe, a socket or a device")
+    assert (pipe.name, pipe.problem) == ("pipe.png", "not a regular file: a pipe, a socket or a device")
 
 
 def record(out: Path, *names: str) -> None:
@@ -196,7 +196,7 @@ def test_an_object_store_is_searched_like_folders():
         with pytest.raises(DataError, match="none: no image there"):
             found("none")
         line = Prediction(image="s3://x/in/a.png", state=None, model="m", name="a").model_dump_json().encode()
-        shard = shard_of(InputImage("", "a", None))
+        shard = shard_of("a")
         for folder, key in itertools.product(("in", "in/old"), ("classes.json", "a_mask.png")):
             put(f"{bucket}/{folder}/{key}", b"")
             put(f"{bucket}/{folder}/predictions/{shard}.jsonl", line)

@@ -253,7 +253,7 @@ def test_a_file_of_somebodys_own_is_never_replaced(predictor: MakePredictor, tmp
 
     where = tmp_path / "a_mask.png"
     assert [prediction.error for prediction in found] == [
-        f"{where} is there already, and predict did not write it: move it, or take another --out",
+        f"{where} exists already, and predict did not write it: move it, or name another --out",
         "",
     ]
     assert [prediction.score is None for prediction in found] == [True, False]
@@ -285,7 +285,7 @@ def test_outputs_that_a_killed_process_did_not_record_are_replaced(predictor: Ma
 def test_a_folder_with_somebodys_own_explanations_is_refused_and_left_as_it_is(name: str, tmp_path: Path):
     (tmp_path / name).write_bytes(b'{"mine": 1}')
 
-    with pytest.raises(WorkspaceError, match=rf"{name} is there already, and predict did not write it"):
+    with pytest.raises(WorkspaceError, match=rf"{name} exists already, and predict did not write it"):
         prepare_folder(str(tmp_path), LABELS.names)
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b'{"mine": 1}'}
@@ -296,7 +296,7 @@ def test_outputs_do_not_begin_among_other_objects_of_a_store():
         out = f"{make_bucket('mine')}/out"
         put(f"{out}/a_mask.png", b"a label")
 
-        with pytest.raises(WorkspaceError, match=rf"{out}/a_mask.png is there already"):
+        with pytest.raises(WorkspaceError, match=rf"{out}/a_mask.png exists already"):
             prepare_folder(out, LABELS.names)
 
         prepare_folder(f"{out}/masks", LABELS.names)

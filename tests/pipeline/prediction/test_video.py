@@ -14,7 +14,7 @@ from PIL import Image
 from data.errors import DataError
 from pipeline.prediction.input_image import InputImage
 from pipeline.prediction.listing import find_images
-from pipeline.prediction.video import Frame, count_frames, frames, with_frames
+from pipeline.prediction.video import FrameImage, count_frames, frames, with_frames
 from tests.pipeline.prediction.conftest import MakePredictor, blocks, encode, outputs, write
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def test_what_is_whole_of_a_damaged_video_is_done_and_the_error_names_the_frame(
 
     outcomes = list(predictor(tmp_path / "out").predict(frames(video, every=1)))
 
-    good = [frame for frame in frames(video, every=1) if isinstance(frame, Frame)]
+    good = [frame for frame in frames(video, every=1) if isinstance(frame, FrameImage)]
     assert 3 < len(good) < FRAMES - 3
     assert [frame.read(LIMIT) for frame in good] == whole[: len(good)]
     failed = [prediction for prediction, _ in outcomes if prediction.error]
@@ -253,7 +253,7 @@ def test_a_file_of_sound_alone_is_a_failure(tmp_path: Path):
 
     (failed,) = frames(video, every=1)
 
-    assert failed.problem == "frame 0 cannot be decoded: the file holds no video"
+    assert failed.problem == "frame 0 cannot be decoded: the file contains no video"
 
 
 def test_a_frame_that_is_too_large_is_not_converted(tmp_path: Path):
