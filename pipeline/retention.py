@@ -22,7 +22,7 @@ from components.artifacts import COPIED_VERSION, PRESENT
 from components.publishing.directory import all_published
 from components.training.trainer import CHECKPOINTS, FINISHED, TENSORBOARD
 from data.errors import WorkspaceError
-from pipeline.metadata.lineage import Lineage, Push, find_push, lineage, pushes
+from pipeline.metadata.lineage import Lineage, PushRecord, find_push, lineage, pushes
 from pipeline.records.status import run_status
 from pipeline.sections.workspace import RetentionConfig
 from pipeline.workspace import Workspace, run_folders
@@ -83,7 +83,7 @@ def superseded(workspace: Workspace, store: MetadataStore, config: RetentionConf
 
 def _behind_versions(workspace: Workspace, store: MetadataStore) -> Iterator[Lineage]:
     """The lineage of every version in the serving directory that is recorded in ML Metadata."""
-    known: list[Push] = pushes(store)
+    known: list[PushRecord] = pushes(store)
     for folder in workspace.serving.glob("*"):
         for version in {version.record.first_version for version in all_published(str(folder))}:
             try:

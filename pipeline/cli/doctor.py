@@ -28,7 +28,7 @@ def doctor(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes more than a second.")] = False,
     restore: Annotated[
-        bool, typer.Option("--restore", help="Put the newest good backup of damaged ML Metadata back; check nothing.")
+        bool, typer.Option("--restore", help="Restore the newest intact backup of damaged ML Metadata; check nothing.")
     ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -70,7 +70,7 @@ def restore_metadata(workspace: Workspace, metadata: MetadataConfig | None) -> N
 
     if metadata and metadata.backend == "mysql":
         raise ConfigError(
-            "metadata.backend is 'mysql': doctor --restore puts back SQLite metadata, which lie in the workspace; "
+            "metadata.backend is 'mysql': doctor --restore restores SQLite metadata, which are in the workspace; "
             f"restore database {metadata.database} at {metadata.host}:{metadata.port} from the server's own backups"
         )
     if not workspace.root.is_dir():
@@ -81,4 +81,4 @@ def restore_metadata(workspace: Workspace, metadata: MetadataConfig | None) -> N
     console.print(f"restored {workspace.metadata} from {backup}", markup=False)
     if damaged:
         console.print(f"the damaged database is kept as {damaged}", markup=False)
-    console.print("runs made since that backup are not on record; what they made again is not taken from the cache")
+    console.print("runs since that backup are not on record; their results are not in the cache")

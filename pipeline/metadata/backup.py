@@ -4,13 +4,13 @@ SQLite's own backup API makes the copy, which is checked before it gets its name
 `metadata-<number>.sqlite` was intact when it was made. This module imports neither TFX nor ML Metadata.
 """
 
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from components.storage.atomic import flush
 from data.errors import MetadataError, WorkspaceError
 from pipeline.workspace import Workspace, run_folders
 
@@ -45,19 +45,18 @@ def is_closed(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM"))
 
 
-def _verdict(connection: sqlite3.Connection, check: str) -> None:
-    found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)
-
-
-class _Empty(sqlite3.DatabaseError):
+class _EmptyDatabase(sqlite3.DatabaseError):
     """The database has no tables; SQLite treats a file of 0 bytes as such a database."""
 
 
-def _count(connection: sqlite3.Connection) -> int:
+def _count(connection: sqlite3.Connection, check: str | None = None) -> int:
+    """The number of recorded executions; `check` names the pragma that examines the database before."""
+    if check:
+        found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
     if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise _Empty("it is empty")
+        raise _EmptyDatabase("it is empty")
     number: int = connection.execute("SELECT count(*) FROM Execution").fetchone()[0]
     return number
 
@@ -69,13 +68,12 @@ def count_executions(database: Path, patience: float | None = None) -> int:
         sqlite3.Error: It is damaged, empty or not ML Metadata, or another program has locked it (`is_busy`).
     """
     with _opened(database, patience) as connection:
-        _verdict(connection, "integrity_check")
-        return _count(connection)
+        return _count(connection, "integrity_check")
 
 
 def is_new(error: sqlite3.Error, workspace: Workspace) -> bool:
     """Whether the database is empty and no run ever began, as when the first run was killed while creating it."""
-    return isinstance(error, _Empty) and not run_folders(workspace.runs) and not backups(workspace)
+    return isinstance(error, _EmptyDatabase) and not run_folders(workspace.runs) and not backups(workspace)
 
 
 def require_whole(workspace: Workspace) -> bool:
@@ -94,8 +92,7 @@ def require_whole(workspace: Workspace) -> bool:
         return False
     try:
         with _opened(database) as connection:
-            _verdict(connection, "quick_check")
-            _count(connection)
+            _count(connection, "quick_check")
     except sqlite3.Error as error:
         if is_new(error, workspace):
             return False
@@ -114,8 +111,8 @@ def _held(database: Path) -> MetadataError:
 def remedy(workspace: Workspace) -> str:
     """The advice on what to do about a damaged database."""
     if backups(workspace):
-        return f"`python local_runner.py doctor --restore {workspace.option}` puts the newest good backup back"
-    return f"move {workspace.metadata} away and run again; the cache and history start anew, models and reports stay"
+        return f"`python local_runner.py doctor --restore {workspace.option}` restores the newest intact backup"
+    return f"move {workspace.metadata} away and run again; cache and history are lost, models and reports stay"
 
 
 def backups(workspace: Workspace) -> list[Path]:
@@ -127,7 +124,7 @@ def backups(workspace: Workspace) -> list[Path]:
 def back_up(workspace: Workspace, keep: int) -> Path:
     """Copies the metadata, and removes the oldest copies until `keep` are left.
 
-    The one with the most executions is kept in addition: a history that was started anew does not displace the old one.
+    The one with the most executions is kept in addition: a history that began again does not displace the old one.
 
     Returns:
         Path of the copy.
@@ -143,22 +140,16 @@ def back_up(workspace: Workspace, keep: int) -> Path:
     numbers = [int(_NAME.sub(r"\1", path.name)) for path in backups(workspace)]
     path = workspace.backups / f"metadata-{max(numbers, default=0) + 1:06}.sqlite"
     _put_in_place(new, path)
-    for old in _superseded(backups(workspace), keep):
-        old.unlink()
+    kept = backups(workspace)
+    executions = dict.fromkeys(kept, -1)
+    for backup in kept:
+        with suppress(sqlite3.Error), _opened(backup) as connection:
+            executions[backup] = _count(connection)
+    fullest = max(reversed(kept), key=executions.__getitem__)  # If several have as many executions, the newest is kept.
+    for old in kept[:-keep]:
+        if old != fullest:
+            old.unlink()
     return path
-
-
-def _superseded(kept: list[Path], keep: int) -> list[Path]:
-    fullest = max(reversed(kept), key=_executions)  # If several have as many executions, the newest is kept.
-    return [path for path in kept[:-keep] if path != fullest]
-
-
-def _executions(backup: Path) -> int:
-    try:
-        with _opened(backup) as connection:
-            return _count(connection)
-    except sqlite3.Error:
-        return -1
 
 
 def _copy(database: Path, folder: Path) -> Path:
@@ -176,17 +167,9 @@ def _copy(database: Path, folder: Path) -> Path:
 
 
 def _put_in_place(new: Path, path: Path) -> None:
-    _flush(new)
+    flush(new)
     new.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(path.parent)
 
 
 def restore(workspace: Workspace) -> tuple[Path, Path | None]:
@@ -203,39 +186,38 @@ def restore(workspace: Workspace) -> tuple[Path, Path | None]:
         MetadataError: Another program has locked the database.
     """
     if workspace.metadata.exists():
-        _require_damage(workspace.metadata)
+        try:
+            count_executions(workspace.metadata)
+        except sqlite3.Error as error:
+            if is_busy(error):
+                raise _held(workspace.metadata) from None
+        else:
+            raise WorkspaceError(
+                f"{workspace.metadata}: is intact; nothing is restored. To restore a backup nevertheless, move it away "
+                "first"
+            )
     for backup in reversed(backups(workspace)):
         try:
             new = _copy(backup, workspace.backups)
         except sqlite3.Error:
             continue
-        aside = _set_aside(workspace.metadata)
+        damaged = _rename_damaged(workspace.metadata)
         _put_in_place(new, workspace.metadata)
-        return backup, aside
-    raise WorkspaceError(f"{workspace.backups}: holds no good backup of the metadata")
+        return backup, damaged
+    raise WorkspaceError(f"{workspace.backups}: contains no intact backup of the metadata")
 
 
-def _require_damage(database: Path) -> None:
-    try:
-        count_executions(database)
-    except sqlite3.Error as error:
-        if is_busy(error):
-            raise _held(database) from None
-        return
-    raise WorkspaceError(f"{database}: is whole; nothing is restored. To go back all the same, move it away first")
-
-
-def _set_aside(database: Path) -> Path | None:
+def _rename_damaged(database: Path) -> Path | None:
     """Renames a database together with the files that SQLite keeps beside it."""
     if not database.exists():
         return None
     taken = len(list(database.parent.glob(f"{database.name}.damaged-*")))
-    aside = database.with_name(f"{database.name}.damaged-{taken + 1}")
+    damaged = database.with_name(f"{database.name}.damaged-{taken + 1}")
     for companion in _COMPANIONS:
         beside = Path(f"{database}{companion}")
         if beside.exists():
-            beside.replace(f"{aside}{companion}")
-    return database.replace(aside)
+            beside.replace(f"{damaged}{companion}")
+    return database.replace(damaged)
 
 
 def skip_used_ids(workspace: Workspace) -> None:

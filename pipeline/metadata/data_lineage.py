@@ -3,7 +3,7 @@
 `FileUses` is a stable interface; other tools may rely on its JSON. This module does not import TFX.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -15,8 +15,8 @@ from components.storage.file_systems import file_system
 from data.errors import WorkspaceError
 from data.manifest import ImageFile, digests, read_manifest
 from data.spans import has_pattern, parse_pattern
-from pipeline.metadata.lineage import SCHEMA_VERSION, Push, pushes
-from pipeline.metadata.provenance import Provenance, Step, copied_version, ingests, json_object, properties
+from pipeline.metadata.lineage import SCHEMA_VERSION, PushRecord, pushes
+from pipeline.metadata.provenance import Provenance, StageExecution, copied_version, ingests, json_object, properties
 
 
 class FileUse(BaseModel):
@@ -55,32 +55,50 @@ def file_uses(store: MetadataStore, file: Path) -> FileUses:
         WorkspaceError: The path is a folder, or it does not exist and no version used a file of this path.
     """
     if file.is_dir():
-        raise WorkspaceError(f"{file}: is a folder; name one picture")
+        raise WorkspaceError(f"{file}: is a folder; name one image")
     known = pushes(store)
     provenance = Provenance(store, [push.artifact_id for push in known])
     wanted = digests(file.read_bytes()) if file.exists() else set()
     found: dict[int, list[tuple[ImageFile, Literal["content", "path"]]] | None] = {}
     uses: dict[str, list[FileUse]] = {}
-    unknown: dict[str, Push] = {}
+    unknown: dict[str, PushRecord] = {}
     for push in known:
         ingested = [step for step in provenance.behind(push.artifact_id) if ingests(step, provenance)]
         for step in ingested:
             if step.execution.id not in found:
                 found[step.execution.id] = _search(step, provenance, file.absolute(), wanted)
         matches = [found[step.execution.id] for step in ingested]
-        own = [_use(push, entry, how) for entries in matches for entry, how in entries or []]
+        own = [
+            FileUse.model_validate(
+                {
+                    "model": push.model,
+                    "version": push.version,
+                    "split": entry.split,
+                    "key": entry.key,
+                    "matched_by": how,
+                }
+            )
+            for entries in matches
+            for entry, how in entries or []
+        ]
         start = _start(push, provenance)
         # It is also unknown if the push of the version that training started from is not on record, as after a loss of
         # ML Metadata.
         if None in matches or (start is not None and (start.path in unknown or start.path not in uses)):
             unknown[push.path] = push
-        learned = any(use.split != "test" for use in own)
-        uses[push.path] = own if learned else [*own, *_inherited(push, start, uses)]
+        if start is not None and all(use.split == "test" for use in own):
+            # The version inherits the uses of the version from whose weights its training started.
+            learned = [use for use in uses.get(start.path, []) if use.split != "test"]
+            through = {"version": push.version, "through": start.version}
+            own = [*own, *(use.model_copy(update=through) for use in learned)]
+        uses[push.path] = own
     every = [use for found in uses.values() for use in found]
     if not every and not file.exists():
-        unclear = f"; not known of: {', '.join(_names(unknown.values()))}" if unknown else ""
+        unclear = f"; not known for: {', '.join(_names(unknown.values()))}" if unknown else ""
         raise WorkspaceError(f"{file}: no such file, and no version used this path{unclear}")
-    return FileUses(file=str(file), uses=every, unknown=_names(unknown.values()), removed=_removed(unknown.values()))
+    # Several workspaces that share a store may have versions of the same name, of which some are still there.
+    names, kept = _names(unknown.values()), _names(push for push in unknown.values() if not push.removed)
+    return FileUses(file=str(file), uses=every, unknown=names, removed=[name for name in names if name not in kept])
 
 
 def with_restored(found: FileUses, serving: Path) -> FileUses:
@@ -111,7 +129,7 @@ def with_restored(found: FileUses, serving: Path) -> FileUses:
     )
 
 
-class _Start(NamedTuple):
+class _StartVersion(NamedTuple):
     """The version from whose weights a training started."""
 
     version: int
@@ -119,7 +137,7 @@ class _Start(NamedTuple):
     """Where it was first pushed to; after a rollback, the path of the version that was restored."""
 
 
-def _start(push: Push, provenance: Provenance) -> _Start | None:
+def _start(push: PushRecord, provenance: Provenance) -> _StartVersion | None:
     pusher = provenance.maker(push.artifact_id)
     trainer = provenance.maker(pusher.inputs["model"][0]) if pusher else None
     version = copied_version(trainer, "base_model", provenance) if trainer else None
@@ -127,36 +145,15 @@ def _start(push: Push, provenance: Provenance) -> _Start | None:
         return None
     # If a rollback published it, its files are listed under the version that the rollback restored.
     first = properties(provenance.artifacts[trainer.inputs["base_model"][0]]).get("first_version", version)
-    return _Start(version, str(PurePosixPath(push.path).with_name(str(first))))
+    return _StartVersion(version, str(PurePosixPath(push.path).with_name(str(first))))
 
 
-def _inherited(push: Push, start: _Start | None, uses: Mapping[str, list[FileUse]]) -> list[FileUse]:
-    """The uses of a file that a version inherits because its training started from a version that used the file."""
-    if start is None:
-        return []
-    learned = [use for use in uses.get(start.path, []) if use.split != "test"]
-    return [use.model_copy(update={"version": push.version, "through": start.version}) for use in learned]
-
-
-def _removed(known: Iterable[Push]) -> list[str]:
-    """The names of which no version is still there; several workspaces that share a store may have the same name."""
-    there = {push: not push.removed for push in known}
-    kept = _names(push for push, is_there in there.items() if is_there)
-    return [name for name in _names(there) if name not in kept]
-
-
-def _names(known: Iterable[Push]) -> list[str]:
+def _names(known: Iterable[PushRecord]) -> list[str]:
     return [f"{push.model}/{push.version}" for push in known]
 
 
-def _use(push: Push, entry: ImageFile, how: Literal["content", "path"]) -> FileUse:
-    return FileUse.model_validate(
-        {"model": push.model, "version": push.version, "split": entry.split, "key": entry.key, "matched_by": how}
-    )
-
-
 def _search(
-    step: Step, provenance: Provenance, file: Path, wanted: set[str]
+    step: StageExecution, provenance: Provenance, file: Path, wanted: set[str]
 ) -> list[tuple[ImageFile, Literal["content", "path"]]] | None:
     """The manifest entries of an ingestion that match the file; None if the ingestion left no manifest."""
     path = str(json_object(properties(step.execution).get("config"))["path"])

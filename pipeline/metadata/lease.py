@@ -107,16 +107,13 @@ class _Lease:
                 logger.warning("%s: connection lost (%s); taking the lease again", _place(self._metadata), error)
                 with contextlib.suppress(pymysql.MySQLError):
                     self._connection.close()
-                self._retake()
+                try:
+                    self._connection, self.lost = self._try()
+                except (MetadataError, pymysql.MySQLError) as retry_error:
+                    logger.warning("%s", retry_error)  # Retried at the next heartbeat; nobody else gets the lease.
             if self.lost:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-
-    def _retake(self) -> None:
-        try:
-            self._connection, self.lost = self._try()
-        except (MetadataError, pymysql.MySQLError) as error:
-            logger.warning("%s", error)  # Retried at the next heartbeat; nobody else gets the lease.
 
 
 def _connect(metadata: MetadataConfig) -> "pymysql.Connection":

@@ -16,7 +16,15 @@ from pydantic import BaseModel
 from components.publishing.directory import ModelVersion
 from components.storage.file_systems import file_system
 from data.errors import WorkspaceError
-from pipeline.metadata.provenance import REASONS, Provenance, Step, copied_version, ingests, json_object, properties
+from pipeline.metadata.provenance import (
+    REASONS,
+    Provenance,
+    StageExecution,
+    copied_version,
+    ingests,
+    json_object,
+    properties,
+)
 
 SCHEMA_VERSION = 1
 
@@ -127,7 +135,7 @@ class Lineage(BaseModel):
     """Set if a rollback published the version: all other fields then describe the version that was restored."""
 
 
-class Push(NamedTuple):
+class PushRecord(NamedTuple):
     """One pushed version, as recorded in ML Metadata."""
 
     model: str
@@ -141,7 +149,7 @@ class Push(NamedTuple):
         return not file_system(self.path).exists(self.path)
 
 
-def pushes(store: MetadataStore) -> list[Push]:
+def pushes(store: MetadataStore) -> list[PushRecord]:
     """Lists all versions that were ever pushed, oldest first.
 
     A run that was killed right after publishing left no record of its push; the next run that found the same model
@@ -153,14 +161,14 @@ def pushes(store: MetadataStore) -> list[Push]:
         values = properties(artifact)
         if "pushed_version" in values:
             path = str(values["pushed_destination"])
-            push = Push(PurePosixPath(path).parent.name, int(values["pushed_version"]), path, artifact.id)
+            push = PushRecord(PurePosixPath(path).parent.name, int(values["pushed_version"]), path, artifact.id)
             pushed = bool(values["pushed"])
             found.append((pushed, artifact.id if pushed else -artifact.id, push))
     valid = {(push.model, push.version, push.path): push for _, _, push in sorted(found)}
     return sorted(valid.values(), key=lambda push: push.artifact_id)
 
 
-def find_push(known: Iterable[Push], version: int, model: str | None, serving: Path) -> Push:
+def find_push(known: Iterable[PushRecord], version: int, model: str | None, serving: Path) -> PushRecord:
     """Finds the push of a version; in a store that several workspaces share, this workspace's has precedence.
 
     Raises:
@@ -172,14 +180,14 @@ def find_push(known: Iterable[Push], version: int, model: str | None, serving: P
     if not found:
         versions = ", ".join(f"{push.model}/{push.version}" for push in known) or "none"
         wanted = f"version {version}" + (f" of model {model}" if model else "")
-        raise WorkspaceError(f"ML Metadata knows of no {wanted}; pushed were: {versions}")
+        raise WorkspaceError(f"ML Metadata has no record of {wanted}; the versions pushed are: {versions}")
     if len({push.model for push in found}) > 1:
         names = ", ".join(sorted({push.model for push in found}))
         raise WorkspaceError(f"several models have a version {version}; name one with --model: {names}")
     return found[-1]
 
 
-def lineage(store: MetadataStore, push: Push) -> Lineage:
+def lineage(store: MetadataStore, push: PushRecord) -> Lineage:
     """Traces a pushed version back to its data."""
     provenance = Provenance(store, [push.artifact_id])
     steps = list(provenance.behind(push.artifact_id))[::-1]
@@ -188,11 +196,17 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
     trained_from = list(provenance.behind(candidate))
     made = [artifact for step in trained_from for artifact in step.made]
     ingested = [step for step in trained_from if ingests(step, provenance)]
-    checks = _checks(provenance, [artifact for step in ingested for artifact in step.made], before=pusher)
+    examples = [artifact for step in ingested for artifact in step.made]
+    statistics = _makers_of("ExampleStatistics", examples, provenance, before=pusher)
+    drift = _makers_of("deeplab.Drift", examples, provenance, before=pusher)
+    counted = [artifact for step in statistics for artifact in step.made]
+    checks = [*statistics, *drift, *_makers_of("ExampleAnomalies", counted, provenance, before=pusher)]
     checked = [artifact for step in checks for artifact in step.made]
     stages = sorted({step.execution.id: step for step in (*steps, *checks)}.items())
     pushed = provenance.artifacts[push.artifact_id]
     described = {execution: _describe_stage(store, step) for execution, step in stages}
+
+    custom_config = json_object(properties(trained_from[0].execution).get("custom_config"))
 
     def described_artifacts(ids: Iterable[int], kind: str) -> list[ArtifactLineage]:
         return [_describe(artifact) for artifact in provenance.all_of(ids, kind)]
@@ -211,7 +225,7 @@ def lineage(store: MetadataStore, push: Push) -> Lineage:
         anomalies=described_artifacts(checked, "ExampleAnomalies"),
         data_schema=described_artifacts(made, "Schema"),
         transform_graph=described_artifacts(made, "TransformGraph"),
-        hyperparameters=_hyperparameters(trained_from[0]),
+        hyperparameters={k: v for k, v in custom_config.items() if k not in ("code_hash", "checkpoints")},
         started_from=copied_version(trained_from[0], "base_model", provenance),
         trained_model=described_artifacts([candidate], "Model"),
         evaluation=_evaluation(pusher, provenance),
@@ -225,21 +239,13 @@ def restoration(version: ModelVersion) -> Restoration:
     return Restoration(version=version.version, path=version.path, reason=version.record.rollback_reason, **values)
 
 
-def _checks(provenance: Provenance, ingested: list[int], before: Step) -> list[Step]:
-    """The steps that checked the ingested data: their statistics, drift and schema."""
-    statistics = _makers_of("ExampleStatistics", ingested, provenance, before)
-    drift = _makers_of("deeplab.Drift", ingested, provenance, before)
-    made = [artifact for step in statistics for artifact in step.made]
-    return [*statistics, *drift, *_makers_of("ExampleAnomalies", made, provenance, before)]
-
-
-def _makers_of(kind: str, from_ids: list[int], provenance: Provenance, before: Step) -> list[Step]:
+def _makers_of(kind: str, from_ids: list[int], provenance: Provenance, before: StageExecution) -> list[StageExecution]:
     """The newest step before another one that made an artifact of a given type from some artifacts."""
     steps = [step for step in provenance.readers(from_ids) if step.execution.id < before.execution.id]
     return [step for step in steps if provenance.all_of(step.made, kind)][-1:]
 
 
-def _data(step: Step, provenance: Provenance) -> DataLineage:
+def _data(step: StageExecution, provenance: Provenance) -> DataLineage:
     examples = _describe(provenance.artifacts[step.outputs["examples"][0]])
     fingerprint = examples.properties.get("input_fingerprint")
     return DataLineage(
@@ -251,11 +257,10 @@ def _data(step: Step, provenance: Provenance) -> DataLineage:
     )
 
 
-def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
-    def values(key: str) -> dict[str, Any]:
-        return properties(provenance.artifacts[pusher.inputs[key][0]])
-
-    blessing, infra = values("blessing"), values("infra_blessing")
+def _evaluation(pusher: StageExecution, provenance: Provenance) -> EvaluationLineage:
+    blessing, infra = (
+        properties(provenance.artifacts[pusher.inputs[key][0]]) for key in ("blessing", "infra_blessing")
+    )
     evaluator = provenance.maker(pusher.inputs["blessing"][0])
     evaluations: list[metadata_store_pb2.Artifact] = []
     config: dict[str, Any] = {}
@@ -266,21 +271,12 @@ def _evaluation(pusher: Step, provenance: Provenance) -> EvaluationLineage:
         served = copied_version(evaluator, "baseline_model", provenance)
     return EvaluationLineage(
         blessed=bool(blessing["blessed"]),
-        reasons=json.loads(_property(evaluations, REASONS, "[]")),
+        reasons=json.loads(properties(evaluations[0]).get(REASONS, "[]")) if evaluations else [],
         config=config,
         baseline_version=served,
         infra_blessed=bool(infra["blessed"]),
         evaluation=_describe(evaluations[0]) if evaluations else None,
     )
-
-
-def _property(artifacts: list[metadata_store_pb2.Artifact], name: str, default: str) -> str:
-    return str(next((properties(artifact).get(name, default) for artifact in artifacts), default))
-
-
-def _hyperparameters(trainer: Step) -> dict[str, Any]:
-    custom = json_object(properties(trainer.execution).get("custom_config"))
-    return {name: value for name, value in custom.items() if name not in ("code_hash", "checkpoints")}
 
 
 def _describe(artifact: metadata_store_pb2.Artifact) -> ArtifactLineage:
@@ -289,7 +285,7 @@ def _describe(artifact: metadata_store_pb2.Artifact) -> ArtifactLineage:
     return ArtifactLineage(id=artifact.id, type=artifact.type, uri=artifact.uri, removed=removed, properties=values)
 
 
-def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:
+def _describe_stage(store: MetadataStore, step: StageExecution) -> StageLineage:
     contexts, values = _contexts(store, step), properties(step.execution)
     began, ended = step.execution.create_time_since_epoch, step.execution.last_update_time_since_epoch
     custom_config = json_object(values.get("custom_config"))
@@ -306,7 +302,7 @@ def _describe_stage(store: MetadataStore, step: Step) -> StageLineage:
     )
 
 
-def _contexts(store: MetadataStore, step: Step) -> dict[str, str]:
+def _contexts(store: MetadataStore, step: StageExecution) -> dict[str, str]:
     """The contexts of an execution (pipeline, pipeline_run, node): type -> name."""
     return {context.type: context.name for context in store.get_contexts_by_execution(step.execution.id)}
 

@@ -13,7 +13,7 @@ from pipeline.metadata.data_lineage import FileUses
 from pipeline.metadata.lineage import ArtifactLineage, Lineage
 
 _MEANING = {"train": "trained on it", "val": "selected by it", "test": "evaluated on it"}
-_WHY_UNKNOWN = "its examples, or those of a version that it started from, hold no list of files or are gone"
+_WHY_UNKNOWN = "its examples, or those of a version that it started from, have no list of files or were deleted"
 
 
 @dataclass

@@ -24,7 +24,7 @@ INPUT, OUTPUT = metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.OUTPUT
 
 
 @dataclass(frozen=True)
-class Step:
+class StageExecution:
     """One completed execution."""
 
     execution: metadata_store_pb2.Execution
@@ -53,7 +53,7 @@ class Provenance:
 
     def __init__(self, store: MetadataStore, artifact_ids: Collection[int]):
         self._store = store
-        self.steps: dict[int, Step] = {}
+        self.steps: dict[int, StageExecution] = {}
         self.artifacts: dict[int, metadata_store_pb2.Artifact] = {}
         self._makers: dict[int, int] = {}
         seen: set[int] = set()
@@ -63,19 +63,19 @@ class Provenance:
             made = self._read_steps(self._executions(waiting, OUTPUT))
             waiting = {artifact for step in made for artifact in step.read} - seen
 
-    def maker(self, artifact_id: int) -> Step | None:
+    def maker(self, artifact_id: int) -> StageExecution | None:
         """The step that made an artifact."""
         execution = self._makers.get(artifact_id)
         return None if execution is None else self.steps[execution]
 
-    def readers(self, artifact_ids: Collection[int]) -> list[Step]:
+    def readers(self, artifact_ids: Collection[int]) -> list[StageExecution]:
         """The steps that read any of some artifacts, oldest first."""
         steps = self._read_steps(self._executions(artifact_ids, INPUT))
         return sorted(steps, key=lambda step: step.execution.id)
 
-    def behind(self, artifact_id: int) -> Iterator[Step]:
+    def behind(self, artifact_id: int) -> Iterator[StageExecution]:
         """The steps that an artifact came from, directly or indirectly, latest first."""
-        found: dict[int, Step] = {}
+        found: dict[int, StageExecution] = {}
         waiting = [artifact_id]
         while waiting:
             step = self.maker(waiting.pop())
@@ -93,17 +93,12 @@ class Provenance:
             return set()
         return {e.execution_id for e in self._store.get_events_by_artifact_ids(artifact_ids) if e.type == kind}
 
-    def _read_steps(self, execution_ids: Collection[int]) -> list[Step]:
+    def _read_steps(self, execution_ids: Collection[int]) -> list[StageExecution]:
         """Reads the completed executions that have not been read yet."""
         new = set(execution_ids) - self.steps.keys()
-        executions = [e for e in self._store.get_executions_by_id(new) if e.last_known_state == COMPLETE] if new else []
-        if executions:
-            self._add_steps(executions)
-        return [self.steps[execution] for execution in execution_ids if execution in self.steps]
-
-    def _add_steps(self, executions: list[metadata_store_pb2.Execution]) -> None:
-        steps = {execution.id: Step(execution, {}, {}) for execution in executions}
-        events = self._store.get_events_by_execution_ids(steps)
+        executions = self._store.get_executions_by_id(new) if new else []
+        steps = {e.id: StageExecution(e, {}, {}) for e in executions if e.last_known_state == COMPLETE}
+        events = self._store.get_events_by_execution_ids(steps) if steps else []
         for event in sorted(events, key=lambda e: [(step.key, step.index) for step in e.path.steps]):
             if event.type in (INPUT, OUTPUT):
                 step = steps[event.execution_id]
@@ -114,28 +109,25 @@ class Provenance:
         unknown = {event.artifact_id for event in events} - self.artifacts.keys()
         self.artifacts.update({a.id: a for a in self._store.get_artifacts_by_id(unknown)} if unknown else {})
         self.steps.update(steps)
+        return [self.steps[execution] for execution in execution_ids if execution in self.steps]
 
 
 def properties(node: metadata_store_pb2.Artifact | metadata_store_pb2.Execution) -> dict[str, Any]:
     """The properties and custom properties of a node, by name; structures become plain lists and mappings."""
-    values = {**node.properties, **node.custom_properties}
-    return {name: _plain(value) for name, value in sorted(values.items())}
+    plain: dict[str, Any] = {}
+    for name, value in sorted({**node.properties, **node.custom_properties}.items()):
+        kind = value.WhichOneof("value")
+        found = getattr(value, kind) if kind else None
+        plain[name] = json_format.MessageToDict(found) if kind in ("struct_value", "proto_value") else found
+    return plain
 
 
-def _plain(value: metadata_store_pb2.Value) -> Any:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return None
-    plain = getattr(value, kind)
-    return json_format.MessageToDict(plain) if kind in ("struct_value", "proto_value") else plain
-
-
-def ingests(step: Step, provenance: Provenance) -> bool:
+def ingests(step: StageExecution, provenance: Provenance) -> bool:
     """Whether a step makes examples out of files, not out of other examples."""
     return "examples" in step.outputs and not provenance.all_of(step.read, "Examples")
 
 
-def copied_version(step: Step, key: str, provenance: Provenance) -> int | None:
+def copied_version(step: StageExecution, key: str, provenance: Provenance) -> int | None:
     """The version of the served model whose copy a step was given; None if it was given none."""
     (copy,) = step.inputs.get(key, [None])
     values = {} if copy is None else properties(provenance.artifacts[copy])

@@ -147,7 +147,7 @@ def test_backups_are_counted_and_offered_where_the_database_is_damaged(tmp_path:
 
     assert (check.status, check.remedy) == (
         "fail",
-        f"`python local_runner.py doctor --restore --workspace {tmp_path}` puts the newest good backup back",
+        f"`python local_runner.py doctor --restore --workspace {tmp_path}` restores the newest intact backup",
     )
 
 

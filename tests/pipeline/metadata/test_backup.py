@@ -1,4 +1,4 @@
-"""Backups of the SQLite metadata: whole ones, a few, and one that is put back where the database was damaged."""
+"""Backups of the SQLite metadata: they are intact, few, and restored where the database was damaged."""
 
 import re
 import sqlite3
@@ -113,7 +113,7 @@ def test_an_empty_database_where_there_were_runs_is_damaged(workspace: Workspace
         assert count_executions(workspace.metadata) == RUN
 
 
-def test_a_history_that_began_anew_does_not_push_out_the_one_before(workspace: Workspace):
+def test_a_history_that_began_again_does_not_push_out_the_one_before(workspace: Workspace):
     back_up(workspace, keep=2)
     add_run(workspace, "run-2")
     fullest = back_up(workspace, keep=2)
@@ -138,7 +138,9 @@ def test_a_damaged_database_stops_a_run_with_what_to_do(workspace: Workspace):
     assert not DamagedMetadata.transient
     (workspace.backups).mkdir()
     (workspace.backups / "metadata-000001.sqlite").touch()
-    with pytest.raises(DamagedMetadata, match=f"doctor --restore {workspace.option}` puts the newest good backup back"):
+    with pytest.raises(
+        DamagedMetadata, match=f"doctor --restore {workspace.option}` restores the newest intact backup"
+    ):
         require_whole(workspace)
 
 
@@ -179,7 +181,7 @@ def test_lost_metadata_come_back_from_a_backup(workspace: Workspace):
     check = check_metadata(workspace.metadata)
     assert (check.status, check.remedy) == (
         "fail",
-        f"`python local_runner.py doctor --restore {workspace.option}` puts the newest good backup back",
+        f"`python local_runner.py doctor --restore {workspace.option}` restores the newest intact backup",
     )
 
     assert restore(workspace) == (workspace.backups / "metadata-000001.sqlite", None)
@@ -190,7 +192,7 @@ def test_whole_metadata_are_not_set_back(workspace: Workspace):
     back_up(workspace, keep=3)
     add_run(workspace, "run-2")
 
-    with pytest.raises(WorkspaceError, match="is whole; nothing is restored"):
+    with pytest.raises(WorkspaceError, match="is intact; nothing is restored"):
         restore(workspace)
 
     assert count_executions(workspace.metadata) == 2 * RUN
@@ -201,7 +203,7 @@ def test_without_a_good_backup_nothing_is_touched(workspace: Workspace):
     damage(workspace.metadata)
     damaged = workspace.metadata.read_bytes()
 
-    with pytest.raises(WorkspaceError, match="holds no good backup"):
+    with pytest.raises(WorkspaceError, match="contains no intact backup"):
         restore(workspace)
 
     assert workspace.metadata.read_bytes() == damaged

@@ -32,7 +32,7 @@ from tests.pipeline.history import OUTPUTS, History
 from tests.pipeline.mysql_server import PASSWORD, Server
 
 ALL_BUT = {
-    "judged": tuple(set(OUTPUTS) - {"ServedModel", "SegmentationEvaluator", "ModelPusher"}),
+    "evaluated": tuple(set(OUTPUTS) - {"ServedModel", "SegmentationEvaluator", "ModelPusher"}),
     "trained": ("ImageExampleGen", "StatisticsGen", "DataSchema", "StrictExampleValidator", "ImageTransform"),
 }
 
@@ -119,10 +119,10 @@ def test_the_version_that_training_started_from_and_the_images_replayed_are_name
     assert 'replayed: {"span-3": 7}' in text
 
 
-def test_cached_stages_are_told_by_the_run_in_which_they_really_ran(history: History) -> None:
+def test_cached_stages_are_shown_with_the_run_in_which_they_really_ran(history: History) -> None:
     history.push("run-1", "cars", 1)
     history.push("run-2", "cars", 2, *ALL_BUT["trained"], ServedModel__model={"present": 1, "version": 1})
-    history.run("run-3", ALL_BUT["judged"], ModelPusher__pushed_model={"pushed": 0, "reason": "not blessed"})
+    history.run("run-3", ALL_BUT["evaluated"], ModelPusher__pushed_model={"pushed": 0, "reason": "not blessed"})
     found = trace(history, 2)
     assert found.evaluation.baseline_version == 1
     runs = {stage.name: stage.run_id for stage in found.stages}
@@ -141,10 +141,10 @@ def test_the_walk_does_not_grow_with_the_runs_that_changed_nothing(history: Hist
 
 def test_a_push_whose_run_was_killed_is_known_by_the_run_that_found_its_model_served(history: History) -> None:
     history.push("run-2", "cars", 1, pushed=0)
-    history.push("run-3", "cars", 1, *ALL_BUT["judged"], pushed=0)
+    history.push("run-3", "cars", 1, *ALL_BUT["evaluated"], pushed=0)
     assert trace(history, 1).run_id == "run-2"
     history.push("run-4", "cars", 2, *ALL_BUT["trained"])
-    history.push("run-5", "cars", 2, *ALL_BUT["judged"], pushed=0)
+    history.push("run-5", "cars", 2, *ALL_BUT["evaluated"], pushed=0)
     assert trace(history, 2).run_id == "run-4", "who pushed comes first"
 
 
@@ -158,7 +158,7 @@ def test_of_two_pushes_of_one_version_the_last_one_counts(history: History) -> N
 
 def test_an_unknown_version_is_an_error_that_names_the_known_ones(history: History) -> None:
     history.push("run-1", "cars", 1)
-    with pytest.raises(WorkspaceError, match="no version 7; pushed were: cars/1"):
+    with pytest.raises(WorkspaceError, match="no record of version 7; the versions pushed are: cars/1"):
         trace(history, 7)
     with pytest.raises(WorkspaceError, match="no version 1 of model boats"):
         trace(history, 1, "boats")
@@ -180,8 +180,8 @@ def test_of_two_workspaces_in_one_store_each_finds_its_own(history: History) -> 
 
 
 def test_a_file_is_found_under_another_name_by_its_content(history: History, tmp_path: Path) -> None:
-    (tmp_path / "renamed.jpg").write_bytes(b"picture")
-    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"), image_file(b"other", "b.jpg", "test"))
+    (tmp_path / "renamed.jpg").write_bytes(b"image")
+    write_manifest(tmp_path / "e", image_file(b"image", "a.jpg", "train"), image_file(b"other", "b.jpg", "test"))
     history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
     history.push("run-2", "cars", 2, *ALL_BUT["trained"])
     write_manifest(tmp_path / "f", image_file(b"other", "b.jpg", "train"))
@@ -195,8 +195,8 @@ def test_a_file_is_found_under_another_name_by_its_content(history: History, tmp
 def test_a_version_that_started_from_another_one_has_learned_from_its_files(
     sqlite_history: History, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
-    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    write_manifest(tmp_path / "e", image_file(b"image", "a.jpg", "train"))
     write_manifest(tmp_path / "f", image_file(b"other", "b.jpg", "train"))
     start = [{"present": 1, "version": version} for version in (1, 2)]
     history = sqlite_history
@@ -212,12 +212,12 @@ def test_a_version_that_started_from_another_one_has_learned_from_its_files(
     )
 
 
-def test_a_version_that_was_judged_on_a_file_may_have_learned_from_it_too(
+def test_a_version_that_was_evaluated_on_a_file_may_have_learned_from_it_too(
     sqlite_history: History, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
-    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
-    write_manifest(tmp_path / "f", image_file(b"picture", "a.jpg", "test"))
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    write_manifest(tmp_path / "e", image_file(b"image", "a.jpg", "train"))
+    write_manifest(tmp_path / "f", image_file(b"image", "a.jpg", "test"))
     history, start = sqlite_history, {"present": 1, "version": 1}
     history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
     history.push("run-2", "cars", 2, ImageExampleGen__examples={"uri": str(tmp_path / "f")}, WarmStart__model=start)
@@ -251,11 +251,11 @@ def sqlite_history(tmp_path: Path) -> History:
     return History(open_store(metadata_config(Workspace(tmp_path), MetadataConfig())), str(tmp_path / "serving"))
 
 
-def test_a_converted_picture_is_found_by_the_file_that_it_came_from(sqlite_history: History, tmp_path: Path) -> None:
-    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
-    picture.save(tmp_path / "a.bmp")
+def test_a_converted_image_is_found_by_the_file_that_it_came_from(sqlite_history: History, tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    image.save(tmp_path / "a.bmp")
     stored = io.BytesIO()
-    picture.save(stored, "PNG")
+    image.save(stored, "PNG")
     write_manifest(tmp_path / "e", image_file(stored.getvalue(), "a.bmp", "train"))
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
     (use,) = file_uses(sqlite_history.store, tmp_path / "a.bmp").uses
@@ -269,12 +269,12 @@ def publish_file(content: str, serving: str, folder: Path) -> None:
     publish(str(folder), serving, ["sky"], {})
 
 
-def test_what_cannot_be_judged_is_no_answer(sqlite_history: History, tmp_path: Path) -> None:
-    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+def test_what_cannot_be_answered_is_an_error(sqlite_history: History, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "e", image_file(b"image", "a.jpg", "train"))
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
     with pytest.raises(WorkspaceError, match=r"b\.jpg: no such file, and no version used this path$"):
         file_uses(sqlite_history.store, tmp_path / "b.jpg")
-    with pytest.raises(WorkspaceError, match="e: is a folder; name one picture"):
+    with pytest.raises(WorkspaceError, match="e: is a folder; name one image"):
         file_uses(sqlite_history.store, tmp_path / "e")
     (tmp_path / "mask.png").write_bytes(b"mask")
     text = printed(uses_outline(file_uses(sqlite_history.store, tmp_path / "mask.png")))
@@ -285,8 +285,8 @@ def test_what_cannot_be_judged_is_no_answer(sqlite_history: History, tmp_path: P
 def test_a_version_that_started_from_a_restored_one_has_learned_from_its_files(
     sqlite_history: History, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
-    write_manifest(tmp_path / "e", image_file(b"picture", "a.jpg", "train"))
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    write_manifest(tmp_path / "e", image_file(b"image", "a.jpg", "train"))
     write_manifest(tmp_path / "f", image_file(b"other", "b.jpg", "train"))
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "e")})
     restored = {"present": 1, "version": 3, "first_version": 1}
@@ -296,10 +296,10 @@ def test_a_version_that_started_from_a_restored_one_has_learned_from_its_files(
     assert [(use.version, use.through) for use in found.uses] == [(1, None), (4, 3)]
 
 
-def test_versions_of_two_workspaces_with_one_number_are_told_apart(sqlite_history: History, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
+def test_versions_of_two_workspaces_with_one_number_are_distinguished(sqlite_history: History, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
     other = History(sqlite_history.store, "/elsewhere/serving")
-    for history, folder, content in ((sqlite_history, "e", b"picture"), (other, "f", b"other")):
+    for history, folder, content in ((sqlite_history, "e", b"image"), (other, "f", b"other")):
         write_manifest(tmp_path / folder, image_file(content, "b.jpg", "train"))
         history.push("run", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / folder)})
     assert len(file_uses(sqlite_history.store, tmp_path / "a.jpg").uses) == 1
@@ -330,14 +330,14 @@ def test_a_version_that_a_rollback_published_is_shown_with_what_was_rolled_back_
 
 
 def test_versions_whose_examples_are_gone_are_said_to_be_unknown(sqlite_history: History, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "a.jpg").write_bytes(b"image")
     publish_file("model 1", f"{sqlite_history.serving}/cars", tmp_path / "model")
     sqlite_history.push("run-1", "cars", 1, ImageExampleGen__examples={"uri": str(tmp_path / "gone")})
     found = file_uses(sqlite_history.store, tmp_path / "a.jpg")
     assert (found.uses, found.unknown, found.removed) == ([], ["cars/1"], [])
     assert "cars/1: not known" in printed(uses_outline(found))
     assert "no other pushed version came from it" in printed(uses_outline(found))
-    with pytest.raises(WorkspaceError, match="no version used this path; not known of: cars/1"):
+    with pytest.raises(WorkspaceError, match="no version used this path; not known for: cars/1"):
         file_uses(sqlite_history.store, tmp_path / "absent.jpg")
 
 
@@ -402,11 +402,11 @@ def push_with_examples(
 
     Args:
         history: Gets their runs.
-        folder: Gets the picture and the examples.
+        folder: Gets the image and the examples.
         known: The versions whose examples are still there.
         starts: Version -> the version that its training started from.
     """
-    (folder / "a.jpg").write_bytes(b"picture")
+    (folder / "a.jpg").write_bytes(b"image")
     for version in (1, 2, 3):
         publish_file(f"model {version}", f"{history.serving}/cars", folder / "model")
         examples = folder / f"examples-{version}"
@@ -463,8 +463,8 @@ def test_a_workspace_in_which_nothing_ran_has_no_lineage(tmp_path: Path) -> None
 def test_a_version_that_a_rollback_published_has_the_files_of_the_one_that_it_restored(
     sqlite_history: History, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
-    for version, content in enumerate((b"picture", b"other"), start=1):
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    for version, content in enumerate((b"image", b"other"), start=1):
         publish_file(f"model {version}", f"{sqlite_history.serving}/cars", tmp_path / "model")
         write_manifest(tmp_path / str(version), image_file(content, "a.jpg", "train"))
         examples = {"uri": str(tmp_path / str(version))}

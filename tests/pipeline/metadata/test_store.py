@@ -1,4 +1,4 @@
-"""The connection to ML Metadata: SQLite by default, a MySQL server if told so, and its password nowhere."""
+"""The connection to ML Metadata: SQLite by default, a MySQL server if configured, and its password nowhere."""
 
 import json
 import socket
