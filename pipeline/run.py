@@ -17,7 +17,7 @@ from pipeline.metadata.backup import back_up, require_whole, skip_used_ids
 from pipeline.metadata.store import metadata_config, open_store
 from pipeline.records.executions import StageRecord, note_reasons, read_run
 from pipeline.records.summarize import summarize
-from pipeline.records.summary import SUMMARY_FILE, Failure, Summary
+from pipeline.records.summary import SUMMARY_FILE, FailureRecord, RunSummary
 from pipeline.report.index import write_index
 from pipeline.report.model_card import write_model_card
 from pipeline.report.page import TRIALS, write_report
@@ -32,7 +32,7 @@ LOG_FILE = "log.txt"
 class RunFailed(ProjectError):
     """A run ended with an error; its record and log are in its folder."""
 
-    def __init__(self, failure: Failure, folder: Path, *, transient: bool):
+    def __init__(self, failure: FailureRecord, folder: Path, *, transient: bool):
         super().__init__(f"{failure.message}\nthe run's record is in {folder}")
         self.failure = failure
         self.folder = folder
@@ -47,7 +47,7 @@ class RecordUnwritten(WorkspaceError):
 
 def run(
     config: Config, workspace: Workspace, stages: StageRange, verbose: bool, on_stage: Callable[[str], None]
-) -> tuple[Summary, Path]:
+) -> tuple[RunSummary, Path]:
     """Runs the pipeline once.
 
     Args:
@@ -133,12 +133,12 @@ def _noting(folder: Path, failure: str) -> Iterator[None]:
             traceback.print_exception(error, file=log)
 
 
-def describe_failure(error: Exception, stages: Mapping[str, StageRecord], folder: Path) -> Failure:
+def describe_failure(error: Exception, stages: Mapping[str, StageRecord], folder: Path) -> FailureRecord:
     """Where and why a run failed; the stack trace of an unexpected error is written to the run's log."""
     stage = next((stage.name for stage in stages.values() if stage.state in ("failed", "unfinished")), None)
     if isinstance(error, ProjectError):
-        return Failure(stage=stage, kind=_kind(error), message=str(error))
-    return Failure(stage=stage, kind="fault", message=_unexpected(error, folder))
+        return FailureRecord(stage=stage, kind=_kind(error), message=str(error))
+    return FailureRecord(stage=stage, kind="fault", message=_unexpected(error, folder))
 
 
 def _kind(error: ProjectError) -> Literal["data", "config", "fault"]:
@@ -154,7 +154,7 @@ def _unexpected(error: Exception, folder: Path) -> str:
     return f"{type(error).__name__}: {first_line} (the stack trace is at the end of {folder / LOG_FILE})"
 
 
-def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: Exception | None) -> Summary:
+def record(run_id: str, config: Config, workspace: Workspace, folder: Path, error: Exception | None) -> RunSummary:
     """Writes a run's summary and report, and a link to its TensorBoard logs."""
     connection = metadata_config(workspace, config.metadata)
     stages = read_run(connection, config.name, run_id)

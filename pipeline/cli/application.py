@@ -20,7 +20,7 @@ from data.errors import ProjectError, exit_status, explain
 if TYPE_CHECKING:
     from pipeline.sections.workspace import MetadataConfig
 
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", help="Folder that holds metadata, artifacts, models.")]
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", help="Folder of metadata, artifacts and models.")]
 ConfigOption = Annotated[
     list[Path] | None,
     typer.Option("--config", help="YAML file of differences from the defaults; of several the later ones win."),
@@ -31,7 +31,7 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="Name of the mo
 ServingOption = Annotated[
     str | None,
     typer.Option(
-        "--serving", metavar="DIR", help="Holds <model>/<version>: a folder, gs:// or s3://; else the workspace's."
+        "--serving", metavar="DIR", help="Folder of <model>/<version>: local, gs:// or s3://; else the workspace's."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]

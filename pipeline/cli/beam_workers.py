@@ -10,10 +10,10 @@ from rich.console import Console
 def beam_workers(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen at.")] = 50000,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen at; whoever reaches it can run code.")
+        str, typer.Option("--host", help="Address to listen at; everyone who can reach it can run code.")
     ] = "127.0.0.1",
 ) -> None:
-    """Start Beam workers as a job server asks for them; runs until it is interrupted."""
+    """Start Beam workers when a job server requests them; runs until it is interrupted."""
     from components.beam_workers import WorkerPool
 
     pool = WorkerPool(host, port)

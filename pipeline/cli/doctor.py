@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 def doctor(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes more than a second.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip checks that take more than a second.")] = False,
     restore: Annotated[
         bool, typer.Option("--restore", help="Restore the newest intact backup of damaged ML Metadata; check nothing.")
     ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Check this machine, and say what to do about what is wrong."""
+    """Check this machine, and show how to fix what is wrong."""
     metadata = metadata_section(config or [], set_ or [])
     if restore:
         if quick:
-            raise typer.BadParameter("--restore checks nothing, so --quick does not go with it")
+            raise typer.BadParameter("--restore checks nothing, so it cannot be combined with --quick")
         from pipeline.workspace import Workspace
 
         restore_metadata(Workspace(workspace.absolute()), metadata)

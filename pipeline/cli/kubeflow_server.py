@@ -29,11 +29,11 @@ ParameterOption = Annotated[list[str] | None, typer.Option("--set", metavar="NAM
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="By default the pipeline's name.")]
 NameOption = Annotated[str, typer.Option("--name", help="By default the pipeline's name; for a run, with the time.")]
 AccountOption = Annotated[
-    str, typer.Option("--service-account", help="Of the run's pods; by default kubeflow.service_account.")
+    str, typer.Option("--service-account", help="Account of the run's pods; by default kubeflow.service_account.")
 ]
-NamespaceOption = Annotated[str, typer.Option("--namespace", help="Of the user, on a server for several.")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="Namespace of the user, on a multi-user server.")]
 TokenOption = Annotated[
-    Path | None, typer.Option("--token-file", help="Holds the token; without it, DEEPLAB_KFP_TOKEN does.")
+    Path | None, typer.Option("--token-file", help="File with the token; without it, DEEPLAB_KFP_TOKEN is read.")
 ]
 InClusterOption = Annotated[bool, typer.Option("--in-cluster", help="Use the token of this pod's service account.")]
 AuthorityOption = Annotated[Path | None, typer.Option("--ca-file", help="Certificates of a private authority.")]
@@ -98,7 +98,7 @@ class SubmitOptions:
             name = CompiledPipeline.read(self.spec).name
         except ConfigError as error:
             raise ConfigError(
-                f"{error}\nwhich schedule? give --experiment and --name, or the file with --spec"
+                f"{error}\nthe schedule is not known; give --experiment and --name, or the file with --spec"
             ) from None
         return ScheduleKey(self.experiment or name, self.name or name)
 
@@ -110,7 +110,7 @@ def submit(
     experiment: ExperimentOption = "",
     name: NameOption = "",
     service_account: AccountOption = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; the exit code says how it ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; the exit code shows how it ended.")] = False,
     timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Longest wait, in seconds.")] = None,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
@@ -123,7 +123,7 @@ def submit(
     from pipeline.kubeflow.submission import Patience, RunUnfinished, failures, follow, start
 
     if timeout is not None and not wait:
-        raise typer.BadParameter("--timeout goes with --wait")
+        raise typer.BadParameter("--timeout needs --wait")
     server = connect(
         host,
         namespace=namespace,
@@ -152,7 +152,7 @@ def submit(
     raise typer.Exit(EXIT_CODES[ended.state])
 
 
-class Action(enum.StrEnum):
+class ScheduleAction(enum.StrEnum):
     """What `schedule` does."""
 
     REPLACE = enum.auto()
@@ -166,9 +166,9 @@ class Action(enum.StrEnum):
 def schedule(
     host: HostOption,
     action: Annotated[
-        Action,
-        typer.Argument(help="replace makes it, in the place of one by that name; create refuses if there is one."),
-    ] = Action.REPLACE,
+        ScheduleAction,
+        typer.Argument(help="replace creates it, instead of one of that name; create fails if there is one."),
+    ] = ScheduleAction.REPLACE,
     cron: Annotated[
         str, typer.Option("--cron", help="Minute, hour, day of month, month, day of week, in the server's time zone.")
     ] = "",
@@ -187,11 +187,11 @@ def schedule(
     from pipeline.kubeflow import recurring
     from pipeline.kubeflow.client import connect
 
-    make = {Action.CREATE: recurring.create, Action.REPLACE: recurring.replace}
+    make = {ScheduleAction.CREATE: recurring.create, ScheduleAction.REPLACE: recurring.replace}
     change = {
-        Action.PAUSE: (recurring.pause, "is paused; a run under way continues"),
-        Action.RESUME: (recurring.resume, "is enabled"),
-        Action.DELETE: (recurring.delete, "is deleted; its runs stay"),
+        ScheduleAction.PAUSE: (recurring.pause, "is paused; a run under way continues"),
+        ScheduleAction.RESUME: (recurring.resume, "is enabled"),
+        ScheduleAction.DELETE: (recurring.delete, "is deleted; its runs stay"),
     }
     server = connect(
         host,
@@ -206,7 +206,7 @@ def schedule(
         raise ConfigError(f"schedule {action}: {needs}; allowed with --cron: {', '.join(make)}")
     options = SubmitOptions(spec, set_ or [], experiment, name, service_account)
     console = _console()
-    if action == Action.LIST:
+    if action == ScheduleAction.LIST:
         found = server.find_experiment(experiment) if experiment else None
         schedules = [] if experiment and not found else server.recurring_runs(found, None)
         console.print(_table(schedules))
@@ -217,7 +217,7 @@ def schedule(
             f"schedule    {submission.name}, id {made.recurring_run_id}, in experiment {submission.experiment}"
         )
         console.print(
-            f"times       {cron} in {TIME_ZONE}; one run at a time, missed times are not made up for one by one"
+            f"times       {cron} in {TIME_ZONE}; one run at a time, missed times are not caught up one by one"
         )
         _show_parameters(console, submission)
         console.print(f"page        {server.connection.link('recurringrun', made.recurring_run_id)}")
@@ -229,7 +229,7 @@ def schedule(
 
 
 def _console() -> Console:
-    """Leaves lines whole: they hold addresses and ids to copy. A file or pipe has no width to keep to."""
+    """A console that does not wrap lines: they contain addresses and ids to copy. A file or pipe has no width."""
     width = None if sys.stdout.isatty() else 200
     return Console(width=width, soft_wrap=True, highlight=False, markup=False)
 

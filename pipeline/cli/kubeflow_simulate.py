@@ -25,7 +25,7 @@ def simulate(
     spec: Annotated[Path | None, typer.Option("--spec", help="Compiled pipeline, instead of --config.")] = None,
     set_: ParameterOption = None,
     store: Annotated[
-        Path, typer.Option("--store", help="Folder in place of the object store; keeps what may be used again.")
+        Path, typer.Option("--store", help="Folder in place of the object store; keeps what can be reused.")
     ] = Path("workspace/simulation"),
 ) -> None:
     """Rehearse the compiled pipeline on this machine, under the rules of the open-source server."""
@@ -54,7 +54,7 @@ def simulate(
             checkpoints=str(store / "checkpoints"),
             verbose=False,
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step under way ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running step ends, too
     console = Console()
     run = simulate_run(
         spec,

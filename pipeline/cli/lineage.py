@@ -21,7 +21,7 @@ from pipeline.cli.application import (
 def lineage(
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="A version that was pushed.")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Say which versions came from this image instead.")
+        Path | None, typer.Option("--data", metavar="FILE", help="Show the versions that came from this image instead.")
     ] = None,
     model: ModelOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -29,7 +29,7 @@ def lineage(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what stands behind a pushed version: data, code, hyperparameters, evaluation."""
+    """Show the lineage of a pushed version: data, code, hyperparameters, evaluation."""
     if (version is None) == (data is None):
         raise typer.BadParameter("give a VERSION, or --data FILE")
     from pipeline.workspace import Workspace

@@ -59,7 +59,7 @@ class PredictOptions:
         from pipeline.rollback import choose_serving_dir
 
         model = served(choose_serving_dir(absolute(serving), model_name))
-        assert model is not None  # noqa: S101  # the directory was chosen because it holds a version
+        assert model is not None  # noqa: S101  # the directory was chosen because it contains a version
         return PredictJob(model, absolute(self.out), self.probability, self.max_pixels)
 
 
@@ -72,18 +72,18 @@ def predict(
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder or URI for masks and overlays.")],
     probability: Annotated[
-        bool, typer.Option("--probability", help="Write how probable each pixel's class is, too.")
+        bool, typer.Option("--probability", help="Also write the probability of each pixel's class.")
     ] = False,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="An image with more is not decoded, and fails.")
     ] = 25_000_000,
     every: Annotated[int, typer.Option("--every", min=1, metavar="N", help="Every N-th frame of a video.")] = 1,
     overlay_video: Annotated[
-        bool, typer.Option("--overlay-video", help="Join the overlays of a video's frames to a video, too.")
+        bool, typer.Option("--overlay-video", help="Also join the overlays of a video's frames into a video.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with images that come later.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Continue with images that arrive later.")] = False,
     beam: Annotated[
-        bool, typer.Option("--beam", help="Share the work as section beam of the configuration says: no videos.")
+        bool, typer.Option("--beam", help="Distribute the work as configured in section beam; no videos.")
     ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -94,9 +94,9 @@ def predict(
 ) -> None:
     """Segment images with the pushed model; what was done before is not done again."""
     if watch and (beam or overlay_video):
-        raise typer.BadParameter("--watch goes neither with --beam nor with --overlay-video")
+        raise typer.BadParameter("--watch cannot be combined with --beam or --overlay-video")
     if not beam and (config or set_):
-        raise typer.BadParameter("--config and --set go with --beam, whose workers they name")
+        raise typer.BadParameter("--config and --set need --beam, whose workers they configure")
     options = PredictOptions(images, out, probability, max_pixels, every, overlay_video)
     find_job = partial(options.job, serving_root(serving, workspace), model)
     console = Console()

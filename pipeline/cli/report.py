@@ -17,9 +17,9 @@ def report(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write a run's report again, or compare two runs, or list all, and say where the page is."""
+    """Write a run's report again, or compare two runs, or list all, and print the path of the page."""
     if index and (run or compare):
-        raise typer.BadParameter("--index lists all runs; give no RUN and no --compare")
+        raise typer.BadParameter("--index cannot be combined with RUN or --compare")
     from pipeline.workspace import Workspace
 
     places = Workspace(workspace.absolute())

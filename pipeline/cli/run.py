@@ -22,7 +22,7 @@ from pipeline.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.records.summary import Summary
+    from pipeline.records.summary import RunSummary
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -33,7 +33,7 @@ def run(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Last stage to run.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run and why; run nothing.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run the pipeline: from labelled images to a published model."""
@@ -54,7 +54,7 @@ def run(
         planned.show(Console())
         return
     resolved.beam.require_servers()
-    # SIGTERM from a service manager has the effect of Ctrl-C: lock and lease are released, and the exit status tells.
+    # SIGTERM from a service manager has the effect of Ctrl-C: lock and lease are released, and the status shows it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with places.locked(), run_lease(resolved.metadata, resolved.name), quietly(verbose):
         from pipeline.local import StageRange
@@ -88,7 +88,7 @@ def demo(
     run([DEMO_CONFIG], [f"data.path={sample}", *(set_ or [])], workspace, verbose=verbose)
 
 
-def show_summary(summary: Summary, folder: Path, console: Console) -> None:
+def show_summary(summary: RunSummary, folder: Path, console: Console) -> None:
     """Prints timings, scores, the verdict, and where the outputs are."""
     table = Table("stage", "seconds", "")
     for stage, seconds in summary.timings.items():

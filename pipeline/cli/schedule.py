@@ -36,7 +36,7 @@ _QUIET = {"apscheduler": logging.ERROR, "watchfiles": logging.WARNING, "httpx": 
 def schedule(
     cron: Annotated[str | None, typer.Option("--cron", metavar="EXPR", help="When to run, as '0 3 * * *'.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run whenever there are new data.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Run once, now: for a cron that is there already.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run once, now, for an existing cron.")] = False,
     status_: Annotated[bool, typer.Option("--status", help="Show the next run and the last ones.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="With --status: machine-readable.")] = False,
     last: Annotated[int, typer.Option("--last", min=1, help="With --status: number of runs shown.")] = 10,
@@ -57,14 +57,14 @@ def schedule(
     ] = None,
     metrics_host: Annotated[str, typer.Option("--metrics-host", help="Address of the metrics.")] = "127.0.0.1",
 ) -> None:
-    """Run the pipeline again and again: by the clock, on new data, or both.
+    """Run the pipeline repeatedly: at fixed times, on new data, or both.
 
-    A single run ends with 0 where it came to its end, whether its model was blessed or not; with 1 where the same would
-    fail again; and with 75 where it may pass, or another run was in the way.
+    A single run exits with 0 if it completed, whether or not its model was blessed; with 1 if the same would fail
+    again; and with 75 after a transient error, or if another run was in progress.
     """
     if status_:
         if cron or watch or once or config or set_:
-            raise typer.BadParameter("--status runs nothing; it goes with --last, --json and --workspace alone")
+            raise typer.BadParameter("--status can only be combined with --last, --json and --workspace")
         from pipeline.workspace import Workspace
 
         show_status(Workspace(workspace.absolute()), last, as_json=json_)

@@ -28,7 +28,7 @@ def serve(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 for a free one.")
     ] = 8501,
     token_env: Annotated[
         str | None,
@@ -52,12 +52,12 @@ def serve(
         from pipeline.serving.server import serve as serve_requests
         from pipeline.serving.service import Service
 
-    gc.freeze()  # Else collecting a freed model would scan all imported objects, and stall requests.
+    gc.freeze()  # Otherwise, collecting a freed model would scan all imported objects, and stall requests.
     service = Service(name, directory, limits, token)
     with listen(host, port) as socket:
         host, port = socket.getsockname()[:2]
         _LOG.info("model %s at http://%s:%d", name, f"[{host}]" if ":" in host else host, port)
         if not token and not ip_address(host).is_loopback:
-            _LOG.warning("whoever reaches %s may ask: no --token-env is given", host)
+            _LOG.warning("everyone who can reach %s can send requests: no --token-env is given", host)
         serve_requests(service, socket)
     _LOG.info("stopped")

@@ -11,14 +11,14 @@ from pipeline.cli.application import DEFAULT_WORKSPACE, ModelOption, ServingOpti
 
 def rollback(
     to: Annotated[
-        int | None, typer.Option("--to", metavar="VERSION", help="What comes back; else the newest other model.")
+        int | None, typer.Option("--to", metavar="VERSION", help="Version to restore; else the newest other model.")
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; goes on record.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Reason; is recorded.")] = "",
     model: ModelOption = None,
     serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Serve an earlier version again; the one served now is not pushed again by itself."""
+    """Serve an earlier version again; the one served now is not pushed again automatically."""
     from pipeline.rollback import choose_serving_dir, roll_back
 
     restored = roll_back(choose_serving_dir(serving_root(serving, workspace), model), to, reason)
@@ -26,7 +26,7 @@ def rollback(
     console = Console(soft_wrap=True)
     console.print(f"version {restored.version} is version {record.restored_from} again: {restored.path}", markup=False)
     console.print(
-        f"version {record.rollback_of} is blocked: its model is not pushed again, unless you say `rollback --to "
+        f"version {record.rollback_of} is blocked: its model is not pushed again, unless you run `rollback --to "
         f"{record.rollback_of}` or `unblock {record.rollback_of}`",
         markup=False,
     )
@@ -53,7 +53,7 @@ def pin(
     serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Keep a version, and what stands behind it, whatever push.keep and section retention say."""
+    """Keep a version and its lineage, regardless of push.keep and section retention."""
     from pipeline.rollback import choose_serving_dir, pin_version, pins_text
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)
@@ -67,7 +67,7 @@ def unpin(
     serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Let a pinned version be removed when its time has come."""
+    """Let push.keep and retention remove a pinned version again."""
     from pipeline.rollback import choose_serving_dir, pins_text, unpin_version
 
     serving_dir = choose_serving_dir(serving_root(serving, workspace), model)

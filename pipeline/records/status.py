@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from components.publishing.directory import DamagedVersion, ModelVersion, versions
 from data.errors import WorkspaceError
-from pipeline.records.summary import Summary, read_summary
+from pipeline.records.summary import RunSummary, read_summary
 from pipeline.workspace import Workspace, run_folders
 
 
@@ -22,7 +22,7 @@ class RunStatus(BaseModel):
     seconds: float = 0.0
 
 
-class Status(BaseModel):
+class WorkspaceStatus(BaseModel):
     """The state of a workspace."""
 
     runs: list[RunStatus]
@@ -35,18 +35,18 @@ class Status(BaseModel):
     """The process that holds the workspace's lock; empty if none does."""
 
 
-def read_status(workspace: Workspace, last: int) -> Status:
+def read_status(workspace: Workspace, last: int) -> WorkspaceStatus:
     """Reads the state of a workspace.
 
     Raises:
         WorkspaceError: The workspace does not exist.
     """
     if not workspace.root.is_dir():
-        raise WorkspaceError(f"{workspace.root}: no such workspace; a run makes it")
+        raise WorkspaceError(f"{workspace.root}: no such workspace; a run creates it")
     models = sorted(path.name for path in workspace.serving.glob("*") if path.is_dir())
     found = {name: versions(str(workspace.serving / name)) for name in models}
     serving = {name: [v.version for v in known if isinstance(v, ModelVersion)] for name, known in found.items()}
-    return Status(
+    return WorkspaceStatus(
         runs=[run_status(folder) for folder in run_folders(workspace.runs)[:last]],
         serving={name: complete for name, complete in serving.items() if complete},
         damaged=[v.error for known in found.values() for v in known if isinstance(v, DamagedVersion)],
@@ -54,7 +54,7 @@ def read_status(workspace: Workspace, last: int) -> Status:
     )
 
 
-def recorded(folder: Path) -> Summary | None:
+def recorded(folder: Path) -> RunSummary | None:
     """A run's summary; None if the run is still in progress, or was killed before the summary was complete."""
     try:
         return read_summary(folder)

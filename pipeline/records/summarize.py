@@ -31,22 +31,22 @@ from pipeline.records.summary import (
     DataSummary,
     MetricsSummary,
     ModelSummary,
+    RunSummary,
     ScoreSummary,
-    Summary,
     TrialSummary,
     TuningSummary,
 )
 from pipeline.stages import Stage
 
 
-def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> Summary:
+def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], error: str) -> RunSummary:
     """Collects a run's summary from its artifacts; the fields of stages that did not run stay None."""
     artifacts = {(stage.name, key): outputs[0] for stage in stages.values() for key, outputs in stage.outputs.items()}
     lite, hub = artifacts.get((Stage.LITE, "lite")), artifacts.get((Stage.HUB, "hub"))
     tuning = _tuning(
         artifacts.get((Stage.TUNER, "best_hyperparameters")), artifacts.get((Stage.TUNER, "tuner_results"))
     )
-    summary = Summary(
+    summary = RunSummary(
         run_id=run_id,
         status="failed" if error else "succeeded",
         error=error,

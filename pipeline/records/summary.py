@@ -122,7 +122,7 @@ class BaselineSummary(BaseModel):
     slice_scores: dict[str, ScoreSummary] = {}
 
 
-class Failure(BaseModel):
+class FailureRecord(BaseModel):
     """Why a run failed."""
 
     stage: str | None
@@ -132,7 +132,7 @@ class Failure(BaseModel):
     message: str
 
 
-class Summary(BaseModel):
+class RunSummary(BaseModel):
     """The results of one run, as `summary.json` holds them."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -141,7 +141,7 @@ class Summary(BaseModel):
     run_id: str
     status: Literal["succeeded", "failed"]
     error: str = ""
-    failure: Failure | None = None
+    failure: FailureRecord | None = None
     """Why the run failed; None unless its status is 'failed'."""
     config: dict[str, Any]
     config_hash: str = ""
@@ -167,7 +167,7 @@ class Summary(BaseModel):
     """Stages whose results were taken from the cache."""
 
 
-def read_summary(folder: Path) -> Summary:
+def read_summary(folder: Path) -> RunSummary:
     """Reads the summary in a run's folder.
 
     Raises:
@@ -175,9 +175,11 @@ def read_summary(folder: Path) -> Summary:
     """
     path = folder / SUMMARY_FILE
     try:
-        return Summary.model_validate_json(path.read_bytes())
+        return RunSummary.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise WorkspaceError(f"{folder}: there is no {SUMMARY_FILE}: this run was killed, or goes on") from None
+        raise WorkspaceError(
+            f"{folder}: there is no {SUMMARY_FILE}: this run was killed, or is still running"
+        ) from None
     except OSError as error:
         raise WorkspaceError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

@@ -27,7 +27,7 @@ from data.masks import VOID_COLOR, palette
 from data.preprocess import decode_image, decode_mask
 from models.export.segmenter import Segmenter
 from pipeline.records.executions import StageRecord, artifact_folder
-from pipeline.records.summary import Summary
+from pipeline.records.summary import RunSummary
 from pipeline.report.render import drawing_uri, mask_uri, photo_uri, shrunk
 from pipeline.stages import Stage
 
@@ -42,12 +42,12 @@ STRIPE, DOT = 4, 6
 DOT_COLOR = (110, 110, 90)
 
 
-def class_names(summary: Summary) -> list[str]:
+def class_names(summary: RunSummary) -> list[str]:
     """The names of the classes in the order of their ids."""
     return [label["name"] for label in summary.config["data"]["label_map"]["classes"]]
 
 
-def class_colors(summary: Summary) -> dict[str, str]:
+def class_colors(summary: RunSummary) -> dict[str, str]:
     """The CSS colour of each class in the figures."""
     names = class_names(summary)
     return {name: css_color(color) for name, color in zip(names, palette(len(names)), strict=True)}

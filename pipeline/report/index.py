@@ -7,7 +7,7 @@ from pathlib import Path
 from components.storage.atomic import write_small
 from data.errors import WorkspaceError
 from pipeline.records.status import recorded
-from pipeline.records.summary import Summary
+from pipeline.records.summary import RunSummary
 from pipeline.report.charts import Axis, Chart, round_top
 from pipeline.report.render import Headline, headline, render, seconds_text
 from pipeline.stages import Stage
@@ -21,7 +21,7 @@ class IndexRow:
     """One run."""
 
     run_id: str
-    summary: Summary | None
+    summary: RunSummary | None
     """The run's summary; None if the run was killed, or is still in progress."""
     headline: Headline
     link: str

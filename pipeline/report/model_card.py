@@ -11,7 +11,7 @@ from components.publishing.directory import EXTRA
 from components.storage.atomic import create
 from pipeline.config import Config
 from pipeline.records.executions import StageRecord
-from pipeline.records.summary import MetricsSummary, Summary
+from pipeline.records.summary import MetricsSummary, RunSummary
 from pipeline.report.render import markdown_page, render_markdown
 from pipeline.report.scores import ClassIou, class_scores, interval_config, overall
 
@@ -27,7 +27,7 @@ FEW_IMAGES = 100
 MEANING = {"train": "fits the weights", "val": "selects them", "test": "evaluates them"}
 
 
-def write_model_card(summary: Summary, stages: Mapping[str, StageRecord], folder: Path) -> None:
+def write_model_card(summary: RunSummary, stages: Mapping[str, StageRecord], folder: Path) -> None:
     """Writes the card of an evaluated model into the run's folder, and into the version that was pushed."""
     if summary.metrics is None:
         return
@@ -41,7 +41,7 @@ def write_model_card(summary: Summary, stages: Mapping[str, StageRecord], folder
                 target.write(content.encode())
 
 
-def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, StageRecord], name: str) -> str:
+def model_card(summary: RunSummary, metrics: MetricsSummary, stages: Mapping[str, StageRecord], name: str) -> str:
     """The card's Markdown."""
     config = Config.model_validate(summary.config)
     classes = class_scores(metrics)
@@ -54,7 +54,7 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
         name=name,
         scores=overall(metrics, None),
         level=f"{100 * interval_config(summary).level:g}",
-        test_images=test_images(summary),
+        test_images=count_test_images(summary),
         classes=classes,
         meaning=MEANING,
         spans=", ".join(map(str, spans)),
@@ -66,15 +66,15 @@ def model_card(summary: Summary, metrics: MetricsSummary, stages: Mapping[str, S
     )
 
 
-def test_images(summary: Summary) -> int:
+def count_test_images(summary: RunSummary) -> int:
     """Number of images in the test split."""
     return summary.data.images.get("test", 0) if summary.data else 0
 
 
-def found_limits(summary: Summary, metrics: MetricsSummary, classes: list[ClassIou]) -> list[str]:
+def found_limits(summary: RunSummary, metrics: MetricsSummary, classes: list[ClassIou]) -> list[str]:
     """The limits of the model that the scores show, one line each."""
     mean = metrics.mean_iou
-    images = test_images(summary)
+    images = count_test_images(summary)
     limits = [
         f"class {score.name}: IoU {score.iou:.2f}, far below the mean of {mean:.2f}"
         for score in classes

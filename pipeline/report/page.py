@@ -19,7 +19,7 @@ from components.training.trainer import RESULT_FILE, TENSORBOARD
 from data.masks import VOID_COLOR
 from models.training.loop import TrainingResult
 from pipeline.records.executions import StageRecord, artifact_folder
-from pipeline.records.summary import MetricsSummary, Summary
+from pipeline.records.summary import MetricsSummary, RunSummary
 from pipeline.report.charts import Axis, Chart
 from pipeline.report.data import SplitStatistics, read_statistics, view_spans
 from pipeline.report.figures import class_colors, class_names, css_color, make_gallery
@@ -82,7 +82,7 @@ def write_report(run: RunRecord) -> Path:
     return path
 
 
-def score_values(summary: Summary, metrics: MetricsSummary) -> dict[str, Any]:
+def score_values(summary: RunSummary, metrics: MetricsSummary) -> dict[str, Any]:
     """The variables with which the template shows scores."""
     served = summary.baseline
     return {
@@ -107,7 +107,7 @@ def read_training(stages: Mapping[str, StageRecord]) -> TrainingResult | None:
     return TrainingResult.model_validate({key: values[key] for key in TrainingResult.model_fields})
 
 
-def draw_training(training: TrainingResult | None, summary: Summary) -> Chart | None:
+def draw_training(training: TrainingResult | None, summary: RunSummary) -> Chart | None:
     """Charts the scores of a training that was evaluated at least once, over its steps."""
     if training is None or training.best is None:
         return None

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from data.masks import colorize, palette
-from pipeline.records.summary import Summary
+from pipeline.records.summary import RunSummary
 
 _FOLDER = Path(__file__).parents[1] / "templates"
 _TEMPLATES = Environment(
@@ -125,7 +125,7 @@ class Headline:
     text: str
 
 
-def headline(summary: Summary | None) -> Headline:
+def headline(summary: RunSummary | None) -> Headline:
     """The headline of a run; a summary of None stands for a run without a record."""
     if summary is None:
         return Headline("open", "No record: killed, or still running")

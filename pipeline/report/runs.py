@@ -17,7 +17,7 @@ from pipeline.metadata.lineage import find_push, lineage, pushes
 from pipeline.metadata.outline import Outline, lineage_outline
 from pipeline.metadata.store import metadata_config, open_store, recorded_config
 from pipeline.records.executions import StageRecord, read_run
-from pipeline.records.summary import Summary, read_summary
+from pipeline.records.summary import RunSummary, read_summary
 from pipeline.sections.workspace import ReportConfig
 from pipeline.workspace import CONFIG_FILE, Workspace, run_folders
 
@@ -26,7 +26,7 @@ from pipeline.workspace import CONFIG_FILE, Workspace, run_folders
 class RunRecord:
     """The artifacts and records of a run."""
 
-    summary: Summary
+    summary: RunSummary
     stages: Mapping[str, StageRecord]
     """The stages, as `pipeline.records.executions.read_run` returns them."""
     folder: Path
@@ -57,7 +57,7 @@ def read_run_record(workspace: Workspace, run_id: str | None) -> RunRecord:
     return RunRecord(summary, stages, folder, read_origin(open_store(connection), summary, workspace))
 
 
-def read_origin(store: MetadataStore, summary: Summary, workspace: Workspace) -> Outline | None:
+def read_origin(store: MetadataStore, summary: RunSummary, workspace: Workspace) -> Outline | None:
     """The lineage of the version that a run pushed; None if it pushed none, or if the metadata were lost since."""
     if summary.pushed_version is None:
         return None

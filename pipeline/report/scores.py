@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.config import IntervalConfig
-from pipeline.records.summary import BaselineSummary, MetricsSummary, Summary
+from pipeline.records.summary import BaselineSummary, MetricsSummary, RunSummary
 
 MOST_CONFUSIONS = 8
 MOST_SLICES = 30
@@ -57,7 +57,7 @@ class ClassConfusion:
     pixels: int
 
 
-def interval_config(summary: Summary) -> IntervalConfig:
+def interval_config(summary: RunSummary) -> IntervalConfig:
     """The configuration of a run's confidence intervals."""
     return IntervalConfig.model_validate(summary.config["evaluation"].get("intervals", {}))
 

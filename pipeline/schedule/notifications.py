@@ -30,7 +30,7 @@ from tenacity import (
 )
 
 from data.errors import ConfigError
-from pipeline.records.summary import Failure
+from pipeline.records.summary import FailureRecord
 from pipeline.schedule.state import ScheduledRun
 from pipeline.sections.schedule import ScheduleConfig
 
@@ -61,7 +61,7 @@ class ScheduleEvent(BaseModel):
     mean_iou: float | None
     """Mean IoU of the candidate on the test split; None if unknown."""
     reasons: list[str]
-    failure: Failure | None
+    failure: FailureRecord | None
     attempts: int
     seconds: float | None
 

@@ -23,7 +23,7 @@ from data.errors import ProjectError
 from pipeline.config import Config
 from pipeline.metadata.lease import holder
 from pipeline.records.status import recorded
-from pipeline.records.summary import Failure, Summary
+from pipeline.records.summary import FailureRecord, RunSummary
 from pipeline.schedule.notifications import ScheduleEvent, events_of
 from pipeline.schedule.process import ProcessResult, RunProcess
 from pipeline.schedule.state import KEPT, RunCause, RunResult, ScheduledRun, ScheduleState
@@ -158,7 +158,7 @@ class Retraining:
             changes["result"] = "interrupted"
         else:
             failure = summary.failure if summary and summary.failure else None
-            failure = failure or Failure(stage=None, kind="fault", message=ending.error)
+            failure = failure or FailureRecord(stage=None, kind="fault", message=ending.error)
             changes |= {"result": "failed", "failure": failure, "transient": ending.transient}
         return changes, inputs[-1]
 
@@ -177,7 +177,7 @@ def pushed_versions(serving: str) -> list[int]:
     return sorted(found.version for found in published(serving) if found.record.rollback_of is None)
 
 
-def result_of(summary: Summary | None) -> RunResult:
+def result_of(summary: RunSummary | None) -> RunResult:
     """The result of a successful run.
 
     An evaluation or a push that was taken from the cache does not count as new.

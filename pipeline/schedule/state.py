@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import WorkspaceError
 from data.section import first_problem
-from pipeline.records.summary import Failure
+from pipeline.records.summary import FailureRecord
 from pipeline.workspace import OwnedLock, Workspace
 
 RunCause = Literal["cron", "missed", "data", "once"]
@@ -66,7 +66,7 @@ class ScheduledRun(BaseModel):
     """Number of images in each split."""
     quarantined: int | None = None
     reasons: list[str] = []
-    failure: Failure | None = None
+    failure: FailureRecord | None = None
     transient: bool = False
     """Whether the failure was transient, so that the next run may succeed on the same data."""
 

@@ -25,7 +25,7 @@ from pipeline.local import run_pipeline
 from pipeline.metadata.lineage import find_push, lineage, pushes
 from pipeline.metadata.store import metadata_config, open_store
 from pipeline.records.executions import read_run
-from pipeline.records.summary import SUMMARY_FILE, Summary
+from pipeline.records.summary import SUMMARY_FILE, RunSummary
 from pipeline.retention import superseded
 from pipeline.rollback import roll_back
 from pipeline.run import LOG_FILE, keep_house
@@ -71,7 +71,7 @@ class Story:
             values["ServedModel__model"] |= {"present": 1, "version": served}
         self.history.run(run_id, cached, **values)
         folder = self.workspace.start_run(run_id)
-        summary = Summary.model_validate({"run_id": run_id, "status": status, "config": {}})
+        summary = RunSummary.model_validate({"run_id": run_id, "status": status, "config": {}})
         (folder / SUMMARY_FILE).write_text(summary.model_dump_json())
         return run_id
 

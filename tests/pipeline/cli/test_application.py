@@ -83,7 +83,7 @@ def test_an_option_that_would_be_ignored_is_refused(options: list[str], tmp_path
     result = CliRunner().invoke(local_runner.app, arguments)
 
     assert result.exit_code == 2
-    assert "--status runs nothing" in result.stderr
+    assert "--status can only be combined" in result.stderr
 
 
 @pytest.mark.parametrize("runner", ["local_runner", "kubeflow_runner"])

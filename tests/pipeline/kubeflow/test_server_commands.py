@@ -115,7 +115,7 @@ def test_a_wait_that_ends_before_the_run_has_a_code_of_its_own(kfp: kfp_server.S
 def test_a_timeout_without_wait_is_a_mistake(kfp: kfp_server.Server, spec: Path):
     result = invoke(kfp, "submit", "--spec", spec, "--timeout", "9")
 
-    assert result.exit_code == 2 and "--timeout goes with --wait" in result.output
+    assert result.exit_code == 2 and "--timeout needs --wait" in result.output
     assert kfp.state.requests == []
 
 
@@ -183,7 +183,7 @@ def test_the_list_can_be_of_one_experiment(kfp: kfp_server.Server, spec: Path):
 
 
 def test_a_schedule_needs_a_name_from_somewhere(kfp: kfp_server.Server, tmp_path: Path):
-    with pytest.raises(ConfigError, match="which schedule. give --experiment and --name, or the file with --spec"):
+    with pytest.raises(ConfigError, match="the schedule is not known; give --experiment and --name, or the file with --spec"):
         invoke(kfp, "schedule", "pause", "--spec", tmp_path / "none.yaml")
 
 

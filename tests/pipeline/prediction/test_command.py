@@ -102,8 +102,8 @@ def test_a_person_is_told_how_many_images_failed_and_the_first_of_them(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--beam", "--watch"], "--watch goes neither with --beam"),
-        (["--set", "beam.workers=2"], "--config and --set go with --beam"),
+        (["--beam", "--watch"], "--watch cannot be combined with --beam"),
+        (["--set", "beam.workers=2"], "--config and --set need --beam"),
         (["--beam", "--set", "beam.runner=portable"], "needs beam.endpoint"),
     ],
 )

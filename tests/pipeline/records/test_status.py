@@ -11,8 +11,8 @@ import pytest
 from components.publishing.directory import publish
 from data.errors import WorkspaceError
 from pipeline.cli.status import status as status_command
-from pipeline.records.status import RunStatus, Status, read_status
-from pipeline.records.summary import SUMMARY_FILE, MetricsSummary, Summary, read_summary
+from pipeline.records.status import RunStatus, WorkspaceStatus, read_status
+from pipeline.records.summary import SUMMARY_FILE, MetricsSummary, RunSummary, read_summary
 from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,7 +38,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def finish(workspace: Workspace, run_id: str, **values: Any) -> Path:
     """A run that wrote its summary; its file."""
-    summary = Summary.model_validate({"run_id": run_id, "status": "succeeded", "config": {}} | values)
+    summary = RunSummary.model_validate({"run_id": run_id, "status": "succeeded", "config": {}} | values)
     file = workspace.start_run(run_id) / SUMMARY_FILE
     file.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     return file
@@ -52,11 +52,11 @@ def serve(workspace: Workspace, name: str, versions: int, folder: Path) -> None:
 
 
 def test_a_new_workspace_has_nothing(workspace: Workspace):
-    assert read_status(workspace, 10) == Status(runs=[], serving={}, running="")
+    assert read_status(workspace, 10) == WorkspaceStatus(runs=[], serving={}, running="")
 
 
 def test_an_absent_workspace_is_an_error(tmp_path: Path):
-    with pytest.raises(WorkspaceError, match="absent: no such workspace; a run makes it"):
+    with pytest.raises(WorkspaceError, match="absent: no such workspace; a run creates it"):
         read_status(Workspace(tmp_path / "absent"), 10)
 
 
@@ -102,7 +102,9 @@ def test_a_damaged_summary_is_an_error_that_names_file_and_fault(workspace: Work
     with pytest.raises(WorkspaceError, match=r"runs/1/summary.json: damaged record of a run: status: Input should be "):
         read_summary(file.parent)
     file.unlink()
-    with pytest.raises(WorkspaceError, match=r"runs/1: there is no summary.json: this run was killed, or goes on"):
+    with pytest.raises(
+        WorkspaceError, match=r"runs/1: there is no summary.json: this run was killed, or is still running"
+    ):
         read_summary(file.parent)
 
 

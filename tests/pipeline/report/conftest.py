@@ -8,7 +8,7 @@ from selenium.webdriver import Chrome
 
 from pipeline.metadata.outline import Outline
 from pipeline.records.executions import StageRecord
-from pipeline.records.summary import Summary
+from pipeline.records.summary import RunSummary
 from pipeline.report.page import write_report
 from pipeline.report.runs import RunRecord
 from tests.browser import chromium
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def page(folder: Path, stages: dict[str, StageRecord]) -> Callable[..., str]:
     """Writes a report and reads it."""
 
-    def write(summary: Summary, stages: Mapping[str, StageRecord] = stages, origin: Outline | None = None) -> str:
+    def write(summary: RunSummary, stages: Mapping[str, StageRecord] = stages, origin: Outline | None = None) -> str:
         return write_report(RunRecord(summary, stages, folder, origin)).read_text(encoding="utf-8")
 
     return write

@@ -27,8 +27,8 @@ from pipeline.records.summary import (
     DataSummary,
     MetricsSummary,
     ModelSummary,
+    RunSummary,
     ScoreSummary,
-    Summary,
     TrialSummary,
     TuningSummary,
 )
@@ -102,7 +102,7 @@ BASELINE = BaselineSummary(
 )
 
 
-def make_summary(**changes: Any) -> Summary:
+def make_summary(**changes: Any) -> RunSummary:
     """A run that came to nothing yet."""
     config = {
         "name": "demo",
@@ -112,7 +112,9 @@ def make_summary(**changes: Any) -> Summary:
         "push": {"model_name": "demo"},
         "report": {"pictures": True},
     }
-    return Summary.model_validate({"run_id": "20260101-000000-000", "status": "succeeded", "config": config} | changes)
+    return RunSummary.model_validate(
+        {"run_id": "20260101-000000-000", "status": "succeeded", "config": config} | changes
+    )
 
 
 RATE, WEIGHTS = "training.learning_rate", "training.initial_weights"

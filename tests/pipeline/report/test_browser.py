@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 
 from pipeline.metadata.outline import Outline
-from pipeline.records.summary import SUMMARY_FILE, Summary
+from pipeline.records.summary import SUMMARY_FILE, RunSummary
 from pipeline.report.compare import write_comparison
 from pipeline.report.index import write_index
 from pipeline.report.runs import RunRecord
@@ -118,7 +118,7 @@ def pages(page: Callable[..., str], folder: Path, tmp_path: Path, model: Path) -
     reverse = tmp_path / "reverse"
     reverse.mkdir()
     other = RunRecord(
-        Summary.model_validate(copy.deepcopy(summary.model_dump()) | {"run_id": earlier.name}),
+        RunSummary.model_validate(copy.deepcopy(summary.model_dump()) | {"run_id": earlier.name}),
         write_artifacts(earlier / "artifacts", save_model(reverse, reverse=True), served=False),
         earlier,
     )

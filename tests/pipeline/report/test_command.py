@@ -65,4 +65,4 @@ def test_a_workspace_without_runs_is_named(tmp_path: Path):
 def test_the_index_takes_no_run():
     answer = CliRunner().invoke(app, ["report", "x", "--index"])
     assert answer.exit_code == 2
-    assert "--index lists all runs" in answer.output
+    assert "--index cannot be combined with RUN" in answer.output

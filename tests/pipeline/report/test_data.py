@@ -13,7 +13,7 @@ from components.artifacts import Drift, Quarantine, Spans
 from components.spans.drift import CLASS, DRIFT_FILE, L_INFINITY, Column, Comparison, DriftRecord, SpanSummary
 from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord
 from pipeline.records.executions import StageRecord
-from pipeline.records.summary import Summary
+from pipeline.records.summary import RunSummary
 from pipeline.report.data import MOST_SPANS, plot, read_statistics
 from pipeline.report.page import write_report
 from pipeline.report.runs import RunRecord
@@ -76,7 +76,7 @@ TWO = (summary_of("span-2", 0, 1, 2, 3, 4), summary_of("span-3", 2, 2, 2, 6, 8))
 def write(tmp_path: Path) -> WriteReport:
     """Writes the report of a run that left these records, and reads it."""
 
-    def report(record: WindowRecord | None, drift: DriftRecord | None, summary: Summary | None = None) -> str:
+    def report(record: WindowRecord | None, drift: DriftRecord | None, summary: RunSummary | None = None) -> str:
         quarantine = placed(Quarantine(), tmp_path / "quarantine")
         stages: dict[str, StageRecord] = {"ImageExampleGen": stage("ImageExampleGen", {"quarantine": quarantine})}
         if record:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.records.executions import StageRecord
-from pipeline.records.summary import BaselineSummary, DataSummary, ModelSummary, Summary
+from pipeline.records.summary import BaselineSummary, DataSummary, ModelSummary, RunSummary
 from pipeline.report.model_card import MARKDOWN_FILE, PAGE_FILE, found_limits, write_model_card
 from pipeline.report.render import escape_markdown, markdown_page
 from pipeline.report.scores import class_scores
@@ -20,7 +20,7 @@ EVIL = "a|b <i> *c* [d](http://e)"
 METRICS = make_metrics(EVIL).model_copy(update={"slices": {"source:a": 0.75, "source:b": 0.25, "source:c": None}})
 
 
-def make_summary(**changes: Any) -> Summary:
+def make_summary(**changes: Any) -> RunSummary:
     labels = {"classes": [{"name": name} for name in METRICS.iou]}
     config = Config.model_validate(
         {
@@ -43,7 +43,7 @@ def make_summary(**changes: Any) -> Summary:
         "blessed": True,
         "reasons": ["mean IoU 0.7571 reaches evaluation.min_mean_iou=0.5"],
     }
-    return Summary.model_validate(values | changes)
+    return RunSummary.model_validate(values | changes)
 
 
 STAGES = {"Trainer": StageRecord("Trainer", "ran", 1.0, {"code_hash": "beef"}, {})}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.publishing.directory import Record
-from pipeline.records.summary import Summary
+from pipeline.records.summary import RunSummary
 from pipeline.schedule.notifications import ScheduleEvent
 from pipeline.schedule.process import ProcessResult, RunProcess
 from pipeline.schedule.retraining import Retraining, result_of
@@ -238,6 +238,8 @@ def test_stopping_ends_the_run_and_leaves_no_failure(scheduled: ScheduledWorkspa
     ],
 )
 def test_only_what_is_new_is_news(blessed: bool | None, pushed: int | None, cached: list[str], result: str):
-    summary = Summary(run_id="r", status="succeeded", config={}, blessed=blessed, pushed_version=pushed, cached=cached)
+    summary = RunSummary(
+        run_id="r", status="succeeded", config={}, blessed=blessed, pushed_version=pushed, cached=cached
+    )
 
     assert result_of(summary) == result

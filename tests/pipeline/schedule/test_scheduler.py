@@ -13,7 +13,7 @@ from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.cli.schedule import schedule as schedule_command
-from pipeline.records.summary import Failure
+from pipeline.records.summary import FailureRecord
 from pipeline.schedule.notifications import events_of
 from pipeline.schedule.scheduler import ScheduleOptions, Scheduler
 from pipeline.schedule.state import ScheduledRun, SchedulePlan
@@ -236,7 +236,10 @@ def test_status_is_whole_at_80_columns(
     measured = {"ended": datetime.now(UTC), "seconds": 86399.6, "attempts": 10, "mean_iou": 0.62512}
     results = [
         {"result": "pushed", "version": 1234, "reasons": [reason + "1"]},
-        {"result": "failed", "failure": Failure(stage=None, kind="data", message=reason + "2\n  and a second line")},
+        {
+            "result": "failed",
+            "failure": FailureRecord(stage=None, kind="data", message=reason + "2\n  and a second line"),
+        },
         {"result": "interrupted"},
     ]
     for changes in results:
