@@ -92,7 +92,7 @@ def compared(examples: Artifact, call: Callable[..., dict[str, tf.Tensor]]) -> N
     call(**{EXAMPLES: tf.constant(test_examples(examples, 10**9))})
 
 
-def judged(examples: Artifact, count: int, model: Artifact, labels: LabelMap, folder: Path) -> None:
+def evaluate(examples: Artifact, count: int, model: Artifact, labels: LabelMap, folder: Path) -> None:
     """A run of the Evaluator without a served model, on `count` examples."""
     served = artifact(standard_artifacts.Model, folder / "served")
     served.set_int_custom_property(PRESENT, 0)
@@ -110,7 +110,7 @@ def judged(examples: Artifact, count: int, model: Artifact, labels: LabelMap, fo
         {"config": EvaluationConfig().model_dump_json(), "label_map": labels.model_dump_json()},
     )
     if len(read_images(outputs["evaluation"][0].uri)) != count:
-        raise SystemExit(f"the Evaluator did not judge all of {count} images")
+        raise SystemExit(f"the Evaluator did not evaluate all of {count} images")
 
 
 def bare_name(batch_size: int) -> str:
@@ -147,8 +147,8 @@ def main() -> None:
         measures = {
             **{bare_name(size): partial(bare, whole, pixels, size) for size in BATCHES},
             "signature `evaluate` alone": lambda: compared(whole, evaluate),
-            "Evaluator": lambda: judged(whole, len(records), model, labels, folder / f"run{next(numbers)}"),
-            "Evaluator on one image": lambda: judged(single, 1, model, labels, folder / f"run{next(numbers)}"),
+            "Evaluator": lambda: evaluate(whole, len(records), model, labels, folder / f"run{next(numbers)}"),
+            "Evaluator on one image": lambda: evaluate(single, 1, model, labels, folder / f"run{next(numbers)}"),
         }
         bare(single, pixels, 1)
         compared(single, evaluate)
@@ -163,10 +163,10 @@ def report(images: int, median: dict[str, float]) -> None:
     for name, time_taken in median.items():
         console.print(f"{name:30} {time_taken:8.2f} s")
     bare_time, start_up = min(median[bare_name(size)] for size in BATCHES), median["Evaluator on one image"]
-    judging = (median["Evaluator"] - start_up) * images / (images - 1)
+    evaluating = (median["Evaluator"] - start_up) * images / (images - 1)
     console.print(f"start-up of the Evaluator {start_up:.1f} s, one image included")
     console.print(f"{images} images: signature {median['signature `evaluate` alone'] / bare_time:.2f} x bare inference")
-    console.print(f"{images} images: Evaluator after start-up {judging / bare_time:.2f} x bare inference")
+    console.print(f"{images} images: Evaluator after start-up {evaluating / bare_time:.2f} x bare inference")
 
 
 if __name__ == "__main__":

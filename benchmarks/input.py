@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from pictures import training_pictures
 from rich.console import Console
 from rich.table import Table
+from training_images import training_images
 
 from data.config import AugmentConfig, InputConfig
 from data.features import IMAGE, MASK
@@ -24,17 +24,17 @@ from models.config import ModelConfig, TrainingConfig
 from models.network.deeplab import build_model
 from models.training.step import TrainStep
 
-PICTURES, BATCH, CROP = 160, 16, 192
+IMAGES, BATCH, CROP = 160, 16, 192
 WARMUP, BATCHES, STEPS, ROUNDS = 3, 20, 12, 3
 JITTER = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2}
 
 
 def write_records(folder: str, path: str) -> int:
     """Writes the first training images of a dataset as transformed records; returns the number of classes."""
-    pictures, classes = training_pictures(folder, PICTURES)
+    labelled, classes = training_images(folder, IMAGES)
     with tf.io.TFRecordWriter(path) as writer:
-        for picture in pictures:
-            values = {IMAGE: picture.encoded, MASK: tf.io.encode_png(picture.mask[:, :, None]).numpy()}
+        for example in labelled:
+            values = {IMAGE: example.encoded, MASK: tf.io.encode_png(example.mask[:, :, None]).numpy()}
             features = {
                 key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in values.items()
             }

@@ -34,7 +34,7 @@ from data.synthetic import render
 from pipeline.rollback import choose_serving_dir
 
 NAME = "bench"
-PICTURES = 32
+IMAGES = 32
 ROUNDS, ROUND_SECONDS = 3, 5.0
 BATCH = 8
 
@@ -45,7 +45,7 @@ Call = Callable[[int], None]
 class Result:
     """The result of one kind of load."""
 
-    pictures_per_call: int = 1
+    images_per_call: int = 1
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     """CPU time of all threads of the process that computes; it depends little on what else the machine does."""
@@ -63,7 +63,7 @@ class Result:
                 begun = time.perf_counter()
                 try:
                     call(next(numbers))
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and told.
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and shown.
                     self.errors.append(f"{type(error).__name__}: {error}")
                 self.latencies.append(time.perf_counter() - begun)
 
@@ -76,9 +76,9 @@ class Result:
         self.cpu_seconds += cpu_seconds(pid) - cpu
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """Number of answered images."""
-        return (len(self.latencies) - len(self.errors)) * self.pictures_per_call
+        return (len(self.latencies) - len(self.errors)) * self.images_per_call
 
 
 def cpu_seconds(pid: int) -> float:
@@ -87,10 +87,10 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def sample_pictures() -> list[bytes]:
+def sample_images() -> list[bytes]:
     """JPEG files of different sizes."""
     found = []
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         stream = io.BytesIO()
         Image.fromarray(render(index)[0]).save(stream, "JPEG", quality=90)
         found.append(stream.getvalue())
@@ -109,7 +109,7 @@ def export_random_model(path: Path) -> None:
     export_saved_model(build_model(ModelConfig(), 8), path, label_map=labels, preprocess=PreprocessConfig())
 
 
-def direct_calls(model: Path, pictures: list[bytes]) -> tuple[Call, Call]:
+def direct_calls(model: Path, images: list[bytes]) -> tuple[Call, Call]:
     """The signature, called in this process: with one image, and with BATCH images."""
     import tensorflow as tf
 
@@ -117,21 +117,21 @@ def direct_calls(model: Path, pictures: list[bytes]) -> tuple[Call, Call]:
     signature = loaded.signatures["serving_default"]
 
     def one(number: int) -> None:
-        signature(image_bytes=tf.constant([pictures[number % PICTURES]]))["mask_bytes"].numpy()
+        signature(image_bytes=tf.constant([images[number % IMAGES]]))["mask_bytes"].numpy()
 
     def batch(number: int) -> None:
-        chosen = [pictures[(number * BATCH + offset) % PICTURES] for offset in range(BATCH)]
+        chosen = [images[(number * BATCH + offset) % IMAGES] for offset in range(BATCH)]
         signature(image_bytes=tf.constant(chosen))["mask_bytes"].numpy()
 
     return one, batch
 
 
-def server_call(client: httpx.Client, pictures: list[bytes]) -> Call:
+def server_call(client: httpx.Client, images: list[bytes]) -> Call:
     """A request with one image by TensorFlow Serving's REST API."""
-    bodies = [{"instances": [{"b64": base64.b64encode(picture).decode()}]} for picture in pictures]
+    bodies = [{"instances": [{"b64": base64.b64encode(image).decode()}]} for image in images]
 
     def ask(number: int) -> None:
-        response = client.post(f"/v1/models/{NAME}:predict", json=bodies[number % PICTURES])
+        response = client.post(f"/v1/models/{NAME}:predict", json=bodies[number % IMAGES])
         response.raise_for_status()
         base64.b64decode(response.json()["predictions"][0]["mask_bytes"]["b64"])
 
@@ -187,20 +187,20 @@ def swapping(model: Path, directory: Path, every: float) -> Iterator[list[int]]:
 
 def measure(model: Path, options: argparse.Namespace, folder: Path) -> dict[str, Result]:
     """All kinds of load; those that are compared take turns, so that a busy spell of the machine meets all."""
-    directory, pictures, own = folder / "serving" / NAME, sample_pictures(), os.getpid()
+    directory, images, own = folder / "serving" / NAME, sample_images(), os.getpid()
     publish(str(model), str(directory), [], extra={})
     with (
         serving(folder / "serving", folder / "log") as (url, pid),
         httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
     ):
-        one, batch = direct_calls(model, pictures)
-        ask, many = server_call(client, pictures), options.clients
-        for number in range(PICTURES):
+        one, batch = direct_calls(model, images)
+        ask, many = server_call(client, images), options.clients
+        for number in range(IMAGES):
             one(number), ask(number)
         loads = {
             "SavedModel, 1 thread": (one, 1, own),
             f"SavedModel, {many} threads": (one, many, own),
-            f"SavedModel, {BATCH} pictures a call": (batch, 1, own),
+            f"SavedModel, {BATCH} images a call": (batch, 1, own),
             "server, 1 client": (ask, 1, pid),
             f"server, {many} clients": (ask, many, pid),
         }
@@ -220,10 +220,10 @@ def measure(model: Path, options: argparse.Namespace, folder: Path) -> dict[str,
 
 def show(results: dict[str, Result]) -> None:
     """Prints a table."""
-    table = Table("", "pictures/s", "p50 ms", "p99 ms", "max ms", "CPU ms a picture", "calls", "errors")
+    table = Table("", "images/s", "p50 ms", "p99 ms", "max ms", "CPU ms a image", "calls", "errors")
     for name, result in results.items():
         latencies = (f"{1000 * value:.0f}" for value in np.percentile(result.latencies, [50, 99, 100]))
-        rate, cpu = result.pictures / result.seconds, 1000 * result.cpu_seconds / max(result.pictures, 1)
+        rate, cpu = result.images / result.seconds, 1000 * result.cpu_seconds / max(result.images, 1)
         counts = str(len(result.latencies)), str(len(result.errors))
         table.add_row(name, f"{rate:.1f}", *latencies, f"{cpu:.0f}", *counts)
     Console(width=120).print(table)

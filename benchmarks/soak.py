@@ -189,7 +189,7 @@ def soak(folder: Path, runs: int) -> list[Usage]:
     return usage
 
 
-def judge(usage: list[Usage]) -> list[str]:
+def problems(usage: list[Usage]) -> list[str]:
     """What is wrong; prints what was used at first and at last."""
     wrong = [f"run {entry.run} ended as {entry.result}" for entry in usage if entry.result != "pushed"]
     counted = usage[WARM_UP:]
@@ -219,7 +219,7 @@ def main() -> None:
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="soak-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the schedule ends, too
-    wrong = judge(soak(folder, arguments.runs))
+    wrong = problems(soak(folder, arguments.runs))
     if not arguments.folder:
         shutil.rmtree(folder)
     if wrong:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from pictures import training_pictures
+from training_images import training_images
 
 from data.preprocess import decode_image
 from data.synthetic import write_dataset
 
-PICTURES = 60
+IMAGES = 60
 ROUNDS = 3
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Prints a table."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = sys.argv[1] if len(sys.argv) > 1 else str(write_dataset(Path(temporary) / "sample"))
-        found, _ = training_pictures(folder, PICTURES)
+        found, _ = training_images(folder, IMAGES)
     forms = {
         "as received": ([encoded for encoded, _, _ in found], decode_image),
         "PNG": ([tf.io.encode_png(image).numpy() for _, image, _ in found], decode_image),
@@ -42,7 +42,7 @@ def main() -> None:
         "mask, PNG": ([tf.io.encode_png(mask[:, :, None]).numpy() for _, _, mask in found], tf.io.decode_png),
         "mask, raw": ([mask.tobytes() for _, _, mask in found], lambda raw: tf.io.decode_raw(raw, tf.uint8)),
     }
-    print(f"{folder}: {len(found)} pictures of {np.mean([i.shape[0] * i.shape[1] for _, i, _ in found]):.0f} pixels")
+    print(f"{folder}: {len(found)} images of {np.mean([i.shape[0] * i.shape[1] for _, i, _ in found]):.0f} pixels")
     print(f"{'form':12} {'kB':>8} {'ms':>8}")
     for name, (encoded, decode) in forms.items():
         size = sum(map(len, encoded)) / len(encoded) / 1000

@@ -36,7 +36,7 @@ class Quarantine(Artifact):
 
 
 class Spans(Artifact):
-    """The spans that a run looked at.
+    """The spans that a run read.
 
     `spans.json`: a `components.spans.records.WindowRecord`; `pictures/<span>.parquet`: the scalar columns of the images
     of each span that is compared.

@@ -241,7 +241,7 @@ def is_incomplete(span: Span, files: FileSystem) -> bool:
 
 
 def is_empty(folder: str, files: FileSystem) -> bool:
-    """Whether a folder holds no image: no file at all, or only text and hidden files."""
+    """Whether a folder contains no image: no file at all, or only text and hidden files."""
     names = (path.rpartition("/")[2] for path, _, _ in walk(folder, files))
     return all(name.startswith(".") or name.lower().endswith(TEXT_ENDINGS) for name in names)
 
@@ -265,7 +265,7 @@ def _without_unusable(
         if len(usable) < size and is_incomplete(span, files):
             left_out[span.name] = f"still being copied: it holds {INCOMPLETE}"
         elif len(usable) < size and is_empty(span.folder, files):
-            left_out[span.name] = "empty: it holds no image"
+            left_out[span.name] = "empty: it contains no image"
         else:
             usable.append(span)
     if usable:

@@ -44,7 +44,7 @@ def parse_cron(expression: str) -> list[str]:
     texts[-1] = re.sub(r"\b(mon|tue|wed|thu|fri|sat|0*[1-7])-sun\b", r"\1-7", texts[-1])
     fields = []
     for position, (name, (low, high, names)) in enumerate(_FIELDS.items()):
-        # CronSim, like Debian's cron, tells whether a field is restricted by how it begins.
+        # CronSim, like Debian's cron, decides by how a field begins whether it is restricted.
         items = sorted(texts[position].split(","), key=lambda item: not item.startswith("*"))
         for item in items:
             alone = " ".join(item if other == position else "*" for other in range(len(texts)))

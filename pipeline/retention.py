@@ -152,7 +152,7 @@ def _is_ours(artifact: metadata_store_pb2.Artifact, workspace: Workspace) -> boo
 
 
 def _left_over(workspace: Workspace, store: MetadataStore, kept: list[str]) -> Iterator[Path]:
-    """Folders that hold no kept artifact: `<stage>/<output>/<execution>`, and TFX's working folders.
+    """Folders that contain no kept artifact: `<stage>/<output>/<execution>`, and TFX's working folders.
 
     An execution that the metadata do not know may be recorded in a damaged database that was moved away, so its
     outputs are left alone.

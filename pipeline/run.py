@@ -81,7 +81,7 @@ def run(
         error = raised
     with _recording(folder, error):
         summary = record(run_id, config, workspace, folder, error)
-    keep_house(config, workspace, folder, succeeded=error is None)
+    clean_up(config, workspace, folder, succeeded=error is None)
     if error is not None and summary.failure is not None:
         transient = error.transient if isinstance(error, ProjectError) else True
         raise RunFailed(summary.failure, folder, transient=transient) from error
@@ -108,7 +108,7 @@ def _prepare_metadata(config: Config, workspace: Workspace) -> None:
     skip_used_ids(workspace)
 
 
-def keep_house(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
+def clean_up(config: Config, workspace: Workspace, folder: Path, *, succeeded: bool) -> None:
     """Removes what is superseded, updates the index of runs, and backs up the metadata.
 
     An error in one of these steps is written to the log in the run's folder; neither the run nor the other steps fail.

@@ -14,7 +14,7 @@ def check_token(text: str, source: str) -> str:
         ConfigError: The token is invalid; the error names its source and never the token.
     """
     if not re.fullmatch(r"[!-~]+", text):
-        raise ConfigError(f"{source}: holds no token; allowed: one line of visible ASCII characters without blanks")
+        raise ConfigError(f"{source}: contains no token; allowed: one line of visible ASCII characters without blanks")
     return text
 
 

@@ -52,7 +52,7 @@ find_python() {
 install_packages() {
     # uv comes from the same lock, version and hashes; sync then keeps it, because the lock lists it.
     # Python compiles packages as it first imports them, unless the environment forbids it to write the result: each
-    # start of TFX would then compile thousands of files anew, for minutes.
+    # start of TFX would then compile thousands of files again, for minutes.
     awk '/^uv==/ { on = 1 } on && /^[^ ]/ && !/^uv==/ { exit } on' "$lock" >.venv/uv.txt
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt &&
         .venv/bin/python -m uv pip sync --python .venv/bin/python --require-hashes \

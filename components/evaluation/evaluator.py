@@ -131,7 +131,7 @@ def examples_by_name() -> tfma.extractors.Extractor:
     """The extractor that puts the examples under the name of the signature's input; it follows that of the columns.
 
     TFMA passes an input by position if it does not find it by name. A signature takes only names: TensorFlow tries,
-    writes the whole batch into the text of an error that nobody reads, and tries again.
+    writes the whole batch into the text of an error that is not shown, and tries again.
     """
     return tfma.extractors.Extractor("ExamplesByName", beam.Map(_with_examples))
 

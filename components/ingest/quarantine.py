@@ -17,7 +17,7 @@ BAD = "bad"
 BAD_FILE = "bad.jsonl"
 COUNTS_FILE = "counts.json"
 
-#: The kind of reason that stops the run even if it is the only one: nobody knows how many images are missing.
+#: The kind of reason that stops the run even if it is the only one: it is unknown how many images are missing.
 LISTING_FAILED = "listing failed"
 
 #: How many bad files an error message names; the quarantine artifact names all.

@@ -26,7 +26,7 @@ from data.section import first_problem
 
 RECORD = "PUBLISHED"
 SAVED_MODEL = "saved_model.pb"
-#: Where files beside the model lie in a version, as TensorFlow Serving expects; they are not part of the model.
+#: Where files beside the model are in a version, as TensorFlow Serving expects; they are not part of the model.
 EXTRA = "assets.extra/"
 #: A TFRecord file of PredictionLog protos.
 WARMUP_FILE = f"{EXTRA}tf_serving_warmup_requests"

@@ -2,7 +2,7 @@
 
 `<root>/<key>/<attempt>/` holds the files, `<root>/<key>/COMPLETE` names the attempt that is complete, with the sizes of
 its files. `COMPLETE` is written last and atomically, on a disk as on an object store; whatever it does not name is not
-a result. A process that is killed leaves an attempt that nobody reads and that the next `keep_only` removes.
+a result. A process that is killed leaves an attempt that is never read and that the next `keep_only` removes.
 """
 
 import json
@@ -41,7 +41,7 @@ class SpanCache:
         return folder if self._sizes(folder) == complete["sizes"] else None
 
     def attempt(self, key: str) -> str:
-        """A new folder to write a result to; nobody sees it before `complete`."""
+        """A new folder to write a result to; it is not visible before `complete`."""
         return self._at(key, uuid.uuid4().hex)
 
     def complete(self, key: str, folder: str) -> None:
@@ -89,7 +89,7 @@ def place(source: str, target: str) -> None:
 def copy_folder(source: str, target: str) -> None:
     """Copies a dataset: all files below a folder, files behind links as files, and empty folders.
 
-    What cannot be read is not copied: whoever reads the copy finds it missing, which is as bad as it was before.
+    What cannot be read is not copied: a reader of the copy finds it missing, as before.
     Folders that this project wrote have none of this; `components.storage.trees.copy_tree` copies them.
     """
     files = file_system(source)

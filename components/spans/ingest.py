@@ -157,7 +157,7 @@ class Ingester:
         folder = self._cache.attempt(key)
         try:
             if is_empty(source, file_system(source)):
-                raise DataError(f"span {span.name} is empty: {source} holds no image")
+                raise DataError(f"span {span.name} is empty: {source} contains no image")
             with self._make_pipeline() as pipeline:
                 outputs = pipeline | "LabelledImages" >> LabelledImages(config, prefix=f"{span.name}/")
                 write_examples(outputs, folder)

@@ -1,4 +1,4 @@
-"""The records in `Spans` artifacts: which spans a run looked at, and what it did with each."""
+"""The records in `Spans` artifacts: which spans a run read, and what it did with each."""
 
 import os
 from typing import Any, Literal
@@ -40,7 +40,7 @@ class SpanState(BaseModel):
 
 
 class SpanRecord(SpanState):
-    """One span that a run looked at."""
+    """One span that a run read."""
 
     role: Role
     images: dict[str, int]

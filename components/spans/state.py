@@ -32,7 +32,7 @@ class WindowState(BaseModel):
 
 
 def window_state(config: DataConfig, ingested: str) -> WindowState:
-    """Looks at the folders of the spans.
+    """Reads the folders of the spans.
 
     Args:
         config: The `data` section, its path a pattern.

@@ -145,7 +145,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Checkpoints live outside the artifacts, which TFX deletes when a stage fails: a training that was killed resumes
     from its last checkpoint, provided that configuration, code, data and initial weights are the same. They stay when
-    the training has finished, and it removes nobody else's: other runs may be training beside it. Of several workers
+    the training has finished, and it removes no others: other runs may be training beside it. Of several workers
     the chief exports, and the others wait for it.
 
     Raises:

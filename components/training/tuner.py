@@ -152,7 +152,7 @@ class Search(base_tuner.BaseTuner):
         directory: str,
     ):
         super().__init__(oracle, directory=directory, overwrite=True)
-        # The trials lie in one folder, so that retention keeps or removes them together. Section `tuning` is not part
+        # The trials are in one folder, so that retention keeps or removes them together. Section `tuning` is not part
         # of its name: a search for more trials resumes from those that were made.
         self._folder = config.checkpoint_folder(train_files)
         self._config = config.model_copy(update={"checkpoints": str(self._folder)})

@@ -47,7 +47,7 @@ def drift_error(drift: list[types.Artifact]) -> str:
     lines = "\n".join(f"  {finding}" for finding in record.findings)
     return (
         f"span {record.newest} is not like the data before it ({before}):\n{lines}\n"
-        "look at the span; if it is as it should be, raise the threshold, or set validation.on_drift=warn"
+        "check the span; if it is as it should be, raise the threshold, or set validation.on_drift=warn"
     )
 
 

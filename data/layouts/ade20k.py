@@ -17,7 +17,7 @@ NUM_CLASSES = 150
 #: The value of pixels that belong to none of the classes.
 OTHER = 0
 
-#: Number of names that are looked at to see whether they are ADE20K's.
+#: Number of names that are checked to see whether they are ADE20K's.
 PROBED = 20
 
 PACKED = "ADEChallengeData2016"

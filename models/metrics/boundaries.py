@@ -1,4 +1,4 @@
-"""Bands around the boundaries of label maps, for the metrics that look at boundaries alone.
+"""Bands around the boundaries of label maps, for the metrics that consider only boundaries.
 
 All classes of a label map are processed at once: two labels near a pixel differ if and only if the largest and the
 smallest do. So the cost does not depend on the number of classes, and grows with the logarithm of a band's width.
@@ -68,7 +68,7 @@ def _maximum_along(values: tf.Tensor, radius: tf.Tensor, axis: int) -> tf.Tensor
     """Maximum over 2 * radius + 1 neighbours along one axis of (maps, height, width) values.
 
     The maxima over a span, combined with themselves some steps further on, are the maxima over a longer span, so the
-    span doubles until it is long enough. TensorFlow's max pooling looks at each pixel of the window one by one.
+    span doubles until it is long enough. TensorFlow's max pooling reads each pixel of the window one by one.
     """
     window = 2 * radius + 1
     lead = (slice(None),) * axis

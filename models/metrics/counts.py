@@ -14,7 +14,7 @@ calibration    (3, `BINS`)           pixels by confidence: all, right ones, sum 
 
 Pixels with the ignore label (`IGNORE_LABEL`, void) count nowhere, whatever is predicted there, and bound the segments
 beside them. For boundary IoU they do so in label and prediction alike: the prediction is taken as ignored wherever the
-label is. Nobody knows where in a ring of ignored pixels the true outline lies, so it must not matter where in it one is
+label is. It is unknown where in a ring of ignored pixels the true outline is, so it must not matter where in it one is
 predicted.
 """
 

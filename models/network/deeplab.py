@@ -101,7 +101,7 @@ class DeepLabV3Plus(keras.Model):
         self.aspp, self.decoder = self._head()
         self.classifier = Conv2D(num_classes, 1, kernel_initializer=truncated_normal(0.01), name="classifier")
         self._build_parts()
-        # A subclass may go on adding layers, which Keras refuses once a model is built.
+        # A subclass may add more layers, which Keras refuses once a model is built.
         if type(self) is DeepLabV3Plus:
             self.build((None, *input_shape))
 

@@ -14,7 +14,7 @@ from data.features import IGNORE_LABEL
 from models.config import LossConfig
 from models.network.kernels import softmax_cross_entropy
 
-#: Dice and Lovasz look at one pixel of so many in each direction. For 16 images of 192x192 pixels and 11 classes, on
+#: Dice and Lovasz use one pixel of so many in each direction. For 16 images of 192x192 pixels and 11 classes, on
 #: 2 cores where the whole step takes 750 ms, Lovasz and its gradient then take 38 ms, and 270 ms at every second pixel;
 #: Dice takes 16 ms, and 60 ms at every pixel.
 STRIDE = 4

@@ -187,7 +187,7 @@ class LossScale:
         return self.value <= LOWEST_SCALE
 
     def adapt(self, finite: tf.Tensor) -> None:
-        """Lowers or raises the scale after a step; `finite` tells whether its gradients were finite."""
+        """Lowers or raises the scale after a step; `finite` is whether its gradients were finite."""
         good_steps = tf.where(finite, self._good_steps + 1, 0)
         grows = good_steps >= GROWTH_STEPS
         raised = tf.where(grows, tf.minimum(2.0 * self.value, HIGHEST_SCALE), self.value)

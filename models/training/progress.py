@@ -19,7 +19,7 @@ class Progress(Protocol):
         """`step` steps are done; `loss` is the mean loss since the last update."""
 
     def evaluated(self, evaluation: Evaluation, best: bool) -> None:
-        """The validation split was evaluated; `best` tells whether the score is the best so far."""
+        """The validation split was evaluated; `best` is whether the score is the best so far."""
 
 
 class NoProgress:

@@ -32,7 +32,7 @@ class StepResult(NamedTuple):
     gradient_norm: tf.Tensor
     """float32 global norm before clipping; not finite where float16 overflowed and the step was skipped."""
     diverged: tf.Tensor
-    """bool: whether the training cannot go on."""
+    """bool: whether the training cannot continue."""
 
 
 def freeze(model: keras.Model, config: TrainingConfig) -> None:

@@ -89,7 +89,7 @@ class TensorBoard:
 
         Args:
             step: steps done.
-            number: number of the image, which tells the images of one evaluation apart.
+            number: number of the image, which distinguishes the images of one evaluation.
             image: (height, width, 3) uint8.
             mask, predicted: (height, width) uint8 class ids.
         """

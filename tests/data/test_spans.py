@@ -182,7 +182,7 @@ def test_older_spans_take_the_places_of_empty_ones_that_are_skipped(tmp_path: Pa
     assert names(tmp_path, "s{SPAN}", on_incomplete="skip", window="all") == (["s1", "s2", "s4"], [])
     config = SpansConfig(on_incomplete="skip")
     chosen = select(parse_pattern(f"{tmp_path}/s{{SPAN}}"), config, LocalFiles())
-    assert chosen.left_out == dict.fromkeys(("s5", "s3"), "empty: it holds no image")
+    assert chosen.left_out == dict.fromkeys(("s5", "s3"), "empty: it contains no image")
 
 
 def test_nothing_but_empty_spans_is_no_passing_state(tmp_path: Path):

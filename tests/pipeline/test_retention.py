@@ -28,7 +28,7 @@ from pipeline.records.executions import read_run
 from pipeline.records.summary import SUMMARY_FILE, RunSummary
 from pipeline.retention import superseded
 from pipeline.rollback import roll_back
-from pipeline.run import LOG_FILE, keep_house
+from pipeline.run import LOG_FILE, clean_up
 from pipeline.sections.workspace import MetadataConfig, RetentionConfig
 from pipeline.workspace import Workspace
 from tests.pipeline.history import OUTPUTS, History
@@ -361,7 +361,7 @@ def test_what_keeps_old_runs_from_being_removed_keeps_neither_index_nor_backup(s
     config = Config.model_validate({"data": {"path": "none"}, "retention": {"keep_runs": 1}})
     folder = story.workspace.run_folder(run_id)
 
-    keep_house(config, story.workspace, folder, succeeded=True)
+    clean_up(config, story.workspace, folder, succeeded=True)
 
     log = (folder / LOG_FILE).read_text()
     assert log.startswith("old runs were not removed:\n") and "damaged record" in log and "not written" not in log

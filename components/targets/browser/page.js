@@ -11,7 +11,7 @@ const [modelSelect, fileInput, cameraButton, opacityInput, statusLine, imageCanv
   "model", "file", "camera", "opacity", "status", "image", "mask", "classes",
 ].map((id) => document.getElementById(id));
 
-/** Tells the user, and any program that watches, what the page is doing: "loading", "ready", "busy" or "failed". */
+/** Shows the user, and any program that watches, what the page is doing: "loading", "ready", "busy" or "failed". */
 function tell(state, text) {
   statusLine.dataset.state = state;
   statusLine.textContent = text;
@@ -132,7 +132,7 @@ class Camera {
     }
   }
 
-  /** Returns when the last frame has been dealt with. */
+  /** Returns when the last frame has been processed. */
   async stop() {
     this.running = false;
     await Promise.allSettled([this.finished]);

@@ -272,12 +272,12 @@ def test_an_older_span_takes_the_place_of_an_empty_one_that_is_skipped(run: Runs
     (spans / "span-4").mkdir()
     (spans / "span-4/labels.txt").write_text("sky")
 
-    with pytest.raises(DataError, match="span span-4 is empty: .*span-4 holds no image"):
+    with pytest.raises(DataError, match="span span-4 is empty: .*span-4 contains no image"):
         run(test_set="window")
     made = run(test_set="window", spans={"on_incomplete": "skip"})
 
     assert [span.name for span in record(made).window] == ["span-3"]
-    assert record(made).skipped == {"span-4": "empty: it holds no image"}
+    assert record(made).skipped == {"span-4": "empty: it contains no image"}
 
 
 @pytest.mark.long

@@ -136,13 +136,13 @@ def test_two_places_for_the_token_are_one_too_many(tmp_path: Path):
 def test_what_is_no_token_is_refused_without_being_shown(token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "token"
     file.write_text(token)
-    with pytest.raises(ConfigError, match="token: holds no token; allowed: one line") as raised:
+    with pytest.raises(ConfigError, match="token: contains no token; allowed: one line") as raised:
         connect("http://kfp", token_file=file)
     assert SECRET not in str(raised.value)
 
     if token:
         monkeypatch.setenv(TOKEN_VARIABLE, token)
-        with pytest.raises(ConfigError, match="DEEPLAB_KFP_TOKEN: holds no token") as raised:
+        with pytest.raises(ConfigError, match="DEEPLAB_KFP_TOKEN: contains no token") as raised:
             connect("http://kfp")
         assert SECRET not in str(raised.value)
 

@@ -260,7 +260,9 @@ def test_what_cannot_be_served_ends_the_command_with_the_reason(directory: Servi
 @pytest.mark.parametrize("token", ["geheim-ü", "geheim\n", " geheim", "ge heim"])
 def test_a_token_that_no_client_can_send_is_refused_without_being_shown(token: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TOKEN", token)
-    with pytest.raises(ConfigError, match="--token-env TOKEN: holds no token; allowed: one line of visible") as raised:
+    with pytest.raises(
+        ConfigError, match="--token-env TOKEN: contains no token; allowed: one line of visible"
+    ) as raised:
         serve_command(serving="serving", port=0, token_env="TOKEN")
     assert token.strip() not in str(raised.value)
 

@@ -1,4 +1,4 @@
-"""Labelled images to measure with."""
+"""Labelled images that the benchmarks measure with."""
 
 from itertools import islice
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from data.layouts.base import Sample
 from data.masks import read_mask
 
 
-class Picture(NamedTuple):
+class LabelledImage(NamedTuple):
     """A labelled image."""
 
     encoded: bytes
@@ -24,7 +24,7 @@ class Picture(NamedTuple):
     """(height, width) uint8 class ids."""
 
 
-def training_pictures(folder: str, count: int) -> tuple[list[Picture], int]:
+def training_images(folder: str, count: int) -> tuple[list[LabelledImage], int]:
     """The first images of a dataset's training split, and its number of classes."""
     files = LocalFiles()
     config = DataConfig(path=folder)
@@ -34,5 +34,5 @@ def training_pictures(folder: str, count: int) -> tuple[list[Picture], int]:
     found = []
     for sample in islice(samples, count):
         encoded, image = read_image(read_bytes(sample.image, files), config.max_pixels)
-        found.append(Picture(encoded, image, read_mask(sample.mask, labels, image.shape[:2], files)))
+        found.append(LabelledImage(encoded, image, read_mask(sample.mask, labels, image.shape[:2], files)))
     return found, labels.num_classes
