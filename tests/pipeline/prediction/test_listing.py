@@ -127,7 +127,7 @@ def test_earlier_folders_of_outputs_are_passed_over(tmp_path: Path):
 
 def test_where_only_videos_are_it_is_said_how_they_are_meant(tmp_path: Path):
     write(tmp_path, film__mp4=b"")
-    with pytest.raises(DataError, match=r"Videos are taken where a name or a pattern such as '\*.mp4' means them"):
+    with pytest.raises(DataError, match=r"Videos are used if a name or a pattern such as '\*.mp4' refers to them"):
         find_images([str(tmp_path)], str(tmp_path / "out"))
 
 
