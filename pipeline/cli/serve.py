@@ -27,9 +27,7 @@ def serve(
     serving: ServingOption = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 for a free one.")
-    ] = 8501,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 for a free one.")] = 8501,
     token_env: Annotated[
         str | None,
         typer.Option("--token-env", metavar="NAME", help="Environment variable with the token that clients must send."),

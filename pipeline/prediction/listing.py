@@ -185,7 +185,7 @@ def _local_below(path: str) -> Iterator[InputImage]:
     """The images below a folder or matching a pattern. Links to folders are not followed: they may be cyclic."""
     if not os.path.isdir(path):
         base, pattern = split_pattern(path)
-        for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob, it does not follow links.
+        for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob, it follows no cyclic links.
             if _has_ending(match.name, VIDEO_ENDINGS) and not match.is_dir():
                 yield _local_image(str(match), match.relative_to(base).as_posix())
         return

@@ -103,7 +103,7 @@ def test_the_first_run_ends_with_a_pushed_model(workspace: Path) -> None:
     assert set(summary["metrics"]["slice_scores"]) == set(summary["metrics"]["slices"])
     pixels = np.array(summary["metrics"]["confusion_matrix"])
     assert pixels.sum() == sum(labelled_pixels(path) for path in masks_of_test_split(workspace)), (
-        "each pixel of the test masks that is not void is judged, once"
+        "each pixel of the test masks that is not void is evaluated, once"
     )
     assert (workspace / "runs" / "latest" / "report.html").is_file()
     assert "/report.html" in (workspace / "runs" / "index.html").read_text()
@@ -134,13 +134,13 @@ def test_another_run_starts_from_a_pushed_module(workspace: Path, data: Path, tm
     assert f"from{module}" in "".join(result.stderr.split()), "the line of the initial weights, which may be wrapped"
 
 
-def test_predict_writes_masks_overlays_and_a_legend_for_pictures_of_any_size(workspace: Path, tmp_path: Path) -> None:
+def test_predict_writes_masks_overlays_and_a_legend_for_images_of_any_size(workspace: Path, tmp_path: Path) -> None:
     sizes = {"wide": (301, 97), "tall": (33, 210), "dot": (1, 1)}
     generator = np.random.default_rng(0)
     for name, (width, height) in sizes.items():
         Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / f"{name}.png")
-    pictures = [str(tmp_path / f"{name}.png") for name in sizes]
-    result = command_line("predict", *pictures, "--out", str(tmp_path / "out"), "--workspace", str(workspace))
+    images = [str(tmp_path / f"{name}.png") for name in sizes]
+    result = command_line("predict", *images, "--out", str(tmp_path / "out"), "--workspace", str(workspace))
     assert result.returncode == 0, result.stderr
     for name, size in sizes.items():
         assert mode_and_size(tmp_path / "out" / f"{name}_mask.png") == ("P", size)
@@ -150,7 +150,7 @@ def test_predict_writes_masks_overlays_and_a_legend_for_pictures_of_any_size(wor
     assert mode_and_size(tmp_path / "out" / "legend.png")[1][1] > 6 * 20
 
 
-def test_predict_names_a_file_that_is_no_picture(workspace: Path, tmp_path: Path) -> None:
+def test_predict_names_a_file_that_is_not_an_image(workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "note.jpg").write_text("hello")
     arguments = [str(tmp_path / "note.jpg"), "--out", str(tmp_path / "out"), "--workspace", str(workspace)]
     result = command_line("predict", *arguments)
@@ -174,17 +174,17 @@ def test_lineage_names_what_stands_behind_the_version(workspace: Path, data: Pat
         assert list(Path(artifact["uri"]).rglob("*")), kind
 
 
-def test_lineage_finds_the_versions_that_came_from_a_picture_under_any_name(
+def test_lineage_finds_the_versions_that_came_from_an_image_under_any_name(
     workspace: Path, data: Path, tmp_path: Path
 ) -> None:
     name = (data / "ImageSets/Segmentation/train.txt").read_text().split()[0]
-    (picture,) = (data / "JPEGImages").glob(f"{name}.*")
-    shutil.copy(picture, tmp_path / "another name")
+    (image,) = (data / "JPEGImages").glob(f"{name}.*")
+    shutil.copy(image, tmp_path / "another name")
     arguments = ("--data", str(tmp_path / "another name"), "--json", "--workspace", str(workspace))
     result = command_line("lineage", *arguments)
     assert result.returncode == 0, result.stderr
     (use,) = json.loads(result.stdout)["uses"]
-    key = f"JPEGImages/{picture.name}"
+    key = f"JPEGImages/{image.name}"
     assert use == {
         "model": "tiny",
         "version": 1,
@@ -196,7 +196,7 @@ def test_lineage_finds_the_versions_that_came_from_a_picture_under_any_name(
     }
 
 
-def test_a_dry_run_says_that_only_the_judgement_would_run_again(workspace: Path, data: Path) -> None:
+def test_a_dry_run_says_that_only_the_evaluation_would_run_again(workspace: Path, data: Path) -> None:
     before = sorted(workspace.rglob("*"))
     result = command_line(*run_arguments(workspace, overrides(data, **TARGETS), "--dry-run"))
     assert result.returncode == 0, result.stderr
@@ -223,7 +223,7 @@ def test_a_third_run_is_cached_throughout(workspace: Path, data: Path) -> None:
     assert "not pushed: already served as version 1" in summary["reasons"]
 
 
-def test_a_changed_threshold_judges_again_and_nothing_else(workspace: Path, data: Path) -> None:
+def test_a_changed_threshold_evaluates_again_and_nothing_else(workspace: Path, data: Path) -> None:
     summary = run_again(workspace, data, **{"evaluation.min_mean_iou": "0.99"})
     assert STAGES - set(summary["cached"]) == {"SegmentationEvaluator", "ModelPusher"}
     assert summary["blessed"] is False

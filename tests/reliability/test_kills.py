@@ -93,10 +93,10 @@ def kill_at(moment: Moment, arguments: list[str]) -> bool:
 
 
 @contextmanager
-def poller(serving_dir: Path, picture: Path, folder: Path) -> Iterator[Path]:
+def poller(serving_dir: Path, image: Path, folder: Path) -> Iterator[Path]:
     """A process that loads every version that appears; the file with what it printed."""
     output, stop = folder / "poller.txt", folder / "stop"
-    command = [sys.executable, "-m", "tests.reliability.poller", str(serving_dir), str(picture), str(stop)]
+    command = [sys.executable, "-m", "tests.reliability.poller", str(serving_dir), str(image), str(stop)]
     with output.open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -125,9 +125,9 @@ def test_a_run_that_is_killed_many_times_ends_like_one_that_is_not(tiny_dataset:
     result = command_line(*run_arguments(undisturbed, settings))
     assert result.returncode == 0, result.stderr
     expected = summary(undisturbed)
-    picture = next((tiny_dataset / "JPEGImages").iterdir())
+    image = next((tiny_dataset / "JPEGImages").iterdir())
 
-    with poller(disturbed / "serving/tiny", picture, tmp_path) as answers:
+    with poller(disturbed / "serving/tiny", image, tmp_path) as answers:
         plan = moments(expected["timings"], KILLS, SEED)
         killed = [kill_at(moment, run_arguments(disturbed, settings)) for moment in plan]
         result = command_line(*run_arguments(disturbed, settings))

@@ -183,7 +183,9 @@ def test_the_list_can_be_of_one_experiment(kfp: kfp_server.Server, spec: Path):
 
 
 def test_a_schedule_needs_a_name_from_somewhere(kfp: kfp_server.Server, tmp_path: Path):
-    with pytest.raises(ConfigError, match="the schedule is not known; give --experiment and --name, or the file with --spec"):
+    with pytest.raises(
+        ConfigError, match="the schedule is not known; give --experiment and --name, or the file with --spec"
+    ):
         invoke(kfp, "schedule", "pause", "--spec", tmp_path / "none.yaml")
 
 

@@ -219,7 +219,7 @@ def test_the_command_restores_and_says_so(workspace: Workspace):
     assert "restored" in result.stdout and "damaged-1" in result.stdout
     assert count_executions(workspace.metadata) == RUN
     again = command_line("doctor", "--restore", "--workspace", str(workspace.root))
-    assert (again.returncode, "is whole" in again.stderr) == (1, True)
+    assert (again.returncode, "is intact" in again.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_an_unknown_version_is_an_error_that_names_the_known_ones(history: Histo
     history.push("run-1", "cars", 1)
     with pytest.raises(WorkspaceError, match="no record of version 7; the versions pushed are: cars/1"):
         trace(history, 7)
-    with pytest.raises(WorkspaceError, match="no version 1 of model boats"):
+    with pytest.raises(WorkspaceError, match="no record of version 1 of model boats"):
         trace(history, 1, "boats")
 
 
