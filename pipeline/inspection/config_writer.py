@@ -1,5 +1,6 @@
 """A configuration file to start from: the label map of an inspected dataset to edit, and a first training."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,4 +82,4 @@ def _training_sections(found: Inspection) -> Iterator[str]:
         values = section.model_dump(mode="json", exclude_defaults=True)
         values |= {"initial_weights": training.initial_weights} if section is training else {}
         yield f"{name}:"
-        yield from (f"  {line}" for line in dump(values, compact=True).splitlines())
+        yield from (f"  {key}: {json.dumps(value)}" for key, value in values.items())

@@ -236,7 +236,7 @@ def test_the_written_configuration_has_a_first_training_and_its_time(
     text = (tmp_path / "mine.yaml").read_text()
     config = load_config([tmp_path / "mine.yaml"])
     assert config.training.steps == 200 and config.training.global_batch_size == 6
-    assert config.training.initial_weights == "random" and "initial_weights: random" in text
+    assert config.training.initial_weights == "random" and 'initial_weights: "random"' in text
     assert re.search(r"# Expected time here: about \d+ minutes|How long it takes on this machine is not known", text)
 
 
