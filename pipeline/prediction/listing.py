@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.storage.file_systems import file_system, is_local
 from data.errors import DataError
-from data.files import UNSAFE, relative_path
+from data.files import UNSAFE, is_litter, relative_path
 from data.layouts.base import IMAGE_ENDINGS
 from pipeline.prediction.input_image import VIDEO_ENDINGS, FileState, InputImage
 from pipeline.prediction.journal import Journal
@@ -186,14 +186,17 @@ def _local_below(path: str) -> Iterator[InputImage]:
     if not os.path.isdir(path):
         base, pattern = split_pattern(path)
         for match in Path(base).glob(pattern) if pattern else ():  # Unlike glob.glob, it follows no cyclic links.
-            if _has_ending(match.name, VIDEO_ENDINGS) and not match.is_dir():
-                yield _local_image(str(match), match.relative_to(base).as_posix())
+            relative = match.relative_to(base).as_posix()
+            if _is_input(relative, VIDEO_ENDINGS) and not match.is_dir():
+                yield _local_image(str(match), relative)
         return
     unreadable: list[OSError] = []
     for parent, _, names in os.walk(path, onerror=unreadable.append):
-        for name in filter(_has_ending, names):
+        for name in names:
             found = os.path.join(parent, name)
-            yield _local_image(found, os.path.relpath(found, path))
+            relative = os.path.relpath(found, path)
+            if _is_input(relative):
+                yield _local_image(found, relative)
     for error in unreadable:
         yield _unusable(str(error.filename), str(error.filename), f"unreadable folder: {error.strerror}")
 
@@ -221,8 +224,7 @@ def _remote_below(argument: str, own: OwnOutputs) -> Iterator[InputImage]:
     entries = list(file_system(base).stats(base))
     own.learn(base, (relative for relative, _, _ in entries))
     for relative, size, seconds in entries:
-        parts = relative.split("/")
-        if _has_ending(parts[-1], endings) and (not pattern or matches(parts, pattern.split("/"))):
+        if _is_input(relative, endings) and (not pattern or matches(relative.split("/"), pattern.split("/"))):
             yield _image_at(f"{base}/{relative}", relative, FileState(size=size, modified=int(seconds * 1e9)))
 
 
@@ -243,5 +245,7 @@ def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return fnmatchcase(parts[0], pattern[0]) and matches(parts[1:], pattern[1:])
 
 
-def _has_ending(name: str, more: tuple[str, ...] = ()) -> bool:
-    return posixpath.splitext(name)[1].lower() in (*IMAGE_ENDINGS, *more)
+def _is_input(relative: str, more: tuple[str, ...] = ()) -> bool:
+    """Whether a file in a folder is to be segmented: it ends like an image, and is no litter (`data.files`)."""
+    ending = posixpath.splitext(relative)[1].lower()
+    return ending in (*IMAGE_ENDINGS, *more) and not any(map(is_litter, relative.split("/")))

@@ -86,6 +86,14 @@ def test_what_is_no_file_is_a_problem_and_a_folder_is_none(tmp_path: Path, argum
     assert (pipe.name, pipe.problem) == ("pipe.png", "not a regular file: a pipe, a socket or a device")
 
 
+@pytest.mark.parametrize("argument", ["", "**/*.png"])
+def test_what_systems_leave_behind_is_no_image(tmp_path: Path, argument: str):
+    for name in ("a.png", "._a.png", "@eaDir/a.png", ".thumbs/a.png", "sub/__MACOSX/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert names(find_images([str(tmp_path / argument)], str(tmp_path / "out"))) == ["a"]
+
+
 def record(out: Path, *names: str) -> None:
     """Makes an output folder of this command: its journal says that the outputs of these names were written."""
     write(out, classes__json=b"[]", legend__png=b"")
