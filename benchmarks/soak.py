@@ -44,6 +44,7 @@ SETTINGS = {
     "training.checkpoint_every": 3,
     "infra.requests": 1,
     "evaluation.max_drop": 1,
+    "evaluation.allow_degenerate": "true",
     "push.keep": 2,
     "retention.keep_runs": 3,
     "schedule.debounce_seconds": 1,

@@ -92,12 +92,16 @@ class IntervalConfig(Section):
 class EvaluationConfig(Section):
     """The thresholds that a model must pass to be blessed, and what is reported about it.
 
-    A model is blessed if it passes every threshold. A class without a labelled pixel or a slice without an image in the
-    test split cannot be evaluated: a model does not pass a threshold on one.
+    A model is blessed if it passes every threshold, and if its mean IoU on the test split is above the one that always
+    predicting the commonest class reaches. A class without a labelled pixel or a slice without an image in the test
+    split cannot be evaluated: a model does not pass a threshold on one.
     """
 
     min_mean_iou: Fraction = 0.0
-    """Least mean IoU on the test split."""
+    """Least mean IoU on the test split, in addition to what always predicting its commonest class reaches."""
+    allow_degenerate: bool = False
+    """Whether data from which nothing can be learned (a split with the labels of one class only, or nearly without
+    labelled pixels) are trained on, and a model that is no better than a constant prediction may be blessed."""
     max_drop: Fraction = 0.0
     """By how much mean IoU may fall behind the served model's on the same images; 0: it may not be lower."""
     on_label_change: OnLabelChange = "refuse"

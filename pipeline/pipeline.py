@@ -80,6 +80,7 @@ def create_pipeline(
     validator = StrictExampleValidator(
         statistics.outputs["statistics"],
         schema.outputs["schema"],
+        config.evaluation,
         drift=output(drift, "drift"),
         on_drift=config.validation.on_drift,
     )

@@ -15,6 +15,8 @@ from components.evaluation.per_image import slice_name
 from components.evaluation.results import ImageResult, ImageScore, Scores
 from data.section import Section
 from models.metrics.bootstrap import Interval, class_totals, mean_iou_intervals
+from models.metrics.confusion import constant_prediction
+from models.metrics.scores import SliceScores
 
 VERDICT_FILE = "verdict.json"
 
@@ -70,7 +72,7 @@ class ThresholdedScore(NamedTuple):
 def evaluate_thresholds(
     scores: Scores, images: Sequence[ImageResult], config: EvaluationConfig, served_version: int | None
 ) -> Verdict:
-    """Compares the scores with every threshold; the model is blessed if all pass.
+    """Compares the scores with every threshold, and with a constant prediction; the model is blessed if all pass.
 
     Args:
         scores: The scores of the candidate and of the served model, by slice.
@@ -78,7 +80,8 @@ def evaluate_thresholds(
         config: The thresholds.
         served_version: The version of the served model; None if no comparable model is served.
     """
-    checks = [check for score in _thresholded_scores(scores, config) for check in _checks(score, served_version)]
+    checks = list(_against_constant(scores.candidate[()], config.allow_degenerate))
+    checks += [check for score in _thresholded_scores(scores, config) for check in _checks(score, served_version)]
     reasons = [check.reason for check in checks]
     if served_version is None:
         reasons.append("no comparable model is served: evaluated by the floors alone")
@@ -86,6 +89,28 @@ def evaluate_thresholds(
         blessed=all(check.passed for check in checks),
         reasons=tuple(reasons),
         intervals=intervals(images, config.intervals),
+    )
+
+
+def _against_constant(whole: SliceScores, allowed: bool) -> Iterator[ThresholdCheck]:
+    """Whether the model has learned more than a constant prediction; nothing if no pixel is labelled."""
+    names, matrix = list(whole.iou), whole.confusion_matrix
+    commonest, constant = constant_prediction(matrix.sum(axis=1))
+    if math.isnan(constant):
+        return
+    note = "; evaluation.allow_degenerate=true lets this pass" if allowed else ""
+    predicted = np.flatnonzero(matrix.sum(axis=0))
+    if len(predicted) == 1:
+        yield ThresholdCheck(
+            allowed,
+            f"the model predicts class {names[predicted[0]]} for all {matrix.sum():,} labelled pixels of the test "
+            f"split: it has not learned to tell classes apart{note}",
+        )
+    beats = whole.mean_iou > constant
+    yield ThresholdCheck(
+        beats or allowed,
+        f"mean IoU {whole.mean_iou:.4f} is {'' if beats else 'not '}above {constant:.4f}, which always predicting "
+        f"class {names[commonest]}, the commonest of the test split, reaches{'' if beats else note}",
     )
 
 

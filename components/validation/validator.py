@@ -1,12 +1,13 @@
 """StrictExampleValidator: TFX's ExampleValidator, which stops the run at an anomaly and names split and column.
 
-If data come in spans, it also stops the run if the newest span differs too much from those before it, as `SpanDrift`
-measured.
+It also stops the run if the data are degenerate (`components.validation.degenerate`) and, if they come in spans, if the
+newest span differs too much from those before it, as `SpanDrift` measured.
 """
 
 import os
 from typing import Any
 
+from absl import logging
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import types
 from tfx.components.example_validator import executor
@@ -18,7 +19,9 @@ from tfx.utils import io_utils
 
 from components.artifacts import Drift
 from components.code_hash import code_hash
+from components.config import EvaluationConfig
 from components.spans.drift import read_drift
+from components.validation.degenerate import degenerate_data
 from data.errors import DataError
 
 
@@ -52,7 +55,7 @@ def drift_error(drift: list[types.Artifact]) -> str:
 
 
 class Executor(executor.Executor):
-    """Validates as TFX does, then raises DataError if there is any anomaly."""
+    """Validates as TFX does, then raises DataError if there is any anomaly, or if the data are degenerate."""
 
     def Do(
         self,
@@ -68,6 +71,15 @@ class Executor(executor.Executor):
             errors.append(
                 "the data breaks its schema (section `validation` of the configuration):\n" + "\n".join(lines)
             )
+        evaluation = EvaluationConfig.model_validate_json(exec_properties["evaluation"])
+        degenerate = degenerate_data(artifact_utils.get_single_instance(input_dict["statistics"]), evaluation)
+        for finding in degenerate.findings:
+            logging.warning("%s", finding)
+        if degenerate.hopeless and not evaluation.allow_degenerate:
+            errors.append(
+                "the data are degenerate; evaluation.allow_degenerate=true trains on them all the same:\n"
+                + "\n".join(f"  {finding}" for finding in degenerate.hopeless)
+            )
         if exec_properties.get("on_drift") == "stop":
             errors += filter(None, [drift_error(input_dict["drift"])])
         if errors:
@@ -80,6 +92,7 @@ class StrictExampleValidatorSpec(standard_component_specs.ExampleValidatorSpec):
 
     PARAMETERS = {
         **standard_component_specs.ExampleValidatorSpec.PARAMETERS,
+        "evaluation": ExecutionParameter(type=str),
         "on_drift": ExecutionParameter(type=str, optional=True),
         "code_hash": ExecutionParameter(type=str),
     }
@@ -95,6 +108,7 @@ class StrictExampleValidator(base_component.BaseComponent):
     Args of the constructor:
         statistics: The statistics of the examples.
         schema: The curated schema.
+        evaluation: Section `evaluation`.
         drift: `SpanDrift`'s output, if data come in spans.
         on_drift: 'stop' or 'warn'; ignored unless data come in spans.
     """
@@ -106,6 +120,7 @@ class StrictExampleValidator(base_component.BaseComponent):
         self,
         statistics: types.BaseChannel,
         schema: types.BaseChannel,
+        evaluation: EvaluationConfig,
         drift: types.BaseChannel | None = None,
         on_drift: str | None = None,
     ):
@@ -113,6 +128,7 @@ class StrictExampleValidator(base_component.BaseComponent):
             spec=StrictExampleValidatorSpec(
                 statistics=statistics,
                 schema=schema,
+                evaluation=evaluation.model_dump_json(include={"min_mean_iou", "allow_degenerate"}),
                 drift=drift,
                 on_drift=on_drift if drift else None,
                 code_hash=code_hash(__name__),

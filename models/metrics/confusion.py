@@ -59,6 +59,22 @@ def mean_iou(matrix: ArrayLike) -> float:
     return _mean_of_present(iou(matrix))
 
 
+def constant_prediction(pixels: ArrayLike) -> tuple[int, float]:
+    """The commonest class, and the mean IoU that predicting it for every pixel reaches; NaN when there is no pixel.
+
+    Its IoU is its share of the labelled pixels, and that of every other class that occurs is 0. No other constant
+    prediction has a higher mean IoU.
+
+    Args:
+        pixels: (classes,) labelled pixels of each class.
+    """
+    pixels = np.asarray(pixels)
+    commonest = int(pixels.argmax())
+    matrix = np.zeros((len(pixels), len(pixels)), pixels.dtype)
+    matrix[:, commonest] = pixels
+    return commonest, mean_iou(matrix)
+
+
 def dice(matrix: ArrayLike) -> NDArray[np.float64]:
     """Dice coefficient (F1) of each class, (classes,) in [0, 1]; NaN for one in neither labels nor predictions."""
     matrix = np.asarray(matrix)

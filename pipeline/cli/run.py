@@ -97,12 +97,17 @@ def show_summary(summary: RunSummary, folder: Path, console: Console) -> None:
     if summary.data:
         images = ", ".join(f"{count} {split}" for split, count in summary.data.images.items())
         console.print(f"images        {images}; {summary.data.quarantined} quarantined")
+        for finding in summary.data.degenerate:
+            console.print(f"warning       {finding}", markup=False)
     if summary.model and summary.model.started_from is not None:
         console.print(f"started from  served version {summary.model.started_from}")
     if summary.metrics:
         interval = summary.metrics.mean_iou_interval
         between = f" (confidence interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
         console.print(f"mean IoU      {summary.metrics.mean_iou:.4f} on the test split{between}")
+        if summary.metrics.constant_mean_iou is not None:
+            always = f"{summary.metrics.constant_mean_iou:.4f} if class {summary.metrics.constant_class} were predicted"
+            console.print(f"              {always} everywhere", markup=False)
     if summary.blessed is not None:
         console.print(f"blessed       {'yes' if summary.blessed else 'no'}")
     for reason in summary.reasons:

@@ -92,7 +92,10 @@ PARAMETERS: tuple[Parameter, ...] = (
         "min_mean_iou",
         "evaluation.min_mean_iou",
         "NUMBER_DOUBLE",
-        (PropertyPath(Stage.EVALUATOR, "config", ("min_mean_iou",)),),
+        (
+            PropertyPath(Stage.VALIDATOR, "evaluation", ("min_mean_iou",)),
+            PropertyPath(Stage.EVALUATOR, "config", ("min_mean_iou",)),
+        ),
         float,
     ),
     Parameter(

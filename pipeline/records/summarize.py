@@ -22,6 +22,8 @@ from components.targets.lite_record import read_lite_record
 from components.training import tuner
 from components.training.search_space import chosen_values, with_values
 from components.training.trainer import RESULT_FILE
+from components.validation.degenerate import degenerate_data
+from models.metrics.confusion import constant_prediction
 from models.metrics.scores import SliceScores
 from pipeline.config import Config, config_hash
 from pipeline.records.executions import StageRecord
@@ -52,7 +54,7 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
         error=error,
         config=config.model_dump(mode="json"),
         config_hash=config_hash(config),
-        data=_data(artifacts),
+        data=_data(artifacts, config),
         tuning=tuning,
         model=_model(artifacts, config, tuning),
         lite=read_lite_record(lite.uri) if lite else None,
@@ -73,13 +75,14 @@ def summarize(run_id: str, config: Config, stages: Mapping[str, StageRecord], er
     )
 
 
-def _data(artifacts: Mapping[tuple[str, str], Artifact]) -> DataSummary | None:
+def _data(artifacts: Mapping[tuple[str, str], Artifact], config: Config) -> DataSummary | None:
     quarantine = artifacts.get((Stage.EXAMPLE_GEN, "quarantine"))
     if quarantine is None:
         return None
     counts = read_counts(quarantine.uri)
     spans, drift = artifacts.get((Stage.EXAMPLE_GEN, "spans")), artifacts.get((Stage.DRIFT, "drift"))
     window = read_window(spans.uri) if spans else None
+    statistics = artifacts.get((Stage.STATISTICS, "statistics"))
     return DataSummary(
         images=counts["splits"],
         quarantined=sum(counts["bad"].values()),
@@ -87,6 +90,7 @@ def _data(artifacts: Mapping[tuple[str, str], Artifact]) -> DataSummary | None:
         spans=[span.number for span in window.window] if window else [0],
         replayed=window.replayed if window else {},
         drift=read_drift(drift.uri).findings if drift else [],
+        degenerate=degenerate_data(statistics, config.evaluation).findings if statistics else [],
     )
 
 
@@ -126,6 +130,7 @@ def _read_json(artifact: Artifact, name: str) -> Any:
 
 def _metrics(scores: Scores, verdict: Verdict) -> MetricsSummary:
     overall = scores.candidate[()]
+    commonest, constant = constant_prediction(overall.confusion_matrix.sum(axis=1))
     return MetricsSummary(
         mean_iou=overall.mean_iou,
         pixel_accuracy=overall.pixel_accuracy,
@@ -136,6 +141,8 @@ def _metrics(scores: Scores, verdict: Verdict) -> MetricsSummary:
         mean_iou_interval=verdict.intervals.candidate if verdict.intervals else None,
         scores=_scores(overall),
         slice_scores=_slice_scores(scores.candidate),
+        constant_class=list(overall.iou)[commonest],
+        constant_mean_iou=_finite(constant),
     )
 
 

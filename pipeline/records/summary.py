@@ -31,6 +31,8 @@ class DataSummary(BaseModel):
     """Number of an earlier span -> number of its images that were replayed for training."""
     drift: list[str] = []
     """Ways in which the newest span has drifted too far from the earlier ones, one line each."""
+    degenerate: list[str] = []
+    """What is degenerate in the data (`components.validation.degenerate`), one sentence each."""
 
 
 class ModelSummary(BaseModel):
@@ -108,6 +110,10 @@ class MetricsSummary(BaseModel):
     """All scores; None in records of earlier versions."""
     slice_scores: dict[str, ScoreSummary] = {}
     """Slice, as `column:value` -> all its scores."""
+    constant_class: str | None = None
+    """The commonest class of the test split; None in records of earlier versions, as is the next one."""
+    constant_mean_iou: float | None = None
+    """Mean IoU that predicting `constant_class` for every pixel reaches."""
 
 
 class BaselineSummary(BaseModel):

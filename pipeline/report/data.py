@@ -3,20 +3,15 @@
 Positions in plots are in percent of an axis, for CSS.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensorflow_metadata.proto.v0 import statistics_pb2
-from tfx.dsl.io import fileio
-from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 from components.spans.drift import CLASS, DriftRecord, SpanSummary, read_drift
 from components.spans.records import WindowRecord, read_window
+from components.validation.statistics import SplitColumns, split_columns
 from data import features
-
-_STATISTICS_FILE = "FeatureStats.pb"
 
 #: Column of the statistics that is shown -> its number of decimals.
 COLUMNS = {features.WIDTH: 0, features.HEIGHT: 0, features.BRIGHTNESS: 2, features.CONTRAST: 2}
@@ -43,15 +38,11 @@ class SplitStatistics:
 
 def read_statistics(statistics: Artifact, class_names: Sequence[str]) -> list[SplitStatistics]:
     """Reads the splits of a statistics artifact."""
-    names = artifact_utils.decode_split_names(statistics.split_names)
-    return [_read_split(artifact_utils.get_split_uri([statistics], name), name, class_names) for name in names]
+    return [_described(split, class_names) for split in split_columns(statistics)]
 
 
-def _read_split(uri: str, name: str, class_names: Sequence[str]) -> SplitStatistics:
-    with fileio.open(os.path.join(uri, _STATISTICS_FILE), "rb") as file:
-        (dataset,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read()).datasets
-    columns = {column.path.step[0] or column.name: column.num_stats for column in dataset.features}
-    spreads = {}
+def _described(split: SplitColumns, class_names: Sequence[str]) -> SplitStatistics:
+    columns, spreads = split.columns, {}
     for column, digits in COLUMNS.items():
         found = columns[column]
         least, middle, greatest = (f"{value:.{digits}f}" for value in (found.min, found.median, found.max))
@@ -59,12 +50,12 @@ def _read_split(uri: str, name: str, class_names: Sequence[str]) -> SplitStatist
     pixels = {label: columns[features.pixels_key(label)] for label in class_names}
     total = sum(column.mean for column in pixels.values()) or 1.0
     return SplitStatistics(
-        name=name,
-        images=dataset.num_examples,
+        name=split.name,
+        images=split.images,
         spreads=spreads,
         void=columns[features.VOID_FRACTION].mean,
         class_shares={label: column.mean / total for label, column in pixels.items()},
-        class_images={label: dataset.num_examples - column.num_zeros for label, column in pixels.items()},
+        class_images={label: split.images - column.num_zeros for label, column in pixels.items()},
     )
 
 

@@ -27,6 +27,7 @@ TINY = {
     "training.warmup_steps": "1",
     "training.eval_every": "3",
     "training.checkpoint_every": "3",
+    "evaluation.allow_degenerate": "true",
     "infra.requests": "1",
     "push.model_name": "tiny",
 }

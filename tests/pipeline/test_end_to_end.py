@@ -225,7 +225,7 @@ def test_a_third_run_is_cached_throughout(workspace: Path, data: Path) -> None:
 
 def test_a_changed_threshold_evaluates_again_and_nothing_else(workspace: Path, data: Path) -> None:
     summary = run_again(workspace, data, **{"evaluation.min_mean_iou": "0.99"})
-    assert STAGES - set(summary["cached"]) == {"SegmentationEvaluator", "ModelPusher"}
+    assert STAGES - set(summary["cached"]) == {"StrictExampleValidator", "SegmentationEvaluator", "ModelPusher"}
     assert summary["blessed"] is False
     assert any("is below evaluation.min_mean_iou=0.99" in reason for reason in summary["reasons"])
     assert "not pushed: not blessed by the evaluation" in summary["reasons"]

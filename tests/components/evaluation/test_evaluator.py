@@ -208,7 +208,9 @@ def test_scores_of_candidate_and_served_model_equal_those_of_the_served_masks_in
 def test_an_equal_model_is_blessed_where_nothing_may_be_lost(
     test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):
-    config = EvaluationConfig(max_drop=0.0, classes={labels.names[0]: ClassThreshold(max_drop=0.0)})
+    config = EvaluationConfig(
+        allow_degenerate=True, max_drop=0.0, classes={labels.names[0]: ClassThreshold(max_drop=0.0)}
+    )
 
     found = evaluate(test_split, background, background, config, labels, tmp_path)
 
@@ -243,6 +245,16 @@ def test_large_images_are_evaluated_alone_and_count_as_before(
     assert_equal(found.scores.candidate[()], truth(test_split, model, None, labels.num_classes))
 
 
+def test_a_model_that_sees_one_class_everywhere_is_not_blessed(
+    test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
+):
+    found = evaluate(test_split, background, None, EvaluationConfig(), labels, tmp_path)
+
+    assert not found.verdict.blessed
+    assert f"the model predicts class {labels.names[0]} for all" in found.verdict.reasons[0]
+    assert (Path(found.blessing.uri) / "NOT_BLESSED").exists()
+
+
 def test_without_a_served_model_the_floors_alone_decide(
     test_split: Artifact, background: Artifact, labels: LabelMap, tmp_path: Path
 ):
@@ -274,7 +286,7 @@ def test_a_served_model_that_gives_the_confusion_matrix_alone_is_compared_by_tha
     module = Earlier()
     tf.saved_model.save(module, saved_model(earlier), signatures={EVALUATE_SIGNATURE: module.evaluate})
 
-    found = evaluate(test_split, background, earlier, EvaluationConfig(), labels, tmp_path)
+    found = evaluate(test_split, background, earlier, EvaluationConfig(allow_degenerate=True), labels, tmp_path)
 
     assert found.verdict.blessed
     assert found.scores.baseline[()].mean_iou == found.scores.candidate[()].mean_iou

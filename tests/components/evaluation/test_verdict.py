@@ -47,7 +47,7 @@ def verdict(served: bool = True, **settings: object) -> Verdict:
 
 
 def refusals(found: Verdict) -> list[str]:
-    words = (" is below ", " breaks ", "cannot be evaluated")
+    words = (" is below ", " breaks ", "cannot be evaluated", "the model predicts class", "is not above")
     return [reason for reason in found.reasons if any(word in reason for word in words)]
 
 
@@ -64,6 +64,7 @@ def test_a_model_that_keeps_everything_is_blessed_and_told_why():
     )
     assert found.blessed
     assert found.reasons == (
+        "mean IoU 0.7386 is above 0.2500, which always predicting class road, the commonest of the test split, reaches",
         "mean IoU 0.7386 reaches evaluation.min_mean_iou=0.7",
         "-0.0291 against served version 3 (0.7677) keeps evaluation.max_drop=1",
         "class road: IoU 0.7500 reaches evaluation.classes.road.min_iou=0.7",
@@ -130,6 +131,49 @@ def test_a_class_that_is_only_predicted_cannot_be_evaluated_by_an_iou_of_zero():
     )
     assert not found.blessed
     assert "class ghost: no labelled pixel in the test split" in refusals(found)[0]
+
+
+def degenerate(matrix: list[list[int]], **settings: object) -> Verdict:
+    """The verdict on one image alone, where no floor is configured and nothing is served."""
+    counted = np.array(matrix)
+    config = EvaluationConfig.model_validate(settings)
+    return evaluate_thresholds(Scores({(): scores(counted)}, {}), [image("a", counted)], config, None)
+
+
+#: Of 100 pixels 80 are road, so always predicting road has IoUs of 0.8 and 0.
+ROAD_EVERYWHERE = [[80, 0, 0], [20, 0, 0], [0, 0, 0]]
+
+
+def test_a_model_that_predicts_one_class_alone_is_not_blessed():
+    found = degenerate(ROAD_EVERYWHERE)
+
+    assert not found.blessed
+    assert refusals(found) == [
+        "the model predicts class road for all 100 labelled pixels of the test split: it has not learned to tell "
+        "classes apart",
+        "mean IoU 0.4000 is not above 0.4000, which always predicting class road, the commonest of the test split, "
+        "reaches",
+    ]
+
+
+def test_a_model_that_is_worse_than_a_constant_prediction_is_not_blessed():
+    """IoU of road 40/80, of car 20/60: a mean of 0.4167. Always predicting road has 80/100 and 0, and so 0.4."""
+    assert degenerate([[40, 40, 0], [0, 20, 0], [0, 0, 0]]).blessed
+    found = degenerate([[38, 42, 0], [0, 20, 0], [0, 0, 0]])
+
+    assert not found.blessed
+    assert refusals(found) == [
+        "mean IoU 0.3988 is not above 0.4000, which always predicting class road, the commonest of the test split, "
+        "reaches"
+    ]
+
+
+def test_a_degenerate_model_may_be_allowed_and_a_floor_still_counts():
+    allowed = degenerate(ROAD_EVERYWHERE, allow_degenerate=True)
+    below = degenerate(ROAD_EVERYWHERE, allow_degenerate=True, min_mean_iou=0.5)
+
+    assert allowed.blessed and not below.blessed
+    assert all(reason.endswith("; evaluation.allow_degenerate=true lets this pass") for reason in allowed.reasons[:2])
 
 
 def test_a_split_of_void_is_refused_and_has_no_intervals():

@@ -14,7 +14,7 @@ from tfx.types import standard_artifacts
 from tfx.types.artifact import Artifact
 
 from components.artifacts import Spans
-from components.config import DriftConfig, ValidationConfig
+from components.config import DriftConfig, EvaluationConfig, ValidationConfig
 from components.spans.drift import STATISTICS_FILE, SpanDrift, measure_drift, read_drift
 from components.spans.records import WINDOW_FILE, SpanRecord, WindowRecord, columns_file
 from components.validation.schema import DataSchema
@@ -210,6 +210,7 @@ def validate(drift: Artifact | None, on_drift: str | None, folder: Path) -> None
     node = StrictExampleValidator(
         statistics=channel(statistics),
         schema=channel(made),
+        evaluation=EvaluationConfig(),
         drift=channel(drift) if drift else None,
         on_drift=on_drift,
     )

@@ -8,7 +8,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.types.artifact import Artifact
 
-from components.config import ValidationConfig
+from components.config import EvaluationConfig, ValidationConfig
 from components.validation.schema import DataSchema, make_schema
 from components.validation.validator import StrictExampleValidator, read_anomalies
 from data import features
@@ -31,10 +31,16 @@ def rows(examples: Artifact) -> dict[str, list[dict]]:
     return {split: [columns(record) for record in read_split(examples, split)] for split in SPLITS}
 
 
-def validate(statistics: Artifact, config: ValidationConfig, labels: LabelMap, folder: Path) -> Artifact:
+def validate(
+    statistics: Artifact,
+    config: ValidationConfig,
+    labels: LabelMap,
+    folder: Path,
+    evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+) -> Artifact:
     schema = DataSchema(validation=config, label_map=labels)
     made = run_node(schema, folder)["schema"]
-    validator = StrictExampleValidator(statistics=channel(statistics), schema=channel(made))
+    validator = StrictExampleValidator(channel(statistics), channel(made), evaluation)
     return run_node(validator, folder)["anomalies"]
 
 

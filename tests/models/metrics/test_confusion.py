@@ -79,6 +79,22 @@ def test_without_a_pixel_every_score_is_nan():
     assert all(np.isnan(score(nothing)) for score in scores)
 
 
+def test_a_constant_prediction_by_hand():
+    """Class 1 has 60 of 80 pixels, class 2 none: its IoU is 0.75, that of class 0 is 0, and class 2 has none."""
+    assert metrics.constant_prediction([20, 60, 0]) == (1, 0.375)
+    assert np.isnan(metrics.constant_prediction([0, 0])[1])
+
+
+@given(st.lists(st.integers(0, 50), min_size=NUM_CLASSES, max_size=NUM_CLASSES).filter(any))
+def test_no_constant_prediction_is_better_than_the_commonest_class(pixels):
+    every = np.stack([np.outer(pixels, np.eye(NUM_CLASSES, dtype=int)[class_id]) for class_id in range(NUM_CLASSES)])
+    best = max(map(metrics.mean_iou, every))
+
+    commonest, constant = metrics.constant_prediction(pixels)
+
+    assert constant == metrics.mean_iou(every[commonest]) == best
+
+
 def test_counts_beyond_float32_are_exact():
     assert metrics.pixel_accuracy([[2**53 - 2, 1], [0, 1]]) == (2**53 - 1) / 2**53
 

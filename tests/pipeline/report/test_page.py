@@ -69,6 +69,29 @@ def test_a_change_too_small_to_show_has_no_minus(page: WritePage):
     assert "lower is better 0.0500 0.0500 +0.0000" in section(html, "scores")
 
 
+def test_the_score_of_a_constant_prediction_stands_beside_that_of_the_model(page: WritePage):
+    constant = METRICS.model_copy(update={"constant_class": "sky", "constant_mean_iou": 0.3333})
+    summary = make_summary(**BLESSED | {"metrics": constant})
+    text = section(page(summary), "scores")
+    assert "always predicting sky 0.3333 mean IoU" in text
+    assert "The vertical mark is the floor, evaluation.min_mean_iou = 0.5." in text
+
+    summary.config["evaluation"]["min_mean_iou"] = 0.0
+    html = page(summary)
+    assert (
+        "The vertical mark is the floor, 0.3333, which always predicting sky, the commonest class of the test split, "
+        "reaches." in section(html, "scores")
+    )
+    assert "left: 33.33%" in html
+
+
+def test_what_is_degenerate_in_the_data_is_shown(page: WritePage):
+    data = BLESSED["data"].model_copy(update={"degenerate": [f"split val: all pixels have the class {EVIL}"]})
+    assert f"split val: all pixels have the class {EVIL}" in section(
+        page(make_summary(**BLESSED | {"data": data})), "data"
+    )
+
+
 def test_without_a_served_model_there_is_no_column_for_one(page: WritePage):
     html = page(make_summary(**BLESSED | {"baseline": None}))
     assert "against served" not in html and "change</th>" not in html
