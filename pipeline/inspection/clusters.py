@@ -21,6 +21,9 @@ MOST_OUTSIDE = 0.25
 #: Gray masks with no value above this hold class ids, of which neighbours mean different classes.
 LARGEST_ID = 64
 
+#: Bicubic filters exceed the values on both sides of an edge by some of their difference.
+OVERSHOOT = 0.25
+
 #: A code of which less than this part lies inside areas, away from all others, is noise or part of an edge.
 LEAST_SOLID = 0.01
 
@@ -126,12 +129,12 @@ def _grouped(counts: CodeCounts, channels: np.ndarray, rough: np.ndarray, reach:
 
 
 def _is_between(code: np.ndarray, centres: np.ndarray, reach: int) -> bool:
-    """Whether a code is a mixture of two of the centres, as the pixels of a smoothed edge are."""
+    """Whether a code is a mixture of two of the centres, or beyond one, as the pixels of a smoothed edge are."""
     for i, first in enumerate(centres):
         way = centres[i + 1 :] - first  # (others, channels)
         along = (way * (code - first)).sum(axis=1) / np.maximum((way * way).sum(axis=1), 1)
         off = np.abs(first + along[:, None] * way - code).max(axis=1, initial=0)
-        if ((off <= reach) & (along > 0) & (along < 1)).any():
+        if ((off <= reach) & (along > -OVERSHOOT) & (along < 1 + OVERSHOOT)).any():
             return True
     return False
 

@@ -153,13 +153,13 @@ def propose(
             )
         if {254, 255} <= masks.keys():
             doubts.append("254 beside 255 is an object of its own, or 255 a little off (data.color_tolerance: 1).")
-    if "soft_edges" in settings and answers.soft_edges is None:
+    if "soft_edges" in settings and answers.soft_edges:
+        settings["soft_edges"] = answers.soft_edges
+    elif "soft_edges" in settings:
         questions.append(
             "Do smoothed edges become the nearest class or void? `inspect --soft-edges nearest` or "
             "`inspect --soft-edges ignore` says so."
         )
-    elif answers.soft_edges:
-        settings["soft_edges"] = answers.soft_edges
     if unnamed := [label.name for label in label_map.classes if label.name.startswith(("class_", "color_"))]:
         doubts.append(f"Nobody has named the classes {', '.join(unnamed[:5])}{' ...' * (len(unnamed) > 5)}.")
     return Proposal(label_map, masks, place, tuple(doubts), " ".join(questions) or None, settings)

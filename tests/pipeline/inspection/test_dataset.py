@@ -523,11 +523,20 @@ def smoothed(mask: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize(mask.shape[::-1], Image.Resampling.BILINEAR))
 
 
+def rotated(mask: np.ndarray) -> np.ndarray:
+    """A bicubic filter goes beyond the colours on both sides of an edge."""
+    large = Image.fromarray(thirds(mask)).resize((mask.shape[1] * 3, mask.shape[0] * 3), Image.Resampling.NEAREST)
+    turned = large.rotate(3, Image.Resampling.BICUBIC).resize(mask.shape[::-1], Image.Resampling.BOX)
+    return np.asarray(turned)
+
+
 def near(color: tuple[int, ...], other: np.ndarray, reach: int) -> bool:
     return bool(np.abs(np.array(color) - other.astype(int)).max() <= reach)
 
 
-@pytest.mark.parametrize(("of_mask", "reach", "edges"), [(noisy, 1, False), (compressed, 4, None), (smoothed, 0, True)])
+@pytest.mark.parametrize(
+    ("of_mask", "reach", "edges"), [(noisy, 1, False), (compressed, 4, None), (smoothed, 0, True), (rotated, 0, True)]
+)
 def test_near_colours_are_few_classes(
     fill: Fill, inspect: Inspect, tmp_path: Path, of_mask: Callable[..., np.ndarray], reach: int, edges: bool | None
 ) -> None:
