@@ -19,7 +19,7 @@ STATED = ("The classes in the order of their ids 0, 1, 2, ..., as the dataset st
 PROPOSED = (
     "PROPOSED from the masks; nobody has stated it. Classes get the ids 0, 1, 2, ... in this order.",
     "Give each class its name. Several values in one class merge them: values: [3, 4].",
-    "What counts neither in training nor in evaluation goes to ignore_values (or ignore_colors);",
+    "What counts neither in training nor in evaluation goes to ignore_values (or ignore_colors).",
     "A value that stands nowhere here is reported as an error.",
 )
 
