@@ -1,15 +1,23 @@
 """`inspect`: what is asked, how it is answered, and what `run` does until then."""
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import local_runner
 from data.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The terminal's descriptor stays open until the process ends.
+    monkeypatch.setattr("pipeline.cli.inspect.terminal", lambda: Console(file=StringIO()))
 
 
 @pytest.fixture
