@@ -74,17 +74,9 @@ for _name, (_pattern, _first) in _CORE.items():
         )
 
 
-def dump(value: Any, *, compact: bool = False) -> str:
-    """A value as YAML, each string on one line; `parse` reads the same value.
-
-    Args:
-        value: What `parse` may return.
-        compact: Whether a list or mapping of scalars stands on one line, too.
-    """
-    style = None if compact else False
-    return yaml.dump(
-        value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=LARGEST_TEXT, default_flow_style=style
-    )
+def dump(value: Any) -> str:
+    """A value as YAML, each string on one line; `parse` reads the same value."""
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=LARGEST_TEXT)
 
 
 def parse(text: str, place: str) -> Any:

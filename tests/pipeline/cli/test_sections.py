@@ -1,12 +1,18 @@
 """Commands that need one section of a configuration take it from any configuration with which `run` works."""
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+import kubeflow_runner
 import local_runner
 from data.errors import ConfigError, WorkspaceError
+from pipeline.cli import schedule
+from pipeline.schedule.scheduler import ScheduleOptions
 from tests.pipeline.conftest import command_line
 
 SPANS = """
@@ -46,6 +52,42 @@ def test_a_configuration_of_spans_is_taken(config: Path, tmp_path: Path, command
 
     assert isinstance(error, WorkspaceError)
     assert "pushed yet" in str(error) or "nothing has run in this workspace yet" in str(error)
+
+
+@pytest.mark.parametrize("runner", [local_runner, kubeflow_runner], ids=["local", "kubeflow"])
+def test_every_command_that_takes_a_configuration_takes_several_files(runner: ModuleType) -> None:
+    commands = typer.main.get_command(runner.app).commands
+    options = {name: option for name, each in commands.items() for option in each.params if option.name == "config"}
+
+    assert len(options) >= 3
+    assert {name for name, option in options.items() if not option.multiple} == set()
+
+
+@pytest.mark.parametrize("command", range(3), ids=["serve", "predict", "lineage"])
+def test_a_mistake_in_the_second_file_is_named(config: Path, tmp_path: Path, command: int) -> None:
+    (second := tmp_path / "second.yaml").write_text("servng: {workers: 3}\n")
+
+    error = end_of(*commands(tmp_path, config)[command], "--config", second)
+
+    assert isinstance(error, ConfigError)
+    assert str(error) == f"{second}: unknown key servng; did you mean serving?"
+
+
+def test_a_schedule_gives_each_file_to_its_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (second := tmp_path / "second.yaml").write_text("data: {layout: voc}\n")
+    given: list[Any] = []
+
+    def run_schedule(options: ScheduleOptions, *arguments: Any) -> int:
+        given.append((options.command, arguments[0]))
+        return 0
+
+    monkeypatch.setattr(schedule, "run_schedule", run_schedule)
+    ended = end_of("schedule", "--once", "--config", config, "--config", second, "--workspace", tmp_path)
+
+    assert isinstance(ended, SystemExit), ended
+    [(program, configs)] = given
+    assert configs == [config, second]
+    assert program[3:7] == ["--config", str(config), "--config", str(second)]
 
 
 @pytest.mark.parametrize("command", range(3), ids=["serve", "predict", "lineage"])

@@ -26,6 +26,7 @@ from data.masks import palette
 from data.splits import plan_splits
 from data.synthetic import render
 from pipeline.config import load_config, load_section, resolve
+from pipeline.inspection import config_writer
 from pipeline.inspection.advice import on_balance
 from pipeline.inspection.config_writer import write_config
 from pipeline.inspection.console import show_inspection
@@ -647,9 +648,10 @@ texts_of_any_kind = st.text(st.characters(exclude_categories=["Cs"], exclude_cha
 
 
 def test_whatever_names_and_texts_hold_a_written_configuration_reads_back_as_the_same(
-    fill: Fill, inspect: Inspect, tmp_path: Path
+    fill: Fill, inspect: Inspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspected, path = inspect(fill(as_is)), tmp_path / "config.yaml"
+    monkeypatch.setattr(config_writer, "_training_sections", lambda _: ())  # They depend on no name, and take long.
 
     @given(st.lists(names, min_size=1, max_size=4, unique=True), texts_of_any_kind, texts_of_any_kind)
     def reads_back(classes: list[str], license_: str, name: str) -> None:
