@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from data.errors import DataError
 from data.files import FileSystem
 from data.images import LARGEST_IMAGE
+from data.label_table import match_by_name
 from data.labels import LabelMap
 from data.layouts import LAYOUTS, open_layout
 from data.layouts.base import Layout, Sample
@@ -174,10 +175,12 @@ def source_of(config: DataConfig, sample: Sample) -> str:
 def resolve_label_map(config: DataConfig, layout: Layout) -> LabelMap:
     """The label map of the configuration, or else that of the layout.
 
-    It is never guessed from masks: 255 may be an object or the ignore label (void), 1 may be a class or an instance.
+    Where files of the dataset name the classes, values and colours of the configured label map are matched with theirs
+    by name (`data.label_table`). A label map is never guessed from masks: 255 may be an object or the ignore label
+    (void), 1 may be a class or an instance.
 
     Raises:
-        DataError: neither of them has a label map, or a question about the masks is open.
+        DataError: neither of them has a label map, a question about the masks is open, or the names do not correspond.
     """
     if config.question:
         raise DataError(
@@ -189,4 +192,5 @@ def resolve_label_map(config: DataConfig, layout: Layout) -> LabelMap:
             f"label map missing: the {layout.name} layout of {config.path} does not say what the masks' values mean; "
             f"set data.label_map, which `python local_runner.py inspect {config.path} --write-config FILE` proposes"
         )
-    return label_map
+    table = layout.stated_label_map() if config.label_map else None
+    return match_by_name(label_map, table, layout.root) if table else label_map

@@ -34,6 +34,9 @@ class ClassLabel(Section):
     """Label values of the masks (or category ids of the annotation file) that mean this class."""
     colors: tuple[Color, ...] = ()
     """RGB colours of the masks that mean this class."""
+    names: tuple[str, ...] = ()
+    """Names that files of the dataset (categories of COCO, `labels.txt`, ...) have for this class besides `name`:
+    several of them merge classes."""
 
     @field_validator("name")
     @classmethod
@@ -60,7 +63,7 @@ class LabelMap(Section):
 
     @model_validator(mode="after")
     def _each_once(self) -> "LabelMap":
-        names = [label.name for label in self.classes]
+        names = [name for label in self.classes for name in (label.name, *label.names)]
         values = [v for label in self.classes for v in label.values] + list(self.ignore_values)
         colors = [c for label in self.classes for c in label.colors] + list(self.ignore_colors)
         _refuse_repeats("class name", names)

@@ -270,7 +270,7 @@ def _label_ids(label_map: LabelMap) -> dict[str | int, int]:
     """Label value or class name -> class id or `IGNORE_LABEL`."""
     ids: dict[str | int, int] = dict.fromkeys(label_map.ignore_values, IGNORE_LABEL)
     for i, label in enumerate(label_map.classes):
-        ids.update(dict.fromkeys((label.name, *label.values), i))
+        ids.update(dict.fromkeys((label.name, *label.names, *label.values), i))
     return ids
 
 

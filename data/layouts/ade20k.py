@@ -59,6 +59,10 @@ class Ade20k(Layout):
         classes = [(name, (value,)) for value, name in self._names().items()]
         return label_map_of(self.at(self.base + NAMES), classes, (OTHER,))
 
+    def stated_label_map(self) -> LabelMap | None:
+        """The table in `objectInfo150.txt`."""
+        return self.label_map() if self.has(self.base + NAMES) else None
+
     def _is_complete(self, base: str) -> bool:
         """Whether a folder has images and annotations whose names are ADE20K's."""
         if not (self.has(f"{base}images") and self.has(f"{base}annotations")):

@@ -148,6 +148,10 @@ class Layout(ABC):
         """Sentences on how the dataset was read, for people."""
         return iter(())
 
+    def stated_label_map(self) -> LabelMap | None:
+        """The table of classes that files of the dataset carry; None if there is none, and the layout implies them."""
+        return self.label_map()
+
     def group_of(self, key: str) -> str:
         """The group of an image by `group_pattern`; where there is none or it does not match, the image alone."""
         pattern = self.group_pattern or self.default_group_pattern

@@ -69,6 +69,10 @@ class CamVid(Layout):
         stated = ((f"{COLORS}:{number}", columns[-1], columns[:3]) for number, columns in lines)
         return colored_label_map(self.at(COLORS), stated, IGNORED)
 
+    def stated_label_map(self) -> LabelMap | None:
+        """The table in `label_colors.txt`."""
+        return self.label_map() if self._colored else None
+
     def group_of(self, key: str) -> str:
         """The sequence of an image; where `label_colors.txt` is there, the image alone."""
         return key if self.group_pattern is None and self._colored else super().group_of(key)

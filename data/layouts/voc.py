@@ -120,6 +120,10 @@ class Voc(Layout):
                 return False
         return True
 
+    def stated_label_map(self) -> LabelMap | None:
+        """The table in `labelmap.txt`, or in a file that lists the names."""
+        return self.label_map() if any(self.has(self.base + name) for name in (LABEL_MAP, *NAMES)) else None
+
     def _bases(self) -> list[str]:
         """The root, as '', if it has JPEGImages and SegmentationClass; else such folders in VOCdevkit."""
         if self.has(IMAGES) and self.has(MASKS):

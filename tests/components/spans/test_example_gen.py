@@ -146,6 +146,36 @@ def test_a_window_is_one_set_of_examples_and_an_unchanged_span_is_ingested_once(
     ]
 
 
+def add_voc_span(span: Path, names: tuple[str, str]) -> None:
+    """A span in the layout of PASCAL VOC with an image in each split: 2 columns are car and 6 are tree.
+
+    `labels.txt` has the names in an order of its own.
+    """
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (span / folder).mkdir(parents=True)
+    mask = np.repeat([[names.index("car")] * 2 + [names.index("tree")] * 6], 8, axis=0).astype(np.uint8)
+    for number, split in enumerate(SPLITS):
+        image = np.random.default_rng([number, len(span.name), *span.name.encode()]).integers(
+            0, 256, (8, 8, 3), np.uint8
+        )
+        Image.fromarray(image).save(span / f"JPEGImages/{split}.png")
+        Image.fromarray(mask).save(span / f"SegmentationClass/{split}.png")
+        (span / f"ImageSets/Segmentation/{split}.txt").write_text(f"{split}\n")
+    (span / "labels.txt").write_text("\n".join(names))
+
+
+def test_a_class_stays_what_it_is_in_a_span_that_numbers_the_classes_anew(tmp_path: Path):
+    add_voc_span(tmp_path / "data/span-1", ("car", "tree"))
+    add_voc_span(tmp_path / "data/span-2", ("tree", "car"))
+    first = LabelMap(classes=(ClassLabel(name="car", values=(0,)), ClassLabel(name="tree", values=(1,))))
+
+    made = Runs(tmp_path, f"{tmp_path}/data/span-{{SPAN}}")(layout="voc", label_map=first, spans={"window": 2})
+
+    rows = [columns(record) for record in read_split(made["examples"], "train")]
+    assert len(rows) == 2
+    assert [(row[features.pixels_key("car")], row[features.pixels_key("tree")]) for row in rows] == [(16, 48)] * 2
+
+
 @pytest.mark.long
 def test_only_what_a_run_needs_stays_in_the_cache(run: Runs, spans: Path):
     run(spans={"window": "all"})
