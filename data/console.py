@@ -17,7 +17,7 @@ def terminal() -> Console:
     descriptor = os.environ.get(TERMINAL_FD)
     if descriptor is None:
         return Console(file=sys.stderr)
-    return Console(file=os.fdopen(os.dup(int(descriptor)), "w", encoding="utf-8"))
+    return Console(file=os.fdopen(int(descriptor), "w", encoding="utf-8", closefd=False))
 
 
 @contextmanager

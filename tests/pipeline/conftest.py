@@ -1,16 +1,20 @@
 """A workspace in which the whole pipeline has run once, on a few tiny images, started as a person starts it."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from data.synthetic import write_dataset
+from local_runner import app
+from pipeline.cli.application import answer
 from tests.pipeline.mysql_server import Server, mysql_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +43,7 @@ def overrides(data: Path, **changes: str) -> list[str]:
 
 
 def command_line(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Runs `local_runner.py` as a person would."""
+    """Runs `local_runner.py` as a person would, in a process of its own, which imports TensorFlow and TFX anew."""
     return subprocess.run(
         [sys.executable, "local_runner.py", *arguments],
         capture_output=True,
@@ -48,6 +52,19 @@ def command_line(*arguments: str, timeout: float = 900) -> subprocess.CompletedP
         cwd=ROOT,
         check=False,
     )
+
+
+def in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Answers a command line in this process as `local_runner.py` does, with its exit status and what it prints."""
+    out, error, on_sigterm = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
+            patch.setattr(sys, "argv", ["local_runner.py", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                answer(app)
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), error.getvalue())
 
 
 def run_arguments(workspace: Path, settings: list[str], *more: str) -> list[str]:

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -20,10 +19,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
-from typer.testing import CliRunner
 
-from local_runner import app
-from tests.pipeline.conftest import command_line
+from tests.pipeline.conftest import command_line, in_process
 from tests.pipeline.serving.conftest import running
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "fixtures/old-workspace.tar.xz"
@@ -66,15 +63,10 @@ def configured(which: str) -> tuple[str, str]:
 
 
 def ask(which: str, *arguments: str) -> str:
-    """What a command prints that is given in this process."""
-    result = CliRunner().invoke(app, [*arguments, *at(which)])
-    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    """What a command prints that succeeds."""
+    result = in_process(*arguments, *at(which))
+    assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-def start(which: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command that computes, in a process of its own."""
-    return command_line(*arguments, *at(which))
 
 
 def asked_then(now: Any, then: Any) -> Any:
@@ -92,8 +84,7 @@ def image_path(name: str) -> Path:
 
 def predicted(folder: Path) -> list[np.ndarray]:
     """The masks that the served version makes now, (height, width) uint8."""
-    result = start("plain", "predict", *(str(image_path(name)) for name in IMAGES), "--out", str(folder))
-    assert result.returncode == 0, result.stderr
+    ask("plain", "predict", *(str(image_path(name)) for name in IMAGES), "--out", str(folder))
     return masks(folder)
 
 
@@ -215,12 +206,15 @@ def test_training_goes_on_above_what_was_served():
     """From other code, or another checkout, a training starts anew; what the killed one has saved waits until then."""
     workspace = HOME / "plain/workspace"
     checkpoints = contents(workspace / "checkpoints")
-    failed = start("plain", "run", *configured("plain"), *UNFINISHED, "--set", "validation.max_side=20")
+    too_small = ("--set", "validation.max_side=20")
+    failed = in_process("run", *configured("plain"), *UNFINISHED, *too_small, *at("plain"))
     assert (failed.returncode, "the data breaks its schema" in failed.stderr) == (1, True), failed.stderr
     assert contents(workspace / "checkpoints") >= checkpoints
 
     keep_little = ("--set", "push.keep=1", "--set", "retention.keep_runs=1")
-    scheduled = start("plain", "schedule", "--once", *configured("plain"), *UNFINISHED, *ANY_MODEL, *keep_little)
+    scheduled = command_line(
+        *("schedule", "--once", *configured("plain"), *UNFINISHED, *ANY_MODEL, *keep_little, *at("plain"))
+    )
     assert scheduled.returncode == 0, scheduled.stderr
 
     summary = json.loads((workspace / "runs/latest/summary.json").read_text())
@@ -242,8 +236,7 @@ def test_training_goes_on_above_what_was_served():
 
 @pytest.mark.long
 def test_a_new_span_trains_the_old_model_on():
-    result = start("spans", "run", *configured("spans"), *ANY_MODEL)
-    assert result.returncode == 0, result.stderr
+    ask("spans", "run", *configured("spans"), *ANY_MODEL)
 
     summary = json.loads((HOME / "spans/workspace/runs/latest/summary.json").read_text())
     assert (summary["pushed_version"], summary["baseline"]["version"], summary["model"]["started_from"]) == (3, 2, 2)

@@ -16,7 +16,7 @@ from pipeline.rollback import (
     unblock_version,
     unpin_version,
 )
-from tests.pipeline.conftest import command_line
+from tests.pipeline.conftest import in_process
 from tests.serving_changes import overtaken
 
 
@@ -166,21 +166,21 @@ def test_one_version_is_found_by_its_number(serving: Path):
 def test_the_commands_say_what_they_did(serving: Path):
     workspace = ("--workspace", str(serving.parent))
 
-    back = command_line("rollback", "--reason", "blurred [edges]", *workspace)
+    back = in_process("rollback", "--reason", "blurred [edges]", *workspace)
     assert back.returncode == 0, back.stderr
     assert "version 4 is version 1 again" in back.stdout
     assert "version 3 is blocked" in back.stdout
-    assert command_line("pin", "2", *workspace).stdout.endswith("pinned versions: 2\n")
+    assert in_process("pin", "2", *workspace).stdout.endswith("pinned versions: 2\n")
     assert pinned(str(serving / "tiny")) == {2}
     assert prune(str(serving / "tiny"), 1) == [1, 3]
-    unknown = command_line("pin", "3", "--serving", str(serving))
+    unknown = in_process("pin", "3", "--serving", str(serving))
     assert (unknown.returncode, unknown.stderr) == (
         1,
         f"error: {serving / 'tiny'}: there is no version 3; there is: 2, 4\n",
     )
-    assert command_line("unpin", "2", *workspace).stdout.endswith("pinned versions: none\n")
-    assert "of version 3 may be pushed again" in command_line("unblock", "3", *workspace).stdout
-    again = command_line("readmit", "3", *workspace)  # what the command was called before
+    assert in_process("unpin", "2", *workspace).stdout.endswith("pinned versions: none\n")
+    assert "of version 3 may be pushed again" in in_process("unblock", "3", *workspace).stdout
+    again = in_process("readmit", "3", *workspace)  # what the command was called before
     assert (again.returncode, again.stderr) == (1, f"error: {serving / 'tiny'}: version 3 was not rolled back\n")
 
 

@@ -16,7 +16,7 @@ from pipeline.metadata.store import metadata_config, open_store
 from pipeline.rollback import roll_back
 from pipeline.sections.workspace import MetadataConfig
 from pipeline.workspace import Workspace
-from tests.pipeline.conftest import command_line, overrides, run_arguments
+from tests.pipeline.conftest import command_line, in_process, overrides, run_arguments
 from tests.pipeline.history import History
 from tests.reliability.conftest import enlarge
 
@@ -88,7 +88,7 @@ def test_pins_stay_as_they_are_where_there_is_no_room_for_more(tmp_path: Path, s
 
     assert pinned(str(serving)) == {1}
     assert names(serving) == ["1", "2", "3", "pins.json"]
-    told = command_line("pin", "2", "--serving", str(serving.parent))
+    told = in_process("pin", "2", "--serving", str(serving.parent))
     assert (told.returncode, told.stderr) == (TEMPORARY, f"error: {serving}/pins.json: No space left on device\n")
     filler.unlink()
     assert prune(str(serving), 1) == [2]

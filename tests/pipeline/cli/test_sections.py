@@ -13,7 +13,7 @@ import local_runner
 from data.errors import ConfigError, WorkspaceError
 from pipeline.cli import schedule
 from pipeline.schedule.scheduler import ScheduleOptions
-from tests.pipeline.conftest import command_line
+from tests.pipeline.conftest import in_process
 
 SPANS = """
 data:
@@ -107,6 +107,6 @@ def test_doctor_examines_a_machine_for_a_configuration_of_spans(config: Path, tm
 
 
 def test_one_span_is_inspected_as_the_configuration_of_all_says(config: Path, tmp_path: Path) -> None:
-    result = command_line("inspect", str(tmp_path), "--config", str(config), "--page", str(tmp_path / "page.html"))
+    result = in_process("inspect", str(tmp_path), "--config", str(config), "--page", str(tmp_path / "page.html"))
 
     assert f"error: unknown layout: {tmp_path} looks like none of" in result.stderr

@@ -11,11 +11,19 @@ from rich.console import Console
 from components.publishing.directory import ModelVersion, publish
 from components.storage.trees import copy_tree
 from data.errors import DataError
+from models.export.segmenter import Segmenter
 from pipeline.cli import predict as command
 from pipeline.cli.predict import PredictOptions
 from pipeline.prediction.journal import Prediction
-from pipeline.prediction.predictor import PredictedImage, PredictionCounts, PredictJob, sum_counts
-from tests.pipeline.conftest import command_line
+from pipeline.prediction.predictor import (
+    PredictedImage,
+    PredictionCounts,
+    PredictJob,
+    Predictor,
+    load_model,
+    sum_counts,
+)
+from tests.pipeline.conftest import in_process
 from tests.pipeline.prediction.conftest import PIXELS, MakePredictor, blocks, encode, write
 
 
@@ -49,7 +57,11 @@ def test_watching_takes_what_comes_once_it_is_complete(
 
 
 def test_watching_goes_on_with_the_version_that_was_pushed_meanwhile(
-    served: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    served: ModelVersion,
+    segmenter: Segmenter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
     source, out, serving = tmp_path / "in", tmp_path / "out", tmp_path / "serving"
     write(source, a__png=encode(blocks(1)))
@@ -69,6 +81,11 @@ def test_watching_goes_on_with_the_version_that_was_pushed_meanwhile(
             raise KeyboardInterrupt
         journal.append([path.read_text().count("\n") for path in (out / "predictions").glob("*.jsonl")])
 
+    def load(job: PredictJob) -> Predictor:
+        """Versions 1 and 3 hold the same network."""
+        return Predictor(load_model(job.model) if job.model.version == 2 else segmenter, job, workers=2)
+
+    monkeypatch.setattr(command, "load", load)
     monkeypatch.setattr(time, "sleep", looked)
     options = PredictOptions([str(source)], str(out), False, PIXELS, 1)
 
@@ -108,6 +125,6 @@ def test_a_person_is_told_how_many_images_failed_and_the_first_of_them(
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, arguments: list[str], reason: str):
-    ended = command_line("predict", str(tmp_path), "--out", str(tmp_path / "out"), *arguments)
+    ended = in_process("predict", str(tmp_path), "--out", str(tmp_path / "out"), *arguments)
     assert ended.returncode != 0
     assert reason in " ".join(ended.stderr.split())
