@@ -1,13 +1,11 @@
-"""A hyperparameter search in the pipeline: killed and started again, its best values trained with, and one that fails.
-
-The tests of this file share one workspace and tell one story, in their order.
-"""
+"""A search in the pipeline: killed and started again, its best values trained with, and one that fails."""
 
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,7 +15,10 @@ from models.network.deeplab import build_model
 from pipeline.config import load_config, resolve
 from pipeline.dry_run import plan
 from pipeline.workspace import Workspace
-from tests.pipeline.conftest import ROOT, command_line, overrides, run_arguments
+from tests.pipeline.conftest import ROOT, command_line, in_process, overrides, run_arguments
+
+# KerasTuner calls threading.currentThread.
+pytestmark = pytest.mark.filterwarnings("ignore:(currentThread|getName).. is deprecated:DeprecationWarning")
 
 # The configuration's own value is not among the choices.
 SPACE = "{training.learning_rate: {min: 1e-4, max: 1e-2, sampling: log}, model.aspp_channels: {choices: [12, 16]}}"
@@ -45,50 +46,73 @@ def wait_for_second_trial(workspace: Path, process: subprocess.Popen[bytes]) -> 
         time.sleep(0.1)
 
 
+class Searched(NamedTuple):
+    """A workspace in which a run was killed in the second trial of its search, and started again."""
+
+    workspace: Path
+    resumed: str
+    """What the second run printed as it went."""
+    summary: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def workspace(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which a run was killed in the second trial of its search."""
+def searched(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
     folder = tmp_path_factory.mktemp("tuning")
-    command = [
-        sys.executable,
-        "local_runner.py",
-        *run_arguments(folder / "workspace", overrides(tiny_dataset, **SETTINGS)),
-    ]
+    workspace = folder / "workspace"
+    arguments = run_arguments(workspace, overrides(tiny_dataset, **SETTINGS), "--to", "Trainer")
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [sys.executable, "local_runner.py", *arguments], cwd=ROOT, stdout=output, stderr=output
+        )
         try:
-            wait_for_second_trial(folder / "workspace", process)
+            wait_for_second_trial(workspace, process)
         finally:
             process.kill()
             process.wait()
-    return folder / "workspace"
-
-
-def test_a_killed_search_goes_on_with_its_second_trial_and_the_best_values_are_trained_with(
-    workspace: Path, tiny_dataset: Path
-) -> None:
-    result = command_line(*run_arguments(workspace, overrides(tiny_dataset, **SETTINGS), "--to", "Trainer"))
+    result = command_line(*arguments)
     assert result.returncode == 0, result.stderr
-    first, second = (line for line in result.stderr.splitlines() if line.startswith("trial "))
+    return Searched(workspace, result.stderr, latest(workspace))
+
+
+def latest(workspace: Path) -> dict[str, Any]:
+    """The summary of the newest run."""
+    summary: dict[str, Any] = json.loads((workspace / "runs" / "latest" / "summary.json").read_text())
+    return summary
+
+
+@pytest.mark.long
+def test_a_killed_search_goes_on_with_its_second_trial(searched: Searched) -> None:
+    first, second = (line for line in searched.resumed.splitlines() if line.startswith("trial "))
     assert first.startswith("trial 1 of at most 2 (")
     assert "is already done: mean IoU" in first
     assert "is already done" not in second
-    assert "resuming after step" in result.stderr
+    assert "resuming after step" in searched.resumed
 
-    summary = json.loads((workspace / "runs" / "latest" / "summary.json").read_text())
-    scores = [trial["mean_iou"] for trial in summary["tuning"]["trials"]]
+
+@pytest.mark.long
+def test_the_best_values_are_trained_with(searched: Searched, tiny_dataset: Path) -> None:
+    tuning = searched.summary["tuning"]
+    scores = [trial["mean_iou"] for trial in tuning["trials"]]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
-    best = summary["tuning"]["best"]
-    assert best == summary["tuning"]["trials"][0]["values"]
+    best = tuning["best"]
+    assert best == tuning["trials"][0]["values"]
     config = load_config([], overrides(tiny_dataset, **{"model.aspp_channels": str(best["model.aspp_channels"])}))
-    assert summary["model"]["params"] == parameters(config.model)
-    assert summary["config"]["model"]["aspp_channels"] == 8
-    report = (workspace / "runs" / "latest" / "report.html").read_text()
+    assert searched.summary["model"]["params"] == parameters(config.model)
+    assert searched.summary["config"]["model"]["aspp_channels"] == 8
+
+
+@pytest.mark.long
+def test_the_search_is_in_the_report_and_its_curves_beside_it(searched: Searched) -> None:
+    folder = searched.workspace / "runs" / searched.summary["run_id"]
+    report = (folder / "report.html").read_text()
     assert "Hyperparameter search" in report and "training.learning_rate" in report
-    logs = (workspace / "runs" / "latest" / "trials").glob("*/events.out.tfevents.*")
+    logs = (folder / "trials").glob("*/events.out.tfevents.*")
     assert {log.parent.name for log in logs} == {"trial-001", "trial-002"}
-    # Retention, after this run, found both the search and the training finished, and kept the newer.
-    (finished,) = workspace.glob("checkpoints/*/*/finished")
+
+
+@pytest.mark.long
+def test_of_a_search_and_its_training_which_are_finished_the_newer_is_kept(searched: Searched) -> None:
+    (finished,) = searched.workspace.glob("checkpoints/*/*/finished")
     assert (finished.parent / "checkpoints").is_dir()
 
 
@@ -97,10 +121,11 @@ def parameters(config: ModelConfig) -> int:
     return build_model(config, 6, mean=[0.0] * 3, variance=[1.0] * 3).count_params()
 
 
-def test_an_unchanged_search_is_not_made_again_and_a_changed_one_is(workspace: Path, tiny_dataset: Path) -> None:
+@pytest.mark.long
+def test_an_unchanged_search_is_not_made_again_and_a_changed_one_is(searched: Searched, tiny_dataset: Path) -> None:
     def planned(**changes: str) -> dict[str, bool]:
         config = load_config([], overrides(tiny_dataset, **changes))
-        stages = plan(resolve(config, LocalFiles()), Workspace(workspace)).stages
+        stages = plan(resolve(config, LocalFiles()), Workspace(searched.workspace)).stages
         return {stage.name: stage.runs for stage in stages if stage.name in ("ImageTransform", "Tuner", "Trainer")}
 
     assert planned(**SETTINGS) == {"ImageTransform": False, "Tuner": False, "Trainer": False}
@@ -110,13 +135,11 @@ def test_an_unchanged_search_is_not_made_again_and_a_changed_one_is(workspace: P
     assert planned() == {"ImageTransform": False, "Trainer": True}
 
 
-def test_a_trial_that_fails_fails_the_run_with_its_reason(workspace: Path, tiny_dataset: Path) -> None:
+def test_a_trial_that_fails_fails_the_run_with_its_reason(tiny_dataset: Path, tmp_path: Path) -> None:
     tuning = "{trials: 2, steps: 6, space: {training.learning_rate: {choices: [1e+30, 2e+30]}}}"
-    result = command_line(*run_arguments(workspace, overrides(tiny_dataset, tuning=tuning)))
+    result = in_process(*run_arguments(tmp_path, overrides(tiny_dataset, tuning=tuning)))
     assert result.returncode == 1
     assert "trial 1 of at most 2 (training.learning_rate=" in result.stderr
     assert "failed: training diverged at step" in result.stderr
-    assert "Traceback" not in result.stderr
-    summary = json.loads((workspace / "runs" / "latest" / "summary.json").read_text())
-    assert summary["status"] == "failed"
-    assert summary["tuning"] is None
+    assert latest(tmp_path)["status"] == "failed"
+    assert latest(tmp_path)["tuning"] is None
