@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.synthetic import write_dataset
-from tests.pipeline.conftest import command_line, overrides, run_arguments
+from tests.pipeline.conftest import in_process, overrides, run_arguments
 
 SETTINGS = {"evaluation.max_drop": "1"}
 RECIPE = {**SETTINGS, "training.warm_start": "false", "push.keep": "1", "retention.keep_runs": "1"}
@@ -44,13 +44,13 @@ def first(data: Path, split: str) -> str:
 def test_nothing_is_left_of_an_image_after_the_recipe(tmp_path: Path):
     data = write_dataset(tmp_path / "data", num_train=8, num_val=3, num_test=4)
     workspace = tmp_path / "workspace"
-    before = command_line(*run_arguments(workspace, overrides(data, **SETTINGS)))
+    before = in_process(*run_arguments(workspace, overrides(data, **SETTINGS)))
     assert before.returncode == 0, before.stderr
     images = [remove(data, first(data, split)) for split in ("train", "test")]
     stages = {path.relative_to(workspace).parts[0] for path in holders(workspace, images)}
     assert stages == {"artifacts", "serving"}
 
-    after = command_line(*run_arguments(workspace, overrides(data, **RECIPE)))
+    after = in_process(*run_arguments(workspace, overrides(data, **RECIPE)))
 
     assert after.returncode == 0, after.stderr
     assert [path.name for path in (workspace / "serving/tiny").iterdir() if path.name.isdecimal()] == ["2"]
@@ -58,6 +58,6 @@ def test_nothing_is_left_of_an_image_after_the_recipe(tmp_path: Path):
     for number, image in enumerate(images):
         copy = tmp_path / f"copy-{number}.jpg"
         copy.write_bytes(image)
-        answer = command_line("lineage", "--data", str(copy), "--workspace", str(workspace)).stdout
+        answer = in_process("lineage", "--data", str(copy), "--workspace", str(workspace)).stdout
         assert "no pushed version that is still there came from it" in answer
         assert "not known for versions that are removed: tiny/1\n" in answer

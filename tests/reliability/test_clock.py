@@ -11,7 +11,7 @@ import pytest
 
 from components.publishing.directory import published
 from pipeline.workspace import run_folders
-from tests.pipeline.conftest import command_line, overrides, run_arguments
+from tests.pipeline.conftest import command_line, in_process, overrides, run_arguments
 
 pytestmark = [pytest.mark.long, pytest.mark.platform("libfaketime has to be installed")]
 
@@ -50,6 +50,8 @@ def test_a_clock_that_jumps_back_changes_nothing(
 
     assert [summary["pushed_version"] for summary in summaries] == [1, 2, None]
     assert summaries[1]["baseline"]["version"] == 1
+    assert {"ImageExampleGen", "ImageTransform"} <= set(summaries[1]["cached"])
+    assert "Trainer" not in summaries[1]["cached"]
     assert set(summaries[2]["timings"]) - set(summaries[2]["cached"]) == {
         "ServedModel",
         "SegmentationEvaluator",
@@ -60,5 +62,5 @@ def test_a_clock_that_jumps_back_changes_nothing(
     assert second < first, "the clock did go back"
     names = [summary["run_id"] for summary in summaries]
     assert names == sorted(names) == [folder.name for folder in run_folders(tmp_path / "runs")][::-1]
-    lineage = command_line("lineage", "2", "--json", "--workspace", str(tmp_path))
+    lineage = in_process("lineage", "2", "--json", "--workspace", str(tmp_path))
     assert json.loads(lineage.stdout)["run_id"] == names[1]
