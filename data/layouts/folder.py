@@ -59,10 +59,11 @@ class Folder(Layout):
     def remarks(self) -> Iterator[str]:
         """The rule, and splits that have no masks at all."""
         images, masks = self.patterns
-        yield f"Images are {images}, masks are {masks}."
+        shown = "; ".join(f"{image} and {mask}" for image, mask in self.rule.examples)
+        yield f"Images are {images}, masks are {masks}{f', such as {shown}' if shown else ''}."
         for split in SPLITS:
             if split in self._split_names and not self._split_names[split]:
-                yield f"Split {split} has images, but no mask: it is left out."
+                yield f"Split {split} has no masks at all: it is left out."
         others = [path for path in self._below("") if is_image(path) and not self._fits(path)]
         if others:
             yield f"Image files that fit neither pattern, and are left out: {len(others)}, such as {min(others)}."
@@ -90,23 +91,26 @@ class Folder(Layout):
 
     @cached_property
     def _split_names(self) -> dict[str, set[str]]:
-        """Official split of which there are images -> its names in the paths, empty if it has no mask."""
-        if not self.rule.images.has_split:
-            return {}
+        """Official split -> its names in the paths; no name for a test split that has images but no masks at all.
+
+        A folder of a split is one even if it is empty: then images are missing, and no others may take their place.
+        """
         images, masks = self.rule.images, self.rule.masks
+        if not images.has_split:
+            return {}
         found: defaultdict[str, set[str]] = defaultdict(set)
-        labelled: set[str] = set()
+        for name in SPLIT_NAMES:
+            if self.has(images.split_folder(name)) and (not masks.has_split or self.has(masks.split_folder(name))):
+                found[SPLIT_NAMES[name]].add(name)
         for path in self._below(images.head):
             values = images.match(path)
             if values:
                 found[SPLIT_NAMES[values["split"].lower()]].add(values["split"])
-        if not masks.has_split:
-            return dict(found)
-        for path in self._below(masks.head):
-            values = masks.match(path)
-            if values:
-                labelled.add(values["split"])
-        return {split: names & labelled for split, names in found.items()}
+        if masks.has_split and "test" in found:
+            matches = (masks.match(path) for path in self._below(masks.head))
+            if not any(values and SPLIT_NAMES[values["split"].lower()] == "test" for values in matches):
+                found["test"] = set()
+        return dict(found)
 
     def _fits(self, path: str) -> bool:
         return self.rule.images.match(path) is not None or self.rule.masks.match(path) is not None

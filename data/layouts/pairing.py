@@ -126,6 +126,12 @@ class PathPattern:
         match = self._regexes[0].fullmatch(path)
         return match.groupdict() if match else None
 
+    def split_folder(self, name: str) -> str:
+        """The folder of a split of this name, as far as no other placeholder says where it is."""
+        folders = [part.replace("{split}", name) for part in self.parts[:-1]]
+        known = next((number for number, part in enumerate(folders) if "{" in part), len(folders))
+        return "/".join(folders[:known])
+
     def in_folder(self, path: str) -> bool:
         """Whether a file is in a folder of this pattern, whatever its name."""
         return self._regexes[1].fullmatch(path.rpartition("/")[0] + "/" if "/" in path else "") is not None

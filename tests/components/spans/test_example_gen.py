@@ -418,8 +418,8 @@ def test_what_is_bad_in_any_span_is_named_with_its_span(run: Runs, spans: Path):
 
     reasons = {entry["path"]: entry["reason"].partition(":")[0] for entry in read_bad(made["quarantine"].uri)}
     assert reasons == {
-        "span-2/images/train/bad.png": "unreadable image",
-        "span-3/images/train/bad.png": "unreadable image",
+        "span-2/images/train/bad.png": "mask missing",
+        "span-3/images/train/bad.png": "mask missing",
         "span-3/images/val/alien.png": "label outside the label map",
     }
     assert sum(read_counts(made["quarantine"].uri)["bad"].values()) == 3

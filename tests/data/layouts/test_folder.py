@@ -81,7 +81,19 @@ def test_a_split_without_masks_is_left_out_and_said(tmp_path, write_image, files
     layout = open_layout("auto", str(tmp_path), files)
     assert layout.splits() == ("train",)
     remarks = " ".join(layout.remarks())
-    assert "Split test has images, but no mask" in remarks and "left out: 1, such as scan.png" in remarks
+    assert "Split test has no masks at all" in remarks and "left out: 1, such as scan.png" in remarks
+
+
+def test_an_empty_or_half_copied_split_is_one_all_the_same(tmp_path, write_image, files):
+    for name in ("images/train/1.png", "images/test/3.png", "masks/test/3.png"):
+        write_image(name)
+    for folder in ("masks/train", "images/val", "masks/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    layout = open_layout("auto", str(tmp_path), files)
+    assert layout.splits() == ("train", "val", "test")
+    (bad,) = layout.samples("train")
+    assert isinstance(bad, BadEntry) and bad.reason.startswith("mask missing: no masks/train/1.png")
+    assert list(layout.samples("val")) == []
 
 
 def test_masks_in_one_folder_serve_images_in_splits(tmp_path, write_image, files):
