@@ -378,13 +378,15 @@ def _best(rules: dict[PairingRule, tuple[int, dict[str, str]]]) -> list[PairingR
     )
     first = ranked[0]
     tier, pairs = rules[first]
-    rivals, explained = [], [set(pairs.items())]
+    rivals, known_images, known_masks = [], {*pairs}, {*pairs.values()}
     for rule in ranked[1:]:
         others = rules[rule][1]
-        again = any(len(set(others.items()) & known) * 2 >= len(others) for known in explained)
+        # The same images with the same masks, in another order or farther apart, are no reading of their own.
+        again = len(known_images & {*others}) * 2 >= len(others) <= len(known_masks & {*others.values()}) * 2
         if rules[rule][0] == tier and len(others) * 4 >= len(pairs) and not again:
             rivals.append(rule)
-            explained.append(set(others.items()))
+            known_images |= {*others}
+            known_masks |= {*others.values()}
     return [first, *rivals]
 
 

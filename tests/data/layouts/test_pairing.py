@@ -107,6 +107,14 @@ def test_objects_named_alike_are_no_pairs():
     assert (rule.images.text, rule.pairs) == ("images/{stem}.jpg", 18)
 
 
+def test_masks_of_another_folder_with_the_same_names_are_no_reading():
+    paths = [f"{part}/{kind}/{i}.png" for part in ("v1", "v2") for kind in ("rgb", "labels") for i in range(9)]
+    (rule,) = find_rules(paths)
+    assert (rule.images.text, rule.masks.text, rule.pairs) == ("{dir}/rgb/{stem}.png", "{dir}/labels/{stem}.png", 18)
+    (same,) = find_rules(paths, None, masks_pattern("{dir}/labels/{stem}.png"))
+    assert same == rule
+
+
 def test_where_nothing_corresponds_the_folders_are_named():
     paths = [*names("x/a#.jpg"), *names("y/b-#-z.png")]
     assert find_rules(paths) == []
