@@ -21,7 +21,7 @@ UNSAFE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 #: What operating systems, file managers, editors and notebooks leave beside people's files: names of files and folders.
 _LITTER = re.compile(
-    r"\.(?!incomplete$).*|__MACOSX|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|@eadir|\$recycle\.bin|.*~|~\$.*",
+    r"\.(?!incomplete$|\.?$).*|__MACOSX|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r|@eadir|\$recycle\.bin|.*~|~\$.*",
     re.IGNORECASE,
 )
 

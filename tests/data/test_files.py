@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.files import LocalFiles, inside, names, read_bytes, read_json, read_lines, relative_path, walk
+from data.files import LocalFiles, inside, is_litter, names, read_bytes, read_json, read_lines, relative_path, walk
 
 OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "\\share\\x", "C:\\x", "gs://bucket/x", "..", "..\\x", "a/../.."]
 
@@ -96,6 +96,7 @@ def test_litter_of_systems_and_tools_is_no_data(files, tmp_path):
         (tmp_path / name).write_bytes(b"")
     assert sorted(path for path, _, _ in walk(str(tmp_path), files)) == [".incomplete", "a.jpg", "sub/b~c.jpg"]
     assert sorted(names(str(tmp_path), files)) == [".incomplete", "a.jpg", "sub"]
+    assert not is_litter("..")  # It leads out of a folder, which others refuse by name.
 
 
 @pytest.mark.parametrize(
