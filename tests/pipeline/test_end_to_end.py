@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipeline.conftest import in_process, overrides, run_arguments
+from tests.pipeline.conftest import command_line, in_process, overrides, run_arguments
 
 #: Keras' convert_to_numpy, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -294,6 +294,6 @@ def test_after_a_failure_the_workspace_is_usable(damaged: Damaged) -> None:
 def test_another_run_starts_from_a_pushed_module(runs: Runs, tiny_dataset: Path, tmp_path: Path) -> None:
     module = Path(runs.first["pushed_path"], "assets.extra/hub/feature_extractor")
     settings = overrides(tiny_dataset, **{"training.initial_weights": str(module), "model.head": "v3"})
-    result = in_process(*run_arguments(tmp_path, settings, "--to", "Trainer"))
+    result = command_line(*run_arguments(tmp_path, settings, "--to", "Trainer"))
     assert result.returncode == 0, result.stderr
     assert f"from{module}" in "".join(result.stderr.split()), "the line of the initial weights, which may be wrapped"
