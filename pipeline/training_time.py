@@ -1,14 +1,10 @@
 """How long a training takes, as far as it can be told before it begins, and settings that end in reasonable time."""
 
 import math
-import re
-import time
-from pathlib import Path
-
-import numpy as np
 
 from data.config import AugmentConfig
 from models.config import ModelConfig, TrainingConfig
+from pipeline.hardware import has_bfloat16, has_gpu, matrix_speed
 
 #: Images a second at 256x256, in float32 and in mixed bfloat16 on a CPU that has it: docs/performance.md, "Training".
 MEASURED = {"mobilenet_v2": (9.5, 11.8), "resnet18": (6.7, 13.2), "resnet50": (2.8, 4.2)}
@@ -20,17 +16,6 @@ MEASURED_PEAK = 290e9
 BUDGET = 20 * 60
 #: Passes over the training images that a first training makes.
 EPOCHS = 40
-
-
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU with a driver, on which nothing here was measured."""
-    return Path("/proc/driver/nvidia/version").exists()
-
-
-def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU computes in bfloat16; others emulate it, which is slower than float32."""
-    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
-    return found is not None and bool({"avx512_bf16", "amx_bf16"} & set(found[1].split()))
 
 
 def work(training: TrainingConfig, augment: AugmentConfig) -> float:
@@ -45,19 +30,12 @@ def work(training: TrainingConfig, augment: AugmentConfig) -> float:
 def expected_seconds(model: ModelConfig, training: TrainingConfig, augment: AugmentConfig) -> float | None:
     """The time of a training on this machine, within a factor of about two; None if nothing comparable was measured.
 
-    The measured rate of the network is scaled by the pixels to compute and by this machine's speed in a matrix product,
-    which is timed for a fraction of a second.
+    The measured rate of the network is scaled by the pixels to compute and by this machine's speed in a matrix product.
     """
     if model.backbone not in MEASURED or model.width != 1.0 or has_gpu() or training.strategy != "one_device":
         return None
-    matrix = np.ones((1536, 1536), np.float32)
-    matrix @ matrix
-    begin = time.perf_counter()
-    for _ in range(3):
-        matrix @ matrix
-    peak = 3 * 2 * len(matrix) ** 3 / (time.perf_counter() - begin)
     rate = MEASURED[model.backbone][training.precision == "mixed_bfloat16" and has_bfloat16()]
-    return work(training, augment) / (rate * 256 * 256 * peak / MEASURED_PEAK)
+    return work(training, augment) / (rate * 256 * 256 * matrix_speed() / MEASURED_PEAK)
 
 
 def first_settings(images: int, height: int, width: int) -> tuple[TrainingConfig, AugmentConfig, ModelConfig]:

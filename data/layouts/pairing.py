@@ -40,10 +40,10 @@ LOSSLESS = tuple(ending for ending in MASK_ENDINGS if ending not in (".jpg", ".j
 #: Words at the ends of names, without which files are compared: `image_`, `_mask`, the `img` of `img001`.
 _PREFIX = re.compile(r"[a-zA-Z]+(?:[_\-. ]|(?=\d))")
 _SUFFIX = re.compile(r"[_\-. ][a-zA-Z]+")
+_SPLIT = "|".join(sorted((name for names in SPLIT_FOLDERS.values() for name in names), key=len, reverse=True))
 _SPLIT_IN_NAME = re.compile(
-    r"(?i:^(?P<first>training|train|validation|valid|val|testing|test|dev)"
-    r"(?=$|[_\-. ]|annot|mask|label|im(?:g|age)|gt|seg))"
-    r"|(?i:(?<=[_\-. ])(?P<last>training|train|validation|valid|val|testing|test|dev)$)|(?<=[a-z])(?P<short>T[rs])$"
+    rf"(?i:^(?:{_SPLIT})(?=$|[_\-. ]|annot|mask|label|im(?:g|age)|gt|seg))"
+    rf"|(?i:(?<=[_\-. ])(?:{_SPLIT})$)|(?<=[a-z])T[rs]$"
 )
 #: So many files decide about the rule; of more, a sample by names.
 _DECIDING = 20_000

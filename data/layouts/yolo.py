@@ -45,7 +45,8 @@ STATED_SPLITS = re.compile(r"^(train|val|test)\s*:", re.MULTILINE)
 #: Where the names of the classes stand where there is no YAML file.
 CLASSES = "classes.txt"
 
-MASK_ENDINGS = (".png", ".bmp", ".tif")
+#: Endings of the masks in `masks_dir`, in the order in which they are looked for.
+SEMANTIC_ENDINGS = (".png", ".bmp", ".tif")
 
 #: A YAML file of a dataset is a page; what is larger is none.
 LARGEST_YAML = 2**20
@@ -196,7 +197,7 @@ class Yolo(Layout):
 
     def _mask_file(self, image: str) -> MaskFile | None:
         stem = stem_of(_beside(image, self._masks_dir))
-        found = (stem + ending for ending in MASK_ENDINGS if self.has(relative_path(stem + ending)))
+        found = (stem + ending for ending in SEMANTIC_ENDINGS if self.has(relative_path(stem + ending)))
         return next((MaskFile(self.at(relative_path(path))) for path in found), None)
 
     def _polygons(self, image: str, labels: dict[str, set[str]]) -> Shapes | None:

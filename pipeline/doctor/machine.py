@@ -18,6 +18,8 @@ from typing import Literal
 
 from packaging.utils import NormalizedName, canonicalize_name
 
+from pipeline.hardware import cpu_flags, has_bfloat16
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 GIB = 1024**3
@@ -175,14 +177,12 @@ def check_gpus(probe: ImportProbe | None) -> Finding:
 
 def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     """Reports the CPU's vector instructions, which determine the speed of training on it."""
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
+    flags = cpu_flags(cpuinfo)
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     detail = f"{os.cpu_count()} cores, {', '.join(known) or 'no AVX2'}"
     if "avx2" not in flags:
         return Finding("CPU", "warn", detail, "training will be slow: take a machine with AVX2 (2013 and later)")
-    if not flags & {"avx512_bf16", "amx_bf16"}:
+    if not has_bfloat16(cpuinfo):
         remedy = "mixed_bfloat16 gains nothing here, since bfloat16 is emulated: train in float32 on this CPU"
         return Finding("CPU", "warn", f"{detail}, no bfloat16 instructions", remedy)
     return Finding("CPU", "ok", detail)
